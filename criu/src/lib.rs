@@ -1,1 +1,23 @@
-//! To be written.
+//! CRIU, driven over its RPC (`criu swrk`): started inside a container's namespaces with only the
+//! capabilities it needs, under a time limit, its log kept and its failures explained.
+//!
+//! Knows nothing of containers, init or checkpoints: it is told which namespaces to join, which process to
+//! dump and where the images are. The flow of one call:
+//!
+//! 1. [`Bundle`] says where the shipped CRIU, its loader and its libraries are.
+//! 2. [`Launch`] starts it: cgroups, namespaces, capabilities, descriptors ([`launch`]).
+//! 3. [`Session`] speaks the RPC ([`session`]) with [`DumpOptions`] or [`RestoreOptions`].
+//! 4. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+
+mod bundle;
+mod explain;
+pub mod launch;
+mod options;
+pub mod session;
+mod sys;
+
+pub use bundle::{Bundle, BundleError};
+pub use explain::{explain, tail, Explanation};
+pub use launch::{Launch, LaunchError};
+pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
+pub use session::{CriuError, Features, Notification, Session, Version};

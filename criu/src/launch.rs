@@ -1,0 +1,275 @@
+//! Starting a CRIU worker where it must run: in the container's namespaces and, for a restore, its cgroups,
+//! with few capabilities, a descriptor table that holds only what it was given, and its log on stderr.
+//!
+//! The program is executed through a descriptor opened on the host, never by a name looked up in the container.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use caps::{Capability, CapsHashSet};
+use nix::sched::{setns, CloneFlags};
+use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
+
+use crate::{sys, Bundle, Session};
+
+/// What a CRIU worker needs before it can be spoken to.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    bundle: &'a Bundle,
+    namespaces: Option<Namespaces>,
+    cgroups: Vec<File>,
+    capabilities: CapsHashSet,
+    fds: Vec<OwnedFd>,
+    oom_score_adj: Option<i32>,
+    limit: Duration,
+}
+
+/// The namespaces of one process that a worker joins. The IPC namespace is left out on purpose: it travels
+/// with the application, and CRIU dumps a namespace only from outside it.
+#[derive(Debug)]
+struct Namespaces {
+    pid: File,
+    others: Vec<(File, CloneFlags)>,
+    root: File,
+    /// The bundle's directory: device and inode that must show at the inner path after the join.
+    identity: (u64, u64),
+    inner: CString,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A file that the start needs could not be opened.
+    #[error("could not open {path:?}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Some other step before the start failed.
+    #[error("could not {what}")]
+    Prepare {
+        /// The step.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// CRIU itself could not be started in its place.
+    #[error("could not start CRIU {loader:?} in the container")]
+    Start {
+        /// The loader that was to be executed.
+        loader: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl<'a> Launch<'a> {
+    /// A worker of `bundle` that may take `limit` from its first request to its last answer.
+    #[must_use]
+    pub fn new(bundle: &'a Bundle, limit: Duration) -> Self {
+        Self {
+            bundle,
+            namespaces: None,
+            cgroups: Vec::new(),
+            capabilities: caps::all(),
+            fds: Vec::new(),
+            oom_score_adj: None,
+            limit,
+        }
+    }
+
+    /// Joins the mount, UTS, network, pid and cgroup namespaces and the root of process `pid`.
+    ///
+    /// # Errors
+    /// When the process is gone or its namespaces cannot be opened.
+    pub fn in_namespaces_of(mut self, pid: i32) -> Result<Self, LaunchError> {
+        let link = |name: &str| open(Path::new(&format!("/proc/{pid}/{name}")));
+        let mut others = Vec::new();
+        for (name, flag) in [
+            ("ns/uts", CloneFlags::CLONE_NEWUTS),
+            ("ns/net", CloneFlags::CLONE_NEWNET),
+            ("ns/cgroup", CloneFlags::CLONE_NEWCGROUP),
+            ("ns/mnt", CloneFlags::CLONE_NEWNS),
+        ] {
+            others.push((link(name)?, flag));
+        }
+        let dir = open(&self.bundle.host_dir)?;
+        let status = nix::sys::stat::fstat(&dir)
+            .map_err(|e| LaunchError::Prepare { what: "identify the CRIU bundle", source: e.into() })?;
+        self.namespaces = Some(Namespaces {
+            pid: link("ns/pid")?,
+            others,
+            root: link("root")?,
+            identity: (status.st_dev, status.st_ino),
+            inner: c_string(&self.bundle.inner_dir.to_string_lossy())?,
+        });
+        Ok(self)
+    }
+
+    /// Puts the worker, and so all that it restores, into these cgroup directories.
+    ///
+    /// # Errors
+    /// When one of them is no cgroup or is gone.
+    pub fn in_cgroups(mut self, directories: &[PathBuf]) -> Result<Self, LaunchError> {
+        for directory in directories {
+            let path = directory.join("cgroup.procs");
+            let file = File::options().write(true).open(&path);
+            self.cgroups.push(file.map_err(|source| LaunchError::Open { path, source })?);
+        }
+        Ok(self)
+    }
+
+    /// Keeps only these capabilities (effective, permitted and bounding set).
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: CapsHashSet) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// What restored processes inherit unless their image says otherwise.
+    #[must_use]
+    pub fn with_oom_score_adj(mut self, value: i32) -> Self {
+        self.oom_score_adj = Some(value);
+        self
+    }
+
+    /// Hands `fd` to the worker; returns its number there, which is its number here.
+    pub fn pass(&mut self, fd: OwnedFd) -> RawFd {
+        let number = fd.as_raw_fd();
+        self.fds.push(fd);
+        number
+    }
+
+    /// Starts the worker. `work` is where it keeps small files, `log` where its log is written.
+    ///
+    /// # Errors
+    /// When a step fails; nothing is left running then.
+    pub fn start(mut self, work: &Path, log: &Path) -> Result<Session, LaunchError> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| LaunchError::Prepare { what: "make CRIU's socket", source: e.into() })?;
+        let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
+        let work = self.pass(open(work)?.into());
+        let rpc = self.pass(theirs);
+
+        let dir = if self.namespaces.is_some() { &self.bundle.inner_dir } else { &self.bundle.host_dir };
+        let loader = self.bundle.loader();
+        let program = Program {
+            file: open(&loader)?,
+            arguments: c_strings(&self.bundle.worker_arguments(dir, work, rpc))?,
+            // No PATH: CRIU must not run a program of the container.
+            environment: c_strings(&["PATH=/dev/null".to_owned(), "HOME=/".to_owned()])?,
+        };
+        let mut command = Command::new(&loader);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
+
+        let limit = self.limit;
+        let mut entry = Entry {
+            cgroups: self.cgroups,
+            capabilities: self.capabilities.iter().fold(0, |set, c: &Capability| set | c.bitmask()),
+            oom_score_adj: self.oom_score_adj.map(|value| value.to_string()),
+            fds: self.fds,
+            program,
+            namespaces: self.namespaces,
+        };
+        let pid_namespace = entry.pid_namespace()?;
+        sys::before_exec(&mut command, move || entry.run());
+        let child = spawn(command, pid_namespace).map_err(|source| LaunchError::Start { loader, source })?;
+        Ok(Session::new(ours, child, log.to_path_buf(), limit))
+    }
+}
+
+/// What gets executed, as a descriptor with its command line.
+struct Program {
+    file: File,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+/// What the child does between fork and exec: system calls only, all memory made beforehand.
+struct Entry {
+    cgroups: Vec<File>,
+    capabilities: u64,
+    oom_score_adj: Option<String>,
+    fds: Vec<OwnedFd>,
+    program: Program,
+    namespaces: Option<Namespaces>,
+}
+
+impl Entry {
+    fn pid_namespace(&self) -> Result<Option<File>, LaunchError> {
+        self.namespaces
+            .as_ref()
+            .map(|n| n.pid.try_clone())
+            .transpose()
+            .map_err(|source| LaunchError::Prepare { what: "keep the pid namespace", source })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        for cgroup in &mut self.cgroups {
+            cgroup.write_all(b"0")?;
+        }
+        if let Some(value) = &self.oom_score_adj {
+            // Raising it is always allowed, lowering it not everywhere: then the host's value stays.
+            let _ = std::fs::write("/proc/self/oom_score_adj", value);
+        }
+        if let Some(namespaces) = &self.namespaces {
+            namespaces.join()?;
+        }
+        sys::new_session_keyring()?;
+        sys::drop_bounding_set(self.capabilities)?;
+        sys::set_capabilities(self.capabilities)?;
+        for fd in &self.fds {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        }
+        Err(sys::execute(self.program.file.as_fd(), &self.program.arguments, &self.program.environment))
+    }
+}
+
+impl Namespaces {
+    fn join(&self) -> io::Result<()> {
+        for (file, flag) in &self.others {
+            setns(file, *flag)?;
+        }
+        nix::unistd::fchdir(&self.root)?;
+        nix::unistd::chroot(c".")?;
+        nix::unistd::chdir(c"/")?;
+        // A container with mount rights of its own could show another directory where ours should be.
+        let found = nix::sys::stat::stat(self.inner.as_c_str())?;
+        if (found.st_dev, found.st_ino) != self.identity {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        }
+        Ok(())
+    }
+}
+
+/// Starts `command` with its pid in `pid_namespace`: joining one concerns only the children of the thread
+/// that joins, so a thread of its own does it and ends.
+fn spawn(mut command: Command, pid_namespace: Option<File>) -> io::Result<Child> {
+    let Some(namespace) = pid_namespace else { return command.spawn() };
+    let thread = std::thread::Builder::new().name("criu-start".into()).spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWPID)?;
+        command.spawn()
+    })?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")))
+}
+
+fn open(path: &Path) -> Result<File, LaunchError> {
+    File::open(path).map_err(|source| LaunchError::Open { path: path.into(), source })
+}
+
+fn c_string(text: &str) -> Result<CString, LaunchError> {
+    CString::new(text)
+        .map_err(|e| LaunchError::Prepare { what: "form CRIU's command line", source: e.into() })
+}
+
+fn c_strings(texts: &[String]) -> Result<Vec<CString>, LaunchError> {
+    texts.iter().map(|text| c_string(text)).collect()
+}

@@ -1,0 +1,348 @@
+//! The RPC with one CRIU worker: requests, notifications, the answer, and the limit on how long all may take.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{recv, send, MsgFlags};
+use protobuf::Message;
+use rust_criu::rust_criu_protobuf::rpc;
+
+use crate::{explain, DumpOptions, Explanation, RestoreOptions};
+
+/// CRIU's answers are small; its longest field is an error text.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
+/// What CRIU announces on its way (its action scripts' names).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notification {
+    /// The dump is done, tasks are still held.
+    PostDump,
+    /// Every task is restored and held; nothing of it has run yet.
+    PostRestore,
+    /// The tasks are about to run.
+    PreResume,
+    /// Any other stage.
+    Other,
+}
+
+impl Notification {
+    fn from_script(name: &str) -> Self {
+        match name {
+            "post-dump" => Self::PostDump,
+            "post-restore" => Self::PostRestore,
+            "pre-resume" => Self::PreResume,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What the kernel and this CRIU can do together, probed by CRIU itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Features {
+    /// Soft-dirty page tracking.
+    pub memory_tracking: bool,
+    /// Lazy pages (userfaultfd with all its events).
+    pub lazy_pages: bool,
+    /// Reliable detection of reused pids.
+    pub pidfd_store: bool,
+}
+
+/// The version that a worker reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Major number.
+    pub major: i32,
+    /// Minor number.
+    pub minor: i32,
+    /// Patch level, 0 when there is none.
+    pub sublevel: i32,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.sublevel)
+    }
+}
+
+/// Why a call of CRIU came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CriuError {
+    /// CRIU answered that it failed.
+    #[error("CRIU could not {action}: {explanation} (its log: {log:?})")]
+    Failed {
+        /// `dump`, `restore`, ...
+        action: &'static str,
+        /// Cause and remedy, as far as the log tells.
+        explanation: Explanation,
+        /// Where the whole log is kept.
+        log: PathBuf,
+    },
+    /// CRIU did not end in time and was killed.
+    #[error("CRIU did not {action} within {limit:?} and was killed (its log: {log:?})")]
+    TimedOut {
+        /// `dump`, `restore`, ...
+        action: &'static str,
+        /// The time that it had.
+        limit: Duration,
+        /// Where the log is kept.
+        log: PathBuf,
+    },
+    /// CRIU went away without an answer.
+    #[error("CRIU ended without an answer to {action} ({status}): {explanation} (its log: {log:?})")]
+    Died {
+        /// `dump`, `restore`, ...
+        action: &'static str,
+        /// How its process ended.
+        status: ExitStatus,
+        /// Cause and remedy, as far as the log tells.
+        explanation: Explanation,
+        /// Where the whole log is kept.
+        log: PathBuf,
+    },
+    /// The one who follows CRIU's notifications refused to go on.
+    #[error("the {action} was given up: {reason}")]
+    Refused {
+        /// `dump`, `restore`, ...
+        action: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The conversation itself broke.
+    #[error("the conversation with CRIU about {action} broke")]
+    Conversation {
+        /// `dump`, `restore`, ...
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// CRIU sent what its protocol does not allow.
+    #[error("CRIU's answer to {action} makes no sense: {what}")]
+    Nonsense {
+        /// `dump`, `restore`, ...
+        action: &'static str,
+        /// What was wrong with it.
+        what: String,
+    },
+}
+
+/// A running CRIU worker. Dropped before it has answered, it is killed.
+#[derive(Debug)]
+pub struct Session {
+    socket: OwnedFd,
+    child: Child,
+    log: PathBuf,
+    limit: Duration,
+    deadline: Instant,
+}
+
+impl Session {
+    pub(crate) fn new(socket: OwnedFd, child: Child, log: PathBuf, limit: Duration) -> Self {
+        Self { socket, child, log, limit, deadline: Instant::now() + limit }
+    }
+
+    /// The worker's process id on the host.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Dumps a process tree. Whatever the outcome, no dumped task has been killed.
+    ///
+    /// # Errors
+    /// When CRIU fails, dies, exceeds the limit, or `follow` refuses.
+    pub fn dump(
+        mut self,
+        options: &DumpOptions,
+        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
+    ) -> Result<(), CriuError> {
+        self.converse("dump", &options.request(), follow)?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Restores a process tree; returns its root's pid in the pid namespace that CRIU has joined. The root is a
+    /// child of that namespace's init once this returns.
+    ///
+    /// # Errors
+    /// When CRIU fails, dies, exceeds the limit, or `follow` refuses. What was restored by then is for the
+    /// caller to kill.
+    pub fn restore(
+        mut self,
+        options: &RestoreOptions,
+        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
+    ) -> Result<i32, CriuError> {
+        let answer = self.converse("restore", &options.request(), follow)?;
+        let pid = answer.restore.pid();
+        self.finish();
+        if pid <= 0 {
+            return Err(CriuError::Nonsense { action: "restore", what: format!("root pid {pid}") });
+        }
+        Ok(pid)
+    }
+
+    /// Asks what kernel and CRIU can do.
+    ///
+    /// # Errors
+    /// When CRIU fails, dies or exceeds the limit.
+    pub fn features(mut self) -> Result<Features, CriuError> {
+        let mut wanted = rpc::Criu_features::new();
+        wanted.set_mem_track(true);
+        wanted.set_lazy_pages(true);
+        wanted.set_pidfd_store(true);
+        let mut request = rpc::Criu_req::new();
+        request.set_type(rpc::Criu_req_type::FEATURE_CHECK);
+        request.features = protobuf::MessageField::some(wanted);
+        let answer = self.converse("probe its features", &request, &mut |_| Ok(()))?;
+        self.finish();
+        Ok(Features {
+            memory_tracking: answer.features.mem_track(),
+            lazy_pages: answer.features.lazy_pages(),
+            pidfd_store: answer.features.pidfd_store(),
+        })
+    }
+
+    /// Asks for the version.
+    ///
+    /// # Errors
+    /// When CRIU fails, dies or exceeds the limit.
+    pub fn version(mut self) -> Result<Version, CriuError> {
+        let mut request = rpc::Criu_req::new();
+        request.set_type(rpc::Criu_req_type::VERSION);
+        let answer = self.converse("tell its version", &request, &mut |_| Ok(()))?;
+        self.finish();
+        let version = &answer.version;
+        Ok(Version {
+            major: version.major_number(),
+            minor: version.minor_number(),
+            sublevel: version.sublevel(),
+        })
+    }
+
+    fn converse(
+        &mut self,
+        action: &'static str,
+        request: &rpc::Criu_req,
+        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
+    ) -> Result<rpc::Criu_resp, CriuError> {
+        let mut refusal = None;
+        self.say(action, request)?;
+        loop {
+            let answer = self.hear(action)?;
+            if answer.type_() != rpc::Criu_req_type::NOTIFY {
+                return self.judge(action, answer, refusal);
+            }
+            let stage = Notification::from_script(answer.notify.script());
+            tracing::debug!(action, stage = answer.notify.script(), "criu");
+            let verdict = if refusal.is_none() { follow(stage) } else { Err(String::new()) };
+            let agreed = verdict.is_ok();
+            if let Err(reason) = verdict {
+                refusal.get_or_insert(reason);
+            }
+            self.say(action, &acknowledgement(agreed))?;
+        }
+    }
+
+    fn judge(
+        &mut self,
+        action: &'static str,
+        answer: rpc::Criu_resp,
+        refusal: Option<String>,
+    ) -> Result<rpc::Criu_resp, CriuError> {
+        if let Some(reason) = refusal {
+            return Err(CriuError::Refused { action, reason });
+        }
+        if !answer.success() {
+            self.finish();
+            let explanation = explain(&self.log, answer.cr_errmsg());
+            return Err(CriuError::Failed { action, explanation, log: self.log.clone() });
+        }
+        Ok(answer)
+    }
+
+    fn say(&mut self, action: &'static str, request: &rpc::Criu_req) -> Result<(), CriuError> {
+        let bytes = request
+            .write_to_bytes()
+            .map_err(|e| CriuError::Nonsense { action, what: format!("request not encodable: {e}") })?;
+        match send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET) => Err(self.died(action)),
+            Err(errno) => Err(CriuError::Conversation { action, source: errno.into() }),
+        }
+    }
+
+    fn hear(&mut self, action: &'static str) -> Result<rpc::Criu_resp, CriuError> {
+        let conversation =
+            |errno: nix::errno::Errno| CriuError::Conversation { action, source: errno.into() };
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.kill();
+                return Err(CriuError::TimedOut { action, limit: self.limit, log: self.log.clone() });
+            }
+            let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut watched, wait) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+                Ok(_) => break,
+                Err(errno) => return Err(conversation(errno)),
+            }
+        }
+        let mut buffer = vec![0; LARGEST_ANSWER];
+        match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Ok(0) | Err(nix::errno::Errno::ECONNRESET) => Err(self.died(action)),
+            Ok(length) => rpc::Criu_resp::parse_from_bytes(&buffer[..length])
+                .map_err(|e| CriuError::Nonsense { action, what: e.to_string() }),
+            Err(errno) => Err(conversation(errno)),
+        }
+    }
+
+    fn died(&mut self, action: &'static str) -> CriuError {
+        match self.child.wait() {
+            Ok(status) => {
+                let explanation = explain(&self.log, "");
+                CriuError::Died { action, status, explanation, log: self.log.clone() }
+            }
+            Err(source) => CriuError::Conversation { action, source },
+        }
+    }
+
+    /// Lets the worker end by itself: it does when its peer is gone, and only then are its children init's.
+    fn finish(&mut self) {
+        if let Err(e) = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both)
+        {
+            tracing::debug!(error = %e, "closing the conversation with criu");
+        }
+        while Instant::now() < self.deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        if let Err(e) = self.child.kill().and_then(|()| self.child.wait()) {
+            tracing::warn!(error = %e, "criu could not be killed");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+}
+
+fn acknowledgement(agreed: bool) -> rpc::Criu_req {
+    let mut request = rpc::Criu_req::new();
+    request.set_type(rpc::Criu_req_type::NOTIFY);
+    request.set_notify_success(agreed);
+    request
+}

@@ -1,0 +1,93 @@
+//! The system calls that no safe wrapper offers. All of this crate's `unsafe` is here, one expression wide.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// `prctl(PR_CAPBSET_DROP)` for every capability that is not in `keep` (bit n = capability n).
+pub(crate) fn drop_bounding_set(keep: u64) -> io::Result<()> {
+    for capability in 0..64_u64 {
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        // SAFETY: takes integers only.
+        let known = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+        if known < 0 {
+            return Ok(()); // past the kernel's last capability
+        }
+        // SAFETY: takes integers only.
+        check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })?;
+    }
+    Ok(())
+}
+
+/// Sets the effective and permitted capabilities to `set`, the inheritable ones to none.
+pub(crate) fn set_capabilities(set: u64) -> io::Result<()> {
+    let header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
+    let half = |shift: u32| CapabilityHalf {
+        effective: u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0),
+        permitted: u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0),
+        inheritable: 0,
+    };
+    let halves = [half(0), half(32)];
+    // SAFETY: both pointers are to live values laid out as capset(2) wants for this version.
+    check_long(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) })
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Joins a new, empty session keyring, so that what CRIU restores does not hold the host's.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing is read through it.
+    match check_long(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()), // a kernel without keyrings
+        result => result,
+    }
+}
+
+/// Executes the program behind `program`, without looking its name up in the (joined) mount namespace.
+/// Returns only on failure.
+pub(crate) fn execute(program: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    match nix::unistd::execveat(program, c"", arguments, environment, nix::fcntl::AtFlags::AT_EMPTY_PATH) {
+        Err(errno) => errno.into(),
+    }
+}
+
+/// Runs `prepare` in the child between fork and exec.
+///
+/// `prepare` must only make system calls and touch memory that it already owns: the parent has threads.
+pub(crate) fn before_exec(
+    command: &mut Command,
+    prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    // SAFETY: the callers' closures make system calls alone and allocate nothing.
+    unsafe { command.pre_exec(prepare) };
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn check_long(result: libc::c_long) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
