@@ -1,2 +1,83 @@
-//! To be written.
-fn main() {}
+//! Every chore of this repository: `cargo xtask --help`.
+
+mod hosts;
+mod lint;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{bail, Result};
+use clap::{Parser, Subcommand};
+use fastmig_tests::framework::cache::Cache;
+use fastmig_tests::framework::{bundle, dist, hostns, mounts};
+
+#[derive(Parser)]
+#[command(about, bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Bring test hosts up or down, or run a command in one
+    #[command(subcommand)]
+    Hosts(hosts::Chore),
+    /// Put the CRIU that FastMig ships into a directory
+    Bundle {
+        /// The directory that gets `criu/` [default: target/dist/libexec]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Build all programs as they are shipped, into target/dist
+    Build,
+    /// Run test suites, all of them by default
+    Test(test::Arguments),
+    /// Show the main job: a container that moves
+    Demo {
+        /// Show one application only
+        #[arg(long)]
+        app: Option<String>,
+    },
+    /// Check format, clippy and documentation
+    Lint,
+    /// Take all hosts down and remove the cache
+    Clean,
+}
+
+fn main() -> ExitCode {
+    hostns::run_if_asked();
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Hosts(chore) => hosts::run(chore),
+        Chore::Bundle { out } => {
+            let out = out.unwrap_or_else(|| dist::dist_dir().join("libexec"));
+            println!("{}", bundle::export(&Cache::open()?, &out)?.display());
+            Ok(())
+        }
+        Chore::Build => {
+            println!("{}", dist::build()?.display());
+            Ok(())
+        }
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::Demo { app } => bail!("there is no demo of {} yet", app.as_deref().unwrap_or("anything")),
+        Chore::Lint => lint::run(),
+        Chore::Clean => clean(),
+    }
+}
+
+fn clean() -> Result<()> {
+    let cache = Cache::open()?;
+    hosts::down_everywhere(&cache)?;
+    mounts::remove_tree(cache.root())
+}

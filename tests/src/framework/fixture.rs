@@ -1,0 +1,68 @@
+//! What a crippled test machine needs for CRIU to work, and no real host does.
+//!
+//! Where root lacks CAP_SYS_RESOURCE, CRIU cannot read the limits of other users' tasks. There, and only there, a small
+//! library of ours is put beside the CRIU of the test hosts and named in the preload list of its loader.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::cache::Cache;
+use super::command::Cmd;
+use super::host::Host;
+use super::install::RUNTIME_DIR;
+use super::tools;
+
+const SOURCE: &str = include_str!("../../fixtures/prlimit-preload.c");
+
+/// The bit of CAP_SYS_RESOURCE in a capability set.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// The preload list of the bundled loader, and the fixture, below the runtime directory as hosts have it.
+const LIST: &str = "pre1";
+const LIBRARY: &str = "fixture/prlimit-preload.so";
+
+/// The runtime directory as containers see it.
+const IN_CONTAINER: &str = "/dev/.fastmig";
+
+/// Whether this machine needs the fixture.
+pub fn is_needed() -> Result<bool> {
+    let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .context("no capabilities in the status")?;
+    let effective = u64::from_str_radix(line.trim(), 16).context("capabilities that are no number")?;
+    Ok(effective >> CAP_SYS_RESOURCE & 1 == 0)
+}
+
+/// Puts the fixture into a host, if it is needed here.
+pub(crate) fn install(host: &Host) -> Result<()> {
+    if !is_needed()? {
+        return Ok(());
+    }
+    let library = compiled(&host.cache)?;
+    let runtime = host.outside(RUNTIME_DIR);
+    let target = runtime.join(LIBRARY);
+    fs::create_dir_all(target.parent().unwrap_or(&runtime))?;
+    fs::copy(&library, &target).with_context(|| format!("cannot copy {}", library.display()))?;
+    fs::write(runtime.join(LIST), format!("{IN_CONTAINER}/{LIBRARY}\n"))?;
+    eprintln!(
+        "host {}: root lacks CAP_SYS_RESOURCE here, so CRIU reads limits through a fixture",
+        host.name()
+    );
+    Ok(())
+}
+
+fn compiled(cache: &Cache) -> Result<PathBuf> {
+    cache.get("fixtures", "prlimit-preload", SOURCE, compile)
+}
+
+fn compile(target: &Path) -> Result<()> {
+    tools::ensure(tools::FOR_FIXTURES)?;
+    let target = target.to_str().context("a path that is not UTF-8")?;
+    let argv = ["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-x", "c", "-o", target, "-"];
+    Cmd::new(argv).stdin(SOURCE).ok()?;
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! What a test leaves behind in a host: mounts, cgroups, files and processes beyond those of a known good moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use anyhow::Result;
+
+use super::cgroups;
+use super::host::Host;
+use super::mounts::mounts_of;
+
+/// Directories whose entries count as leftovers.
+const WATCHED: &[&str] =
+    &["/run/fastmig", "/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc", "/run/runc"];
+
+/// Directories of containerd's tasks, one for each namespace.
+const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
+
+/// What there is, and how often: two processes with the same command line are two.
+#[derive(Debug, Default, Clone)]
+pub struct Snapshot(BTreeMap<String, usize>);
+
+impl Snapshot {
+    fn add(&mut self, kind: &str, what: impl std::fmt::Display) {
+        *self.0.entry(format!("{kind} {what}")).or_default() += 1;
+    }
+
+    fn beyond(&self, baseline: &Self) -> Vec<String> {
+        let count_before = |what: &String| baseline.0.get(what).copied().unwrap_or(0);
+        let more = self.0.iter().filter(|(what, count)| **count > count_before(what));
+        more.map(|(what, count)| match count - count_before(what) {
+            1 => what.clone(),
+            n => format!("{what} (x{n})"),
+        })
+        .collect()
+    }
+}
+
+impl Host {
+    /// Takes what there is now for what belongs there.
+    pub fn mark_baseline(&self) -> Result<()> {
+        let snapshot = self.snapshot()?;
+        *self.baseline.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        Ok(())
+    }
+
+    /// What there is beyond the last baseline: lines such as `mount /x`, `cgroup memory/x`, `file /run/x`, `process sleep 5`.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        let now = self.snapshot()?;
+        Ok(now.beyond(&self.baseline.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        for mount in mounts_of(&self.pid().to_string())? {
+            snapshot.add("mount", mount.point.display());
+        }
+        for hierarchy in &self.state.cgroups {
+            for cgroup in cgroups::tree(&hierarchy.own) {
+                let below = cgroup.strip_prefix(&hierarchy.own).unwrap_or(&cgroup);
+                snapshot.add("cgroup", Path::new(&hierarchy.place).join(below).display());
+            }
+        }
+        for dir in WATCHED {
+            self.add_files(&mut snapshot, dir, 2);
+        }
+        self.add_files(&mut snapshot, TASKS, 2);
+        self.add_processes(&mut snapshot);
+        Ok(snapshot)
+    }
+
+    fn add_files(&self, snapshot: &mut Snapshot, dir: &str, depth: u32) {
+        let Ok(entries) = fs::read_dir(self.outside(dir)) else { return };
+        for entry in entries.flatten() {
+            let path = format!("{dir}/{}", entry.file_name().to_string_lossy());
+            if depth > 1 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.add_files(snapshot, &path, depth - 1);
+            }
+            snapshot.add("file", path);
+        }
+    }
+
+    /// All of the host's processes, those of containers too, as its own `/proc` lists them.
+    fn add_processes(&self, snapshot: &mut Snapshot) {
+        let Ok(entries) = fs::read_dir(self.outside("/proc")) else { return };
+        for entry in entries.flatten() {
+            let is_process = entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+            let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
+            if is_process {
+                let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                let line = words.join(" ");
+                // A zombie has no command line, but is left over all the same.
+                snapshot.add("process", if line.trim().is_empty() { name.trim() } else { line.trim() });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_counts_and_as_often_as_it_is_new() {
+        let (mut before, mut after) = (Snapshot::default(), Snapshot::default());
+        before.add("process", "sh");
+        for _ in 0..3 {
+            after.add("process", "sh");
+        }
+        after.add("mount", "/x");
+        assert_eq!(after.beyond(&before), ["mount /x", "process sh (x2)"]);
+        assert!(before.beyond(&after).is_empty());
+    }
+}

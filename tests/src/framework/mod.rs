@@ -1,0 +1,36 @@
+//! What every suite stands on: test hosts made of namespaces, the images they run, and commands with a time limit.
+//!
+//! The way down: [`session`] holds a run, [`host`] one machine in it, [`hostns`] the namespaces that machine is made of,
+//! [`rootfs`] the Debian tree below it, [`cache`] the place where such trees are kept.
+
+pub mod background;
+pub mod bundle;
+pub mod cache;
+pub mod cgroups;
+pub mod command;
+pub mod containerd;
+pub mod dist;
+pub mod fixture;
+pub mod host;
+pub mod hostns;
+pub mod install;
+pub mod leftovers;
+pub mod mounts;
+pub mod network;
+pub mod process;
+pub mod progress;
+pub mod realm;
+pub mod recipe;
+pub mod rootfs;
+pub mod session;
+pub mod state;
+pub mod suite;
+mod sys;
+pub mod tools;
+
+pub use background::Background;
+pub use command::{Cmd, Output};
+pub use host::Host;
+pub use recipe::Generation;
+pub use session::Session;
+pub use suite::{Case, Ctx, Outcome, Tally};

@@ -1,0 +1,13 @@
+//! The test suites, by name.
+
+mod unit;
+
+use crate::framework::{Ctx, Tally};
+
+/// Runs a suite and counts.
+pub type Run = fn(&Ctx) -> anyhow::Result<Tally>;
+
+/// All suites, in the order in which they run: what is fast comes first.
+pub fn suites() -> &'static [(&'static str, Run)] {
+    &[("unit", unit::run)]
+}
