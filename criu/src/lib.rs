@@ -13,6 +13,7 @@ mod bundle;
 mod explain;
 pub mod launch;
 mod options;
+mod pids;
 pub mod session;
 mod sys;
 
@@ -20,4 +21,5 @@ pub use bundle::{Bundle, BundleError};
 pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
+pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};

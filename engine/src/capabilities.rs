@@ -1,0 +1,52 @@
+//! Which capabilities CRIU gets: what its work needs, and nothing that only might be handy.
+
+use caps::{CapSet, Capability, CapsHashSet};
+
+use crate::Error;
+
+/// What both a dump and a restore need of CRIU 4.2.
+const ALWAYS: &[Capability] = &[
+    Capability::CAP_CHECKPOINT_RESTORE, // map_files, clone3 with set_tid, prctl(PR_SET_MM)
+    Capability::CAP_SYS_PTRACE,         // seizing tasks of other users, kcmp
+    Capability::CAP_SYS_ADMIN,          // suspending and reading seccomp filters, mount ids
+    Capability::CAP_NET_ADMIN,          // TCP repair, socket diagnosis, the network lock
+    Capability::CAP_DAC_READ_SEARCH,    // open_by_handle_at for inotify and deleted files
+    Capability::CAP_DAC_OVERRIDE,       // files of other users
+    Capability::CAP_SYS_RESOURCE,       // limits of other users' tasks
+    Capability::CAP_KILL,               // stopping tasks of other users
+];
+
+/// What a restore needs besides: to become each user that the application was.
+const TO_RESTORE: &[Capability] = &[
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_CHOWN,
+    Capability::CAP_FOWNER,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SYS_NICE,
+    Capability::CAP_IPC_LOCK,
+    Capability::CAP_IPC_OWNER,
+    Capability::CAP_MKNOD,
+    Capability::CAP_LEASE,
+];
+
+/// For a dump.
+pub(crate) fn for_dump() -> CapsHashSet {
+    held(ALWAYS.iter().copied().collect())
+}
+
+/// For a restore into the container whose PID 1 is `init`: what CRIU hands on it must hold itself.
+pub(crate) fn for_restore(init: i32) -> Result<CapsHashSet, Error> {
+    let bounding = caps::read(Some(init), CapSet::Bounding).map_err(|e| {
+        Error::io("read the capabilities of", std::path::Path::new("/proc"), std::io::Error::other(e))
+    })?;
+    let wanted = ALWAYS.iter().chain(TO_RESTORE).copied().chain(bounding).collect();
+    Ok(held(wanted))
+}
+
+/// Nobody can hand on what it lacks itself; CRIU says what it then cannot do.
+fn held(wanted: CapsHashSet) -> CapsHashSet {
+    let ours = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    wanted.intersection(&ours).copied().collect()
+}

@@ -1,0 +1,179 @@
+//! The container's cgroups, and below them one of its own for the application: what pauses and dumps the
+//! application leaves the init, exec sessions and CRIU alone.
+//!
+//! On cgroup v1 it exists in the freezer hierarchy only, so that no other controller sees a difference; on v2
+//! it is a plain child without controllers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, SIGKILL};
+use nix::unistd::Pid;
+use procfs::process::Process;
+
+/// The application's cgroup, below the container's.
+const NAME: &str = "fastmig-application";
+
+/// The application's own freezer cgroup.
+#[derive(Debug, Clone)]
+pub(crate) struct ApplicationCgroup {
+    directory: PathBuf,
+    unified: bool,
+}
+
+/// All cgroup directories of process `pid`, one for each mounted hierarchy.
+pub(crate) fn directories_of(pid: i32) -> io::Result<Vec<PathBuf>> {
+    Ok(memberships(pid)?.into_iter().map(|membership| membership.directory).collect())
+}
+
+struct Membership {
+    directory: PathBuf,
+    freezer: bool,
+    unified: bool,
+}
+
+/// Pairs `/proc/PID/cgroup` with where each hierarchy is mounted here.
+fn memberships(pid: i32) -> io::Result<Vec<Membership>> {
+    let process = Process::new(pid).map_err(io::Error::other)?;
+    let mounts = Process::myself().and_then(|me| me.mountinfo()).map_err(io::Error::other)?;
+    let mut found = Vec::new();
+    for group in process.cgroups().map_err(io::Error::other)? {
+        let unified = group.hierarchy == 0;
+        let mount = mounts.0.iter().find(|mount| {
+            if unified {
+                return mount.fs_type == "cgroup2";
+            }
+            let has = |option: &str| mount.super_options.contains_key(option);
+            mount.fs_type == "cgroup"
+                && !group.controllers.is_empty()
+                && group.controllers.iter().all(|c| {
+                    c.strip_prefix("name=").map_or_else(
+                        || has(c),
+                        |name| {
+                            mount
+                                .super_options
+                                .get("name")
+                                .is_some_and(|value| value.as_deref() == Some(name))
+                        },
+                    )
+                })
+        });
+        if let Some(mount) = mount {
+            // A mount may show a part of the hierarchy only; its root is then a prefix of the path.
+            let path =
+                group.pathname.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or(&group.pathname);
+            let directory = mount.mount_point.join(path.trim_start_matches('/'));
+            let freezer = group.controllers.iter().any(|c| c == "freezer");
+            found.push(Membership { directory, freezer, unified });
+        }
+    }
+    Ok(found)
+}
+
+impl ApplicationCgroup {
+    /// The application's cgroup in the container whose PID 1 is `init`; it need not exist yet.
+    pub(crate) fn of(init: i32) -> io::Result<Self> {
+        let all = memberships(init)?;
+        let freezer = all.iter().find(|m| m.freezer);
+        let chosen = freezer.or_else(|| all.iter().find(|m| m.unified));
+        let chosen = chosen.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, "neither a freezer nor a cgroup v2 hierarchy")
+        })?;
+        Ok(Self { directory: chosen.directory.join(NAME), unified: chosen.unified && freezer.is_none() })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn make(&self) -> io::Result<()> {
+        match fs::create_dir(&self.directory) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+
+    pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
+        fs::write(self.directory.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// The host pids in it; none when it does not exist.
+    pub(crate) fn pids(&self) -> BTreeSet<i32> {
+        fs::read_to_string(self.directory.join("cgroup.procs"))
+            .map(|text| text.lines().filter_map(|line| line.parse().ok()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Freezes the application; on a time-out it is thawed again and `TimedOut` returned.
+    pub(crate) fn freeze(&self, limit: Duration) -> io::Result<()> {
+        self.write_state(true)?;
+        let deadline = Instant::now() + limit;
+        while !self.is_frozen()? {
+            if Instant::now() > deadline {
+                self.thaw()?;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+            if !self.unified {
+                // v1 gives up on tasks that fork while it freezes; asking again takes them too.
+                self.write_state(true)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        match self.write_state(false) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn write_state(&self, frozen: bool) -> io::Result<()> {
+        let (file, value) = match (self.unified, frozen) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        fs::write(self.directory.join(file), value)
+    }
+
+    pub(crate) fn is_frozen(&self) -> io::Result<bool> {
+        if self.unified {
+            let events = fs::read_to_string(self.directory.join("cgroup.events"))?;
+            return Ok(events.lines().any(|line| line == "frozen 1"));
+        }
+        Ok(fs::read_to_string(self.directory.join("freezer.state"))?.trim() == "FROZEN")
+    }
+
+    /// Kills every process in it, frozen or not, and waits until none is left.
+    pub(crate) fn kill_all(&self, limit: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let pids = self.pids();
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in pids {
+                // ESRCH: it was faster.
+                let _ = kill(Pid::from_raw(pid), SIGKILL);
+            }
+            self.thaw()?;
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What would make a checkpoint fail, said beforehand and without stopping the application.

@@ -1,0 +1,266 @@
+//! A checkpoint, step by step: freeze, dump, write the manifest, then run on, stand by or end.
+//!
+//! The application is frozen in its own cgroup before CRIU comes and stays so until the outcome is decided, so
+//! that at every failure there is one way back: thaw.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use fastmig_control::{Policy, Request as InitRequest};
+use fastmig_criu::{Bundle, Common, DumpOptions, Launch};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::ApplicationCgroup;
+use crate::container::{Container, Operation};
+use crate::image::{self, Draft, Manifest};
+use crate::spec::TcpPolicy;
+use crate::state::{ApplicationState, Failure};
+use crate::{application, Error};
+
+pub use crate::spec::TcpPolicy as Tcp;
+
+/// What becomes of the application once it is dumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum After {
+    /// It runs on.
+    Run,
+    /// It ends, and the container waits in standby.
+    Standby,
+    /// It ends, and the container with it.
+    Exit,
+}
+
+/// A checkpoint that is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where it is to stand: nothing or an empty directory may be there.
+    pub path: PathBuf,
+    /// What becomes of the application.
+    pub after: After,
+    /// What becomes of established TCP connections; the container's annotation when not given.
+    pub tcp: Option<TcpPolicy>,
+    /// Unix sockets connected to the outside are allowed; restored, their peer is gone.
+    pub external_unix_sockets: bool,
+    /// File locks are allowed, and restored.
+    pub file_locks: bool,
+    /// Where CRIU's log is put too, as `dump.log`.
+    pub work_path: Option<PathBuf>,
+}
+
+impl Request {
+    /// A checkpoint at `path` with the defaults.
+    #[must_use]
+    pub fn new(path: PathBuf, after: After) -> Self {
+        Self { path, after, tcp: None, external_unix_sockets: true, file_locks: true, work_path: None }
+    }
+}
+
+/// What a checkpoint came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Where it stands.
+    pub path: PathBuf,
+    /// What became of the application.
+    pub after: After,
+    /// Bytes in its files.
+    pub bytes: u64,
+    /// How many processes it holds.
+    pub processes: usize,
+    /// From the freeze to the thaw or the end, in milliseconds.
+    pub frozen_ms: u64,
+    /// CRIU's part of it, in milliseconds.
+    pub dump_ms: u64,
+}
+
+impl Container {
+    /// Checkpoints the application.
+    ///
+    /// # Errors
+    /// When it is not running or cannot be dumped: it runs on as before then, and nothing is left at the path.
+    pub fn checkpoint(&self, request: &Request) -> Result<Report, Error> {
+        let mut operation = self.begin_warm("checkpoint")?;
+        let result = perform(self, &operation, request);
+        match &result {
+            Ok(report) => operation.record.last_checkpoint = Some(report.path.clone()),
+            Err(e) => operation.record.last_failure = Some(Failure::now("checkpoint", e)),
+        }
+        operation.save()?;
+        result
+    }
+}
+
+fn perform(container: &Container, operation: &Operation<'_>, request: &Request) -> Result<Report, Error> {
+    let status = container.init()?.status()?;
+    let Ok(root) = status.state.running() else {
+        return Err(container.wrong_state("checkpoint", ApplicationState::Standby));
+    };
+    let bundle = open_bundle(container)?;
+    let draft = Draft::begin(&request.path)?;
+    let cgroup = container.application_cgroup()?;
+    let dump = Dump { container, operation, request, bundle, cgroup, root: root.get() };
+
+    let begun = Instant::now();
+    let frozen = Frozen::enter(container, operation.record.paused)?;
+    let processes = dump.cgroup.pids();
+    let manifest = dump.describe(&application::inner_numbers(&processes))?;
+    dump.run(&draft)?;
+    let dump_ms = milliseconds(begun);
+    // What runs on is not kept waiting for checksums; what ends must not end before the checkpoint is whole.
+    let bytes = if request.after == After::Run {
+        frozen.leave(container)?;
+        draft.publish(manifest)?
+    } else {
+        let bytes = draft.publish(manifest)?;
+        frozen.keep();
+        end(container, request.after)?;
+        bytes
+    };
+    Ok(Report {
+        path: request.path.clone(),
+        after: request.after,
+        bytes,
+        processes: processes.len(),
+        frozen_ms: if request.after == After::Run { dump_ms } else { milliseconds(begun) },
+        dump_ms,
+    })
+}
+
+fn end(container: &Container, after: After) -> Result<(), Error> {
+    if after == After::Standby {
+        return container.end_application();
+    }
+    container.init()?.ask(&InitRequest::OnExit { policy: Policy::End })?;
+    let cgroup = container.application_cgroup()?;
+    cgroup
+        .kill_all(container.config.limits.freeze())
+        .map_err(|e| Error::io("kill the application in", cgroup.directory(), e))
+}
+
+/// All that a dump needs to know.
+struct Dump<'a> {
+    container: &'a Container,
+    operation: &'a Operation<'a>,
+    request: &'a Request,
+    bundle: Bundle,
+    cgroup: ApplicationCgroup,
+    root: i32,
+}
+
+impl Dump<'_> {
+    fn tcp(&self) -> TcpPolicy {
+        self.request.tcp.unwrap_or(self.operation.record.tcp)
+    }
+
+    fn describe(&self, numbers: &std::collections::BTreeSet<i32>) -> Result<Manifest, Error> {
+        let record = &self.operation.record;
+        let stdio = application::streams(self.container.pid())
+            .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
+        Ok(Manifest {
+            format: image::FORMAT,
+            created: crate::state::now(),
+            image: record.image.clone(),
+            command: record.command.clone(),
+            criu_version: self.bundle.version().into(),
+            kernel: kernel_release(),
+            architecture: std::env::consts::ARCH.into(),
+            cpu_features: image::cpu_features(),
+            stdio,
+            terminal: record.terminal,
+            root_pid: self.root,
+            pids: numbers.clone(),
+            tcp: self.tcp(),
+            external_unix_sockets: self.request.external_unix_sockets,
+            file_locks: self.request.file_locks,
+            files: Vec::new(),
+        })
+    }
+
+    fn run(&self, draft: &Draft) -> Result<(), Error> {
+        let streams = application::streams(self.container.pid())
+            .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
+        let mut launch = Launch::new(&self.bundle, self.container.config.limits.criu())
+            .in_namespaces_of(self.container.pid())?
+            .with_capabilities(crate::capabilities::for_dump());
+        let options = DumpOptions {
+            pid: self.root,
+            images: launch.pass(open_directory(draft.directory())?),
+            freezer: Some(launch.pass(open_directory(self.cgroup.directory())?)),
+            external: streams.into_iter().map(|s| s.key).filter(|key| key.starts_with("tty[")).collect(),
+            common: Common {
+                tcp: self.tcp().into(),
+                external_unix_sockets: self.request.external_unix_sockets,
+                file_locks: self.request.file_locks,
+                shell_job: false,
+            },
+            ghost_limit: self.container.config.checkpoint.ghost_limit,
+            freeze_timeout: u32::try_from(self.container.config.limits.freeze).unwrap_or(u32::MAX),
+            leave_stopped: false,
+        };
+        let log = crate::logs::new_log(self.container, "dump")?;
+        let work = crate::logs::work_directory(&self.container.config)?;
+        let result = launch.start(&work, &log)?.dump(&options, &mut |_| Ok(()));
+        if let Some(directory) = &self.request.work_path {
+            // The caller's copy; ours is kept whatever happens to it.
+            let _ = std::fs::copy(&log, directory.join("dump.log"));
+        }
+        result?;
+        crate::logs::forget(&log);
+        Ok(())
+    }
+}
+
+/// The application, frozen; thawed again on drop unless it was paused before or shall stay so.
+struct Frozen {
+    cgroup: ApplicationCgroup,
+    thaw: bool,
+}
+
+impl Frozen {
+    fn enter(container: &Container, paused: bool) -> Result<Self, Error> {
+        if !paused {
+            container.freeze()?;
+        }
+        Ok(Self { cgroup: container.application_cgroup()?, thaw: !paused })
+    }
+
+    fn leave(mut self, container: &Container) -> Result<(), Error> {
+        let result = if self.thaw { self.cgroup.thaw() } else { Ok(()) };
+        self.thaw = false;
+        result.map_err(|e| Error::io("thaw the application of", Path::new(container.key().id()), e))
+    }
+
+    /// Its end is decided: it must not run again, not even for a moment.
+    fn keep(mut self) {
+        self.thaw = false;
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if self.thaw {
+            if let Err(e) = self.cgroup.thaw() {
+                tracing::error!(error = %e, "the application could not be thawed");
+            }
+        }
+    }
+}
+
+pub(crate) fn open_bundle(container: &Container) -> Result<Bundle, Error> {
+    let host = container.config.runtime_dir.join("criu");
+    Ok(Bundle::open(&host, &Path::new(fastmig_control::RUNTIME_DIR).join("criu"))?)
+}
+
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
+    File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open", path, e))
+}
+
+pub(crate) fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,227 @@
+//! What can go wrong with a container, and what each failure means to a caller.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fastmig_control::Refusal;
+use fastmig_criu::{BundleError, CriuError, LaunchError};
+
+use crate::image::ImageError;
+use crate::runc::RuncError;
+use crate::spec::SpecError;
+use crate::state::ApplicationState;
+
+/// A failed operation on a container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The id or namespace cannot name a container.
+    #[error("{value:?} is not a usable container {what}: letters, digits and _ + - . only, at most 128")]
+    BadName {
+        /// `id` or `namespace`.
+        what: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// No such container is known to FastMig.
+    #[error("container {id:?} not found")]
+    NotFound {
+        /// The container.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("container {id:?} already exists")]
+    AlreadyExists {
+        /// The container.
+        id: String,
+    },
+    /// The container was left to runc as it was, so its application cannot be taken out of it.
+    #[error("container {id:?} is not under FastMig's init: {reason}")]
+    NotWarm {
+        /// The container.
+        id: String,
+        /// Why it was left alone.
+        reason: String,
+    },
+    /// The application is in another state than the operation needs.
+    #[error("cannot {action} container {id:?}: its application is {state}")]
+    WrongState {
+        /// The container.
+        id: String,
+        /// The operation.
+        action: &'static str,
+        /// What the application is doing.
+        state: ApplicationState,
+    },
+    /// The container is paused.
+    #[error("cannot {action} container {id:?} while it is paused: resume it first")]
+    Paused {
+        /// The container.
+        id: String,
+        /// The operation.
+        action: &'static str,
+    },
+    /// Another operation held the container for too long.
+    #[error("container {id:?} is busy with another operation: try again when it is done")]
+    Busy {
+        /// The container.
+        id: String,
+    },
+    /// The application did not freeze.
+    #[error("the application of {id:?} did not freeze within the limit: look for processes in state D")]
+    NotFrozen {
+        /// The container.
+        id: String,
+    },
+    /// A pid that the restore needs is taken in the container.
+    #[error("cannot restore into {id:?}: pid {pid} is taken there by {command:?}; end that process (an exec session?) and try again")]
+    PidTaken {
+        /// The container.
+        id: String,
+        /// The pid inside the container.
+        pid: i32,
+        /// The process that has it.
+        command: String,
+    },
+    /// The container's command is not there or cannot be executed.
+    #[error("{0}")]
+    Command(String),
+    /// An annotation has a value that means nothing.
+    #[error("annotation {key} has the value {value:?}: {expected}")]
+    BadAnnotation {
+        /// The annotation.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The operator's file is wrong.
+    #[error("{path:?} is not a valid configuration")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        source: Box<toml::de::Error>,
+    },
+    /// The container's own files are not what this version writes.
+    #[error("the state of container {id:?} in {path:?} is damaged")]
+    State {
+        /// The container.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+    /// The init refused.
+    #[error("the init of container {id:?} refused")]
+    Refused {
+        /// The container.
+        id: String,
+        /// Why.
+        source: Refusal,
+    },
+    /// The conversation with the init broke.
+    #[error("no answer from the init of container {id:?}")]
+    Init {
+        /// The container.
+        id: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The spec cannot be rewritten.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// runc failed.
+    #[error(transparent)]
+    Runc(#[from] RuncError),
+    /// CRIU failed.
+    #[error(transparent)]
+    Criu(#[from] CriuError),
+    /// CRIU could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// FastMig's runtime directory is incomplete.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The checkpoint is missing, damaged or does not fit.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A file operation failed.
+    #[error("could not {action} {path:?}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What a failure means to a caller, in the terms of the interfaces above (ttrpc, HTTP, exit codes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// There is nothing of that name.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// The request cannot ever work.
+    InvalidArgument,
+    /// The request can work in another state.
+    FailedPrecondition,
+    /// Someone else is at it; try again.
+    Unavailable,
+    /// A limit was exceeded.
+    DeadlineExceeded,
+    /// Something below failed.
+    Internal,
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.into(), source }
+    }
+
+    /// What this failure means to a caller.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::AlreadyExists { .. } => Kind::AlreadyExists,
+            Self::BadName { .. }
+            | Self::BadAnnotation { .. }
+            | Self::Config { .. }
+            | Self::Spec(_)
+            | Self::Command(_) => Kind::InvalidArgument,
+            Self::NotWarm { .. }
+            | Self::WrongState { .. }
+            | Self::Paused { .. }
+            | Self::PidTaken { .. }
+            | Self::Image(_)
+            | Self::Bundle(_)
+            | Self::Refused { .. } => Kind::FailedPrecondition,
+            Self::Busy { .. } => Kind::Unavailable,
+            Self::NotFrozen { .. } | Self::Criu(CriuError::TimedOut { .. }) => Kind::DeadlineExceeded,
+            Self::Runc(e) => e.kind(),
+            Self::State { .. } | Self::Init { .. } | Self::Criu(_) | Self::Launch(_) | Self::Io { .. } => {
+                Kind::Internal
+            }
+        }
+    }
+
+    /// The failure and everything that caused it, in one line.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(e) = cause {
+            let more = e.to_string();
+            if !text.ends_with(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = e.source();
+        }
+        text
+    }
+}

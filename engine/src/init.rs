@@ -1,0 +1,108 @@
+//! The conversation with the init inside a container, over the socket that it inherited.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fastmig_control::{Reply, Request, MAX_PACKET};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{
+    bind, connect, listen, recv, send, socket, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr,
+};
+
+use crate::{Error, Key};
+
+/// The socket's name in a container's directory.
+const SOCKET: &str = "init.sock";
+
+/// A socket's address is at most 107 bytes long and a container's id may be longer: the path leads through a
+/// descriptor of the directory, which must stay open while the address is used.
+fn address_in(directory: &Path) -> Result<(File, UnixAddr), Errno> {
+    let open = File::open(directory).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    let address = UnixAddr::new(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd())))?;
+    Ok((open, address))
+}
+
+/// Makes the socket that the init will inherit, listening in `directory`.
+///
+/// # Errors
+/// When there is one already.
+pub(crate) fn listener(directory: &Path) -> Result<OwnedFd, Error> {
+    let failed = |errno: Errno| Error::io("listen in", directory, errno.into());
+    let fd =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    let (_open, address) = address_in(directory).map_err(failed)?;
+    bind(fd.as_raw_fd(), &address).map_err(failed)?;
+    listen(&fd, Backlog::new(fastmig_control::MAX_CONNECTIONS.try_into().unwrap_or(8)).map_err(failed)?)
+        .map_err(failed)?;
+    Ok(fd)
+}
+
+/// A connection to the init.
+#[derive(Debug)]
+pub(crate) struct InitClient {
+    key: Key,
+    socket: OwnedFd,
+    limit: Duration,
+}
+
+impl InitClient {
+    /// Connects to the init that listens in `directory`. Each exchange may take `limit`.
+    pub(crate) fn connect(key: &Key, directory: &Path, limit: Duration) -> Result<Self, Error> {
+        let broken = |errno: Errno| Error::Init { id: key.id().into(), source: errno.into() };
+        let socket =
+            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(broken)?;
+        let (_open, address) = address_in(directory).map_err(broken)?;
+        connect(socket.as_raw_fd(), &address).map_err(broken)?;
+        Ok(Self { key: key.clone(), socket, limit })
+    }
+
+    /// One request, one reply; a refusal is an error.
+    pub(crate) fn ask(&self, request: &Request) -> Result<Reply, Error> {
+        match self.exchange(request) {
+            Ok(Reply::Refused(source)) => Err(Error::Refused { id: self.key.id().into(), source }),
+            Ok(reply) => Ok(reply),
+            Err(source) => Err(Error::Init { id: self.key.id().into(), source }),
+        }
+    }
+
+    /// The init's account of itself.
+    pub(crate) fn status(&self) -> Result<fastmig_control::Status, Error> {
+        match self.ask(&Request::Status)? {
+            Reply::Status(status) => Ok(status),
+            other => Err(self.nonsense(&other)),
+        }
+    }
+
+    /// A reply that does not belong to its request.
+    pub(crate) fn nonsense(&self, reply: &Reply) -> Error {
+        let source = io::Error::new(io::ErrorKind::InvalidData, format!("unexpected reply {reply:?}"));
+        Error::Init { id: self.key.id().into(), source }
+    }
+
+    fn exchange(&self, request: &Request) -> io::Result<Reply> {
+        send(self.socket.as_raw_fd(), request.encode().as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let mut buffer = [0; MAX_PACKET];
+        let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Reply::decode(&buffer[..length]).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+}

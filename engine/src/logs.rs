@@ -1,0 +1,38 @@
+//! CRIU's logs: one for each call, kept when the call fails.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::container::Container;
+use crate::{Config, Error};
+
+/// Where the log of the next CRIU call of this container goes.
+pub(crate) fn new_log(container: &Container, operation: &str) -> Result<PathBuf, Error> {
+    let key = container.key();
+    let directory = container.config.log_dir.join(key.namespace());
+    make_private(&directory)?;
+    let stamp = crate::state::now().replace(':', "");
+    Ok(directory.join(format!("{}-{operation}-{stamp}.log", key.id())))
+}
+
+/// Removes the log of a call that went well.
+pub(crate) fn forget(log: &Path) {
+    if let Err(e) = std::fs::remove_file(log) {
+        tracing::debug!(?log, error = %e, "a log could not be removed");
+    }
+}
+
+/// Where CRIU keeps what it has learnt about the kernel; on a tmpfs it learns that once.
+pub(crate) fn work_directory(config: &Config) -> Result<PathBuf, Error> {
+    let directory = config.state_root.join(".criu");
+    make_private(&directory)?;
+    Ok(directory)
+}
+
+fn make_private(directory: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|e| Error::io("make", directory, e))
+}

@@ -1,0 +1,217 @@
+//! A restore, step by step: check, make room, let CRIU bring the tree up below the init, let the init adopt it.
+//!
+//! Whatever fails, what was half restored is killed, the container is in standby, and another try can succeed.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use fastmig_control::{Pid, Reply, Request as InitRequest};
+use fastmig_criu::{Common, InheritedFd, Launch, Notification, RestoreOptions};
+use serde::Serialize;
+
+use crate::application::{self, PID_BASE};
+use crate::cgroup;
+use crate::checkpoint::{milliseconds, open_bundle};
+use crate::container::{Container, Operation};
+use crate::image::Image;
+use crate::spec::TcpPolicy;
+use crate::state::Failure;
+use crate::Error;
+
+/// A restore that is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// What becomes of the TCP connections in it; as it was taken when not given.
+    pub tcp: Option<TcpPolicy>,
+}
+
+impl Request {
+    /// A restore from the checkpoint at `path`.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, tcp: None }
+    }
+}
+
+/// What a restore came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// The application's root, as the container counts it.
+    pub application_pid: i32,
+    /// The verification of the checkpoint, in milliseconds.
+    pub verify_ms: u64,
+    /// CRIU's part, in milliseconds.
+    pub restore_ms: u64,
+    /// All of it, in milliseconds.
+    pub total_ms: u64,
+}
+
+impl Container {
+    /// Restores an application into this container, which must be in standby.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged or does not fit, or CRIU fails: the container is in standby then.
+    pub fn restore(&self, request: &Request) -> Result<Report, Error> {
+        let mut operation = self.begin_warm("restore into")?;
+        perform(self, &mut operation, request)
+    }
+}
+
+pub(crate) fn perform(
+    container: &Container,
+    operation: &mut Operation<'_>,
+    request: &Request,
+) -> Result<Report, Error> {
+    if operation.record.paused {
+        return Err(Error::Paused { id: container.key().id().into(), action: "restore into" });
+    }
+    container.require_standby("restore into")?;
+    let result = attempt(container, operation, request);
+    if let Err(e) = &result {
+        operation.record.last_failure = Some(Failure::now("restore", e));
+        operation.save()?;
+    }
+    result
+}
+
+fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) -> Result<Report, Error> {
+    let begun = Instant::now();
+    let image = Image::open(&request.path)?;
+    image.check_fit(operation.record.terminal)?;
+    require_free_pids(container, &image.manifest.pids)?;
+    let verify_ms = milliseconds(begun);
+
+    let root = Pid::new(image.manifest.root_pid).map_err(|_| crate::image::ImageError::Damaged {
+        path: request.path.clone(),
+        file: crate::image::MANIFEST.into(),
+        problem: "names an impossible pid",
+    })?;
+    container.init()?.ask(&InitRequest::Expect { pid: root })?;
+    let restored = Instant::now();
+    let result = run_criu(container, request, image, root).and_then(|()| adopt(container));
+    if result.is_err() {
+        clear(container);
+    }
+    result.map(|()| Report {
+        path: request.path.clone(),
+        application_pid: root.get(),
+        verify_ms,
+        restore_ms: milliseconds(restored),
+        total_ms: milliseconds(begun),
+    })
+}
+
+fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -> Result<(), Error> {
+    let bundle = open_bundle(container)?;
+    let init = container.pid();
+    let mut launch = Launch::new(&bundle, container.config.limits.criu())
+        .in_namespaces_of(init)?
+        .in_cgroups(&destination_cgroups(container)?)?
+        .with_capabilities(crate::capabilities::for_restore(init)?);
+    if let Some(value) = application::oom_score_adj(init) {
+        launch = launch.with_oom_score_adj(value);
+    }
+    let highest = image.manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
+    let options = RestoreOptions {
+        images: launch.pass(image.directory.into()),
+        inherited: inherited_streams(&mut launch, init, &image.manifest.stdio)?,
+        common: Common {
+            tcp: request.tcp.unwrap_or(image.manifest.tcp).into(),
+            external_unix_sockets: image.manifest.external_unix_sockets,
+            file_locks: image.manifest.file_locks,
+            shell_job: false,
+        },
+    };
+    let log = crate::logs::new_log(container, "restore")?;
+    let work = crate::logs::work_directory(&container.config)?;
+    let pid = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
+        // Before anything of it runs: its next fork must get a number that it has not used yet.
+        Notification::PostRestore => container.set_last_pid(highest).map_err(|e| e.report()),
+        _ => Ok(()),
+    })?;
+    crate::logs::forget(&log);
+    if pid != root.get() {
+        return Err(crate::image::ImageError::Damaged {
+            path: request.path.clone(),
+            file: crate::image::MANIFEST.into(),
+            problem: "names another root than CRIU restored",
+        }
+        .into());
+    }
+    Ok(())
+}
+
+fn adopt(container: &Container) -> Result<(), Error> {
+    let init = container.init()?;
+    match init.ask(&InitRequest::Adopt)? {
+        Reply::Running { .. } => Ok(()),
+        other => Err(init.nonsense(&other)),
+    }
+}
+
+/// Kills what a failed restore has left and lets the init go back to standby. The first error is the caller's.
+fn clear(container: &Container) {
+    let killed = container
+        .application_cgroup()
+        .map(|cgroup| cgroup.kill_all(container.config.limits.freeze()).map_err(|e| e.to_string()));
+    if !matches!(killed, Ok(Ok(()))) {
+        tracing::error!(
+            container = container.key().id(),
+            ?killed,
+            "what a failed restore left could not be killed"
+        );
+    }
+    if let Err(e) = container.init().and_then(|init| init.ask(&InitRequest::Abandon)) {
+        tracing::error!(container = container.key().id(), error = %e.report(), "the init did not go back to standby");
+    }
+}
+
+/// The cgroups of the container, with the application's own in place of the one that it lies in.
+fn destination_cgroups(container: &Container) -> Result<Vec<PathBuf>, Error> {
+    let application = container.application_cgroup()?;
+    let directory = application.directory().to_path_buf();
+    application.make().map_err(|e| Error::io("make", &directory, e))?;
+    let parent = directory.parent();
+    let all = cgroup::directories_of(container.pid())
+        .map_err(|e| Error::io("find the cgroups of", Path::new("/proc"), e))?;
+    Ok(all
+        .into_iter()
+        .map(|group| if Some(group.as_path()) == parent { directory.clone() } else { group })
+        .collect())
+}
+
+/// Each stream of the image becomes the container's stream of the same number.
+fn inherited_streams(
+    launch: &mut Launch<'_>,
+    init: i32,
+    streams: &[crate::image::Stream],
+) -> Result<Vec<InheritedFd>, Error> {
+    let mut seen = HashSet::new();
+    let mut inherited = Vec::new();
+    for stream in streams.iter().filter(|stream| stream.number < 3) {
+        if !seen.insert(&stream.key) {
+            continue; // stdout and stderr are one
+        }
+        let fd = application::open_stream(init, stream.number)
+            .map_err(|e| Error::io("open a standard stream of", Path::new("/proc"), e))?;
+        inherited.push(InheritedFd { key: stream.key.clone(), fd: launch.pass(fd) });
+    }
+    Ok(inherited)
+}
+
+/// Refuses early, and with names, what CRIU would fail on late: a number that someone else has.
+fn require_free_pids(container: &Container, wanted: &BTreeSet<i32>) -> Result<(), Error> {
+    for pid in container.pids()? {
+        let taken = application::inner_numbers(&BTreeSet::from([pid]));
+        if let Some(&number) = taken.intersection(wanted).next() {
+            let command = application::command_of(pid);
+            return Err(Error::PidTaken { id: container.key().id().into(), pid: number, command });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,359 @@
+//! The OCI spec, rewritten so that FastMig's init stands above the image's command.
+//!
+//! The file is edited as a JSON value, not through a typed model: what this code does not know survives.
+
+use std::path::{Path, PathBuf};
+
+use fastmig_control::{CONTROL_FD, INIT_PATH, RUNTIME_DIR};
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map, Value};
+
+use crate::state::{replace, StartMode};
+use crate::Error;
+
+/// `off` leaves the container to runc; anything else is refused.
+pub const MODE: &str = "fastmig.dev/mode";
+/// `run`, `standby` or `restore=PATH`: how the application comes up when the container starts.
+pub const START: &str = "fastmig.dev/start";
+/// `allow` lets the application use io_uring, which CRIU cannot dump.
+pub const IO_URING: &str = "fastmig.dev/io-uring";
+/// `close`, `keep` or `refuse`: what a checkpoint does with established TCP connections.
+pub const TCP: &str = "fastmig.dev/tcp";
+
+/// Commands that insist on being PID 1.
+const MUST_BE_FIRST: &[&str] =
+    &["/sbin/init", "/usr/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/init", "systemd"];
+
+/// Why a spec cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The bundle has no readable `config.json`.
+    #[error("could not read or write {path:?}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is no JSON.
+    #[error("{path:?} is not valid JSON")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+    /// It is JSON, but no OCI spec.
+    #[error("the OCI spec's {field} is not {expected}")]
+    Shape {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+}
+
+/// What becomes of established TCP connections; the container's word, never the image's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum TcpPolicy {
+    /// Closed in the restored application.
+    #[default]
+    Close,
+    /// Kept; the address must move along.
+    Keep,
+    /// A checkpoint with one fails.
+    Refuse,
+}
+
+impl From<TcpPolicy> for fastmig_criu::Tcp {
+    fn from(policy: TcpPolicy) -> Self {
+        match policy {
+            TcpPolicy::Close => Self::Close,
+            TcpPolicy::Keep => Self::Keep,
+            TcpPolicy::Refuse => Self::Refuse,
+        }
+    }
+}
+
+/// A bundle's `config.json`.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    path: PathBuf,
+    value: Value,
+}
+
+/// What the engine needs to know of a spec.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) command: Vec<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) cwd: String,
+    pub(crate) terminal: bool,
+    pub(crate) start: StartMode,
+    pub(crate) tcp: TcpPolicy,
+    pub(crate) image: Option<String>,
+    /// Why the container is to be left to runc, if it is.
+    pub(crate) left_alone: Option<String>,
+}
+
+impl Spec {
+    pub(crate) fn load(bundle: &Path) -> Result<Self, SpecError> {
+        let path = bundle.join("config.json");
+        let text = std::fs::read(&path).map_err(|source| SpecError::File { path: path.clone(), source })?;
+        match serde_json::from_slice(&text) {
+            Ok(value) => Ok(Self { path, value }),
+            Err(source) => Err(SpecError::Syntax { path, source }),
+        }
+    }
+
+    pub(crate) fn store(&self) -> Result<(), SpecError> {
+        let text = serde_json::to_vec(&self.value)
+            .map_err(|source| SpecError::Syntax { path: self.path.clone(), source })?;
+        replace(&self.path, &text).map_err(|source| SpecError::File { path: self.path.clone(), source })
+    }
+
+    pub(crate) fn facts(&self) -> Result<Facts, Error> {
+        let process = &self.value["process"];
+        let strings = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+        };
+        let environment = strings(&process["env"]);
+        let command = strings(&process["args"]);
+        Ok(Facts {
+            left_alone: self.why_left_alone(&command)?,
+            path: environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=").map(str::to_owned)),
+            cwd: process["cwd"].as_str().unwrap_or("/").to_owned(),
+            terminal: process["terminal"].as_bool().unwrap_or(false),
+            start: self.start_mode()?,
+            tcp: self.tcp_policy()?,
+            image: ["io.kubernetes.cri.image-name", "nerdctl/image", "org.opencontainers.image.ref.name"]
+                .iter()
+                .find_map(|key| self.annotation(key).map(str::to_owned)),
+            command,
+        })
+    }
+
+    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+        self.value["annotations"][key].as_str()
+    }
+
+    /// Puts the init above the command and its read-only directory into the container.
+    pub(crate) fn put_init_above(&mut self, runtime_dir: &Path) -> Result<(), SpecError> {
+        let command = self.array("/process/args", "process.args")?;
+        let above = [INIT_PATH, "--control-fd", &CONTROL_FD.to_string(), "--"].map(|s| json!(s));
+        command.splice(0..0, above);
+
+        let root = self.object("", "root")?;
+        let mounts = root.entry("mounts").or_insert_with(|| json!([]));
+        let mounts = mounts.as_array_mut().ok_or(shape("mounts", "an array"))?;
+        mounts.push(json!({
+            "destination": RUNTIME_DIR,
+            "type": "bind",
+            "source": runtime_dir,
+            "options": ["bind", "ro", "nosuid", "nodev"],
+        }));
+        if self.annotation(IO_URING) != Some("allow") {
+            self.deny_io_uring()?;
+        }
+        Ok(())
+    }
+
+    /// Where no rule answers `io_uring_setup`, answers ENOSYS: CRIU cannot dump io_uring, and what asks for it
+    /// has another way on kernels without it.
+    fn deny_io_uring(&mut self) -> Result<(), SpecError> {
+        const CALL: &str = "io_uring_setup";
+        let root = self.object("", "root")?;
+        let linux = root.entry("linux").or_insert_with(|| json!({}));
+        let linux = linux.as_object_mut().ok_or(shape("linux", "an object"))?;
+        let seccomp = linux.entry("seccomp").or_insert(Value::Null);
+        if seccomp.is_null() {
+            *seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures() });
+        }
+        let seccomp = seccomp.as_object_mut().ok_or(shape("linux.seccomp", "an object"))?;
+        let lets_through = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"].map(Value::from);
+        let open = seccomp.get("defaultAction").is_some_and(|action| lets_through.contains(action));
+        let rules = seccomp.entry("syscalls").or_insert_with(|| json!([]));
+        if rules.is_null() {
+            *rules = json!([]);
+        }
+        let rules = rules.as_array_mut().ok_or(shape("linux.seccomp.syscalls", "an array"))?;
+        let named = |rule: &Value| rule["names"].as_array().is_some_and(|names| names.contains(&json!(CALL)));
+        if open && !rules.iter().any(named) {
+            rules.push(json!({ "names": [CALL], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+        }
+        Ok(())
+    }
+
+    /// A container whose PID 1 is not its own, must be the image's own, or is nobody's business.
+    fn why_left_alone(&self, command: &[String]) -> Result<Option<String>, Error> {
+        match self.annotation(MODE) {
+            Some("off") => return Ok(Some(format!("annotation {MODE}=off"))),
+            None | Some("warm") => {}
+            Some(value) => return Err(bad_annotation(MODE, value, "it must be off or warm")),
+        }
+        if self.annotation("io.kubernetes.cri.container-type") == Some("sandbox") {
+            return Ok(Some("it is a pod's sandbox".into()));
+        }
+        let Some(first) = command.first() else { return Ok(Some("it has no command".into())) };
+        if MUST_BE_FIRST.contains(&first.as_str()) {
+            return Ok(Some(format!("its command {first} must be PID 1")));
+        }
+        let namespaces = self.value["linux"]["namespaces"].as_array();
+        let of = |kind: &str| namespaces.into_iter().flatten().find(|n| n["type"] == kind);
+        match of("pid") {
+            None => return Ok(Some("it has no pid namespace of its own (--pid=host)".into())),
+            Some(n) if n["path"].as_str().is_some_and(|path| !path.is_empty()) => {
+                return Ok(Some("it shares another container's pid namespace".into()));
+            }
+            Some(_) => {}
+        }
+        if of("mount").is_none() {
+            return Ok(Some("it has no mount namespace of its own".into()));
+        }
+        if of("user").is_some() {
+            return Ok(Some("it has a user namespace, which FastMig does not support yet".into()));
+        }
+        Ok(None)
+    }
+
+    fn start_mode(&self) -> Result<StartMode, Error> {
+        match self.annotation(START) {
+            None | Some("run") => Ok(StartMode::Run),
+            Some("standby") => Ok(StartMode::Standby),
+            Some(value) => match value.strip_prefix("restore=") {
+                Some(path) if path.starts_with('/') => Ok(StartMode::Restore(path.into())),
+                _ => Err(bad_annotation(START, value, "it must be run, standby or restore=/ABSOLUTE/PATH")),
+            },
+        }
+    }
+
+    fn tcp_policy(&self) -> Result<TcpPolicy, Error> {
+        match self.annotation(TCP) {
+            None | Some("close") => Ok(TcpPolicy::Close),
+            Some("keep") => Ok(TcpPolicy::Keep),
+            Some("refuse") => Ok(TcpPolicy::Refuse),
+            Some(value) => Err(bad_annotation(TCP, value, "it must be close, keep or refuse")),
+        }
+    }
+
+    fn array(&mut self, pointer: &str, field: &'static str) -> Result<&mut Vec<Value>, SpecError> {
+        let value = self.value.pointer_mut(pointer);
+        value.and_then(Value::as_array_mut).ok_or(shape(field, "an array"))
+    }
+
+    fn object(&mut self, pointer: &str, field: &'static str) -> Result<&mut Map<String, Value>, SpecError> {
+        let value = self.value.pointer_mut(pointer);
+        value.and_then(Value::as_object_mut).ok_or(shape(field, "an object"))
+    }
+}
+
+fn shape(field: &'static str, expected: &'static str) -> SpecError {
+    SpecError::Shape { field, expected }
+}
+
+fn bad_annotation(key: &str, value: &str, expected: &'static str) -> Error {
+    Error::BadAnnotation { key: key.into(), value: value.into(), expected }
+}
+
+/// A filter covers only the architectures that it names: the native one and those that its kernel also runs.
+fn architectures() -> Value {
+    match std::env::consts::ARCH {
+        "x86_64" => json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
+        "aarch64" => json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
+        _ => json!([]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(change: impl FnOnce(&mut Value)) -> Spec {
+        let mut value = json!({
+            "ociVersion": "1.2.0",
+            "process": { "args": ["redis-server", "--save", ""], "cwd": "/data", "env": ["PATH=/bin", "A=1"],
+                         "unknownProcessField": [1, {"x": null}] },
+            "mounts": [{ "destination": "/dev", "type": "tmpfs" }],
+            "linux": { "namespaces": [{"type": "pid"}, {"type": "mount"}], "unknownLinuxField": "kept" },
+            "unknownTopField": { "deep": [true] },
+        });
+        change(&mut value);
+        Spec { path: "/nonexistent".into(), value }
+    }
+
+    #[test]
+    fn the_init_goes_above_and_nothing_else_changes() {
+        let mut rewritten = spec(|_| {});
+        rewritten.put_init_above(Path::new("/usr/lib/fastmig/runtime")).unwrap();
+        let arguments = &rewritten.value["process"]["args"];
+        assert_eq!(
+            *arguments,
+            json!(["/dev/.fastmig/fastmig-init", "--control-fd", "3", "--", "redis-server", "--save", ""])
+        );
+        assert_eq!(rewritten.value["mounts"][1]["options"], json!(["bind", "ro", "nosuid", "nodev"]));
+        for pointer in
+            ["/unknownTopField", "/linux/unknownLinuxField", "/process/unknownProcessField", "/process/env"]
+        {
+            assert_eq!(rewritten.value.pointer(pointer), spec(|_| {}).value.pointer(pointer), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn io_uring_is_denied_only_where_nothing_answers_it() {
+        let rules_after = |seccomp: Value| {
+            let mut spec = spec(|v| v["linux"]["seccomp"] = seccomp);
+            spec.put_init_above(Path::new("/r")).unwrap();
+            spec.value["linux"]["seccomp"]["syscalls"].as_array().unwrap().len()
+        };
+        assert_eq!(rules_after(Value::Null), 1);
+        assert_eq!(rules_after(json!({"defaultAction": "SCMP_ACT_ALLOW"})), 1);
+        assert_eq!(rules_after(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []})), 0);
+        let answered = json!({"names": ["io_uring_setup"], "action": "SCMP_ACT_ALLOW"});
+        assert_eq!(rules_after(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [answered]})), 1);
+    }
+
+    #[test]
+    fn io_uring_may_be_allowed() {
+        let mut spec = spec(|v| v["annotations"] = json!({ IO_URING: "allow" }));
+        spec.put_init_above(Path::new("/r")).unwrap();
+        assert!(spec.value["linux"].get("seccomp").is_none());
+    }
+
+    #[test]
+    fn containers_that_cannot_have_an_init_above_are_left_alone() {
+        let reason = |change: fn(&mut Value)| spec(change).facts().unwrap().left_alone;
+        assert_eq!(reason(|_| {}), None);
+        let cases: [fn(&mut Value); 6] = [
+            |v| v["annotations"] = json!({ MODE: "off" }),
+            |v| v["annotations"] = json!({"io.kubernetes.cri.container-type": "sandbox"}),
+            |v| v["process"]["args"] = json!(["/lib/systemd/systemd"]),
+            |v| v["linux"]["namespaces"] = json!([{"type": "mount"}]),
+            |v| {
+                v["linux"]["namespaces"] =
+                    json!([{"type": "mount"}, {"type": "pid", "path": "/proc/7/ns/pid"}]);
+            },
+            |v| v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "user"}]),
+        ];
+        for (number, case) in cases.into_iter().enumerate() {
+            assert!(reason(case).is_some(), "case {number}");
+        }
+    }
+
+    #[test]
+    fn start_modes_are_read_and_checked() {
+        let start =
+            |value: &str| spec(|v| v["annotations"] = json!({ START: value })).facts().map(|f| f.start);
+        assert_eq!(start("standby").unwrap(), StartMode::Standby);
+        assert_eq!(start("restore=/var/c").unwrap(), StartMode::Restore("/var/c".into()));
+        assert!(start("restore=relative").is_err());
+        assert!(start("later").unwrap_err().to_string().contains("later"));
+    }
+
+    #[test]
+    fn the_facts_are_the_processes() {
+        let facts = spec(|_| {}).facts().unwrap();
+        assert_eq!(facts.command, ["redis-server", "--save", ""]);
+        assert_eq!((facts.path.as_deref(), facts.cwd.as_str()), (Some("/bin"), "/data"));
+    }
+}
