@@ -4,7 +4,7 @@ use anyhow::{bail, Result};
 use clap::Subcommand;
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::realm::{Realm, BY_HAND};
-use fastmig_tests::framework::{dist, host, Generation, Host};
+use fastmig_tests::framework::{dist, host, image, Generation, Host};
 
 #[derive(Subcommand)]
 pub(crate) enum Chore {
@@ -70,6 +70,18 @@ fn up(realm: &Realm, cache: &Cache, name: &str, generation: Generation, containe
     }
     host.keep();
     Ok(())
+}
+
+/// `cargo xtask images`.
+pub(crate) fn images(names: &[String], into: Option<&str>) -> Result<()> {
+    let cache = Cache::open()?;
+    let names: Vec<&str> =
+        if names.is_empty() { image::names() } else { names.iter().map(String::as_str).collect() };
+    for name in &names {
+        println!("{}", image::archive(&cache, name)?.display());
+    }
+    let Some(host) = into else { return Ok(()) };
+    Host::attach(&Realm::or_from_environment(BY_HAND)?, &cache, host)?.import_images(&names)
 }
 
 fn list() {

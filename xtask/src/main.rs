@@ -30,6 +30,14 @@ enum Chore {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Make the container images that the tests run
+    Images {
+        /// Which ones [default: all]
+        names: Vec<String>,
+        /// Import them into a host's containerd
+        #[arg(long, value_name = "HOST")]
+        into: Option<String>,
+    },
     /// Build all programs as they are shipped, into target/dist
     Build,
     /// Run test suites, all of them by default
@@ -65,6 +73,7 @@ fn run(chore: Chore) -> Result<()> {
             println!("{}", bundle::export(&Cache::open()?, &out)?.display());
             Ok(())
         }
+        Chore::Images { names, into } => hosts::images(&names, into.as_deref()),
         Chore::Build => {
             println!("{}", dist::build()?.display());
             Ok(())

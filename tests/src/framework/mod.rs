@@ -13,6 +13,7 @@ pub mod dist;
 pub mod fixture;
 pub mod host;
 pub mod hostns;
+pub mod image;
 pub mod install;
 pub mod leftovers;
 pub mod mounts;

@@ -1,8 +1,11 @@
 //! The framework's only unsafe code: what a child does between fork and exec, and two calls that nix lacks.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 /// `CLOSE_RANGE_CLOEXEC`, which libc has as an unsigned number.
@@ -27,4 +30,15 @@ fn close_on_exec_above_stderr() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether overlayfs marked the directory `path` of an upper layer as opaque: nothing of the lower layer shows through.
+pub(crate) fn is_opaque_directory(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = [0_u8; 4];
+    let name = c"trusted.overlay.opaque";
+    // SAFETY: both strings end in NUL, and the kernel writes at most value.len() bytes into value.
+    let length =
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    Ok(length == 1 && value[0] == b'y')
 }
