@@ -50,3 +50,12 @@ fn held(wanted: CapsHashSet) -> CapsHashSet {
     let ours = caps::read(None, CapSet::Permitted).unwrap_or_default();
     wanted.intersection(&ours).copied().collect()
 }
+
+/// What a dump or restore may need and this process lacks.
+pub(crate) fn missing() -> Vec<Capability> {
+    let ours = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let mut missing: Vec<_> =
+        ALWAYS.iter().chain(TO_RESTORE).copied().filter(|c| !ours.contains(c)).collect();
+    missing.sort_by_key(ToString::to_string);
+    missing
+}

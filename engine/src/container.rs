@@ -498,6 +498,10 @@ impl Container {
         remove(config, &directory, key, &runc, pid, true)
     }
 
+    pub(crate) fn tcp_policy(&self) -> Result<crate::spec::TcpPolicy, Error> {
+        Ok(self.directory.load(&self.key)?.tcp)
+    }
+
     pub(crate) fn begin(&self) -> Result<Operation<'_>, Error> {
         let lock = self.directory.lock(&self.key, self.config.limits.lock())?;
         let record = self.directory.load(&self.key)?;
