@@ -1,0 +1,134 @@
+//! What each request of the engine does.
+
+use fastmig_control::{Event, Pid, Refusal, Reply, Request, Signal, Status, WrongState};
+use nix::errno::Errno;
+
+use crate::app::{Launch, LaunchError, Stage};
+use crate::control::Slot;
+use crate::init::Init;
+use crate::sys::{self, wire_errno};
+
+/// An answer now (`Some`) or when what was asked for has happened.
+type Answer = Result<Option<Reply>, Refusal>;
+
+impl Init {
+    /// Does what a connection asks for and answers it, now or later.
+    pub(crate) fn serve(&mut self, slot: Slot, request: Request) {
+        if request == Request::Subscribe {
+            if !self.connections.subscribe(slot) {
+                self.connection_closed(slot);
+            }
+            return;
+        }
+        match self.execute(slot, request) {
+            Ok(None) => {}
+            Ok(Some(reply)) => self.respond(slot, reply),
+            Err(refusal) => self.respond(slot, Reply::Refused(refusal)),
+        }
+        // After the answer, so that the engine knows of the adoption before it hears of the exit.
+        self.handle_early_exit();
+    }
+
+    fn execute(&mut self, slot: Slot, request: Request) -> Answer {
+        match request {
+            Request::Run => return self.prepare(slot),
+            Request::Release => return self.release(slot),
+            Request::Adopt => return self.adopt().map(|pid| Some(Reply::Running { pid })),
+            Request::Abandon => return self.abandon(slot),
+            Request::Status => return Ok(Some(Reply::Status(self.status()))),
+            Request::Expect { pid } => self.state = self.state.expect(pid)?,
+            Request::Stop { signal } => self.stop(signal)?,
+            Request::Unmark => {
+                self.state.running()?;
+                self.marked = false;
+            }
+            Request::OnExit { policy } => self.policy = policy,
+            Request::Signal { signal } => self.signal(signal)?,
+            Request::End { code } => self.end = Some(code),
+            // Answered by the caller, because it changes the connection.
+            Request::Subscribe => {}
+        }
+        Ok(Some(Reply::Ok))
+    }
+
+    fn prepare(&mut self, slot: Slot) -> Answer {
+        self.state.standby()?;
+        let private = self.connections.descriptors();
+        match Launch::begin(&self.command, self.signals.original(), self.terminal.is_some(), &private, slot) {
+            Ok(launch) => {
+                self.state = self.state.hold(launch.pid)?;
+                self.launch = Some(launch);
+                Ok(None)
+            }
+            Err(LaunchError::Command(failure)) => {
+                self.lament(failure);
+                Ok(Some(Reply::ExecFailed(failure)))
+            }
+            Err(LaunchError::System(errno)) => Err(failed(errno)),
+        }
+    }
+
+    fn release(&mut self, slot: Slot) -> Answer {
+        let wrong_state = WrongState { state: self.state };
+        match &mut self.launch {
+            Some(launch) if launch.holder != Some(slot) => Err(Refusal::NotHolder),
+            Some(launch) if launch.stage == Stage::Ready => {
+                launch.release().map_err(failed)?;
+                Ok(None)
+            }
+            _ => Err(wrong_state.into()),
+        }
+    }
+
+    fn adopt(&mut self) -> Result<Pid, Refusal> {
+        let adopted = self.state.adopt()?;
+        let pid = adopted.running()?;
+        if self.early_exit.is_none() && !sys::has_child(Some(pid)) {
+            return Err(Refusal::NoSuchProcess);
+        }
+        self.state = adopted;
+        self.came_up(Event::Restored { pid });
+        Ok(pid)
+    }
+
+    fn abandon(&mut self, slot: Slot) -> Answer {
+        // Nothing but a restore is abandoned; a held process goes with its connection.
+        self.state.adopt()?;
+        self.state = self.state.give_up()?;
+        self.early_exit = None;
+        self.after_clearing = Some((slot, Reply::Ok));
+        self.clear();
+        Ok(None)
+    }
+
+    fn stop(&mut self, signal: Option<Signal>) -> Result<(), Refusal> {
+        self.state.running()?;
+        if let Some(signal) = signal {
+            self.signal(signal)?;
+        }
+        self.marked = true;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Refusal> {
+        let pid = self.state.running()?;
+        sys::kill(pid, signal).map_err(|errno| match errno {
+            Errno::ESRCH => Refusal::NoSuchProcess,
+            other => failed(other),
+        })
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            state: self.state,
+            last_exit: self.last_exit,
+            runs: self.runs,
+            policy: self.policy,
+            marked: self.marked,
+        }
+    }
+}
+
+fn failed(errno: Errno) -> Refusal {
+    Refusal::Failed { errno: wire_errno(errno) }
+}
