@@ -21,18 +21,26 @@ use super::rootfs::host_root;
 const SOURCE: Generation = Generation::Forky;
 
 /// Changes when the way of making the bundle does.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 const PROGRAM: &str = "criu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "lib";
 const PLUGINS: &str = "plugins";
 
-/// The loader's list of libraries to preload. Our CRIU runs in the mount namespace of a container that may be hostile, whose
-/// `/etc` must not decide what code it runs; the other path, of equal length, lies in the directory that FastMig mounts
-/// read-only there.
-const SYSTEM_PRELOAD: &[u8; 19] = b"/etc/ld.so.preload\0";
-const OUR_PRELOAD: &[u8; 19] = b"/dev/.fastmig/pre1\0";
+/// A path compiled into a program, and the one that takes its place.
+///
+/// Our CRIU runs in the mount namespace of a container that may be hostile, whose files must decide nothing.
+struct Redirection {
+    from: &'static [u8],
+    to: &'static [u8],
+}
+
+/// The loader's list of libraries to preload: in the directory that FastMig mounts read-only there.
+const PRELOAD: Redirection = Redirection { from: b"/etc/ld.so.preload\0", to: b"/dev/.fastmig/pre1\0" };
+
+/// What CRIU has learnt of the kernel: in its working directory, which lies on the host.
+const KERNEL_CACHE: Redirection = Redirection { from: b"/run/criu.kdat\0", to: b"criu.kdat\0" };
 
 /// What `bundle.json` says.
 #[derive(Debug, Serialize)]
@@ -77,7 +85,11 @@ fn make(root: &Path, target: &Path) -> Result<()> {
     for (source, name) in parts(root)? {
         let content = fs::read(root.join(source.trim_start_matches('/')))
             .with_context(|| format!("cannot read {source}"))?;
-        let content = if name == LOADER { redirect_preload(content)? } else { content };
+        let content = match name.as_str() {
+            LOADER => PRELOAD.apply(content)?,
+            PROGRAM => KERNEL_CACHE.apply(content)?,
+            _ => content,
+        };
         fs::write(target.join(&name), &content)?;
         fs::set_permissions(target.join(&name), fs::Permissions::from_mode(0o755))?;
         files.insert(name, hex::encode(Sha256::digest(&content)));
@@ -137,19 +149,23 @@ fn version(bundle: &Path) -> Result<String> {
     Ok(version.with_context(|| format!("no version in {answer:?}"))?.trim().to_owned())
 }
 
-/// Makes a loader look for its preload list where FastMig puts it, and nowhere else.
-fn redirect_preload(mut loader: Vec<u8>) -> Result<Vec<u8>> {
-    let places: Vec<usize> = loader
-        .windows(SYSTEM_PRELOAD.len())
-        .enumerate()
-        .filter(|(_, w)| w == SYSTEM_PRELOAD)
-        .map(|(i, _)| i)
-        .collect();
-    let [place] = places.as_slice() else {
-        bail!("the loader names its preload list {} times, not once", places.len());
-    };
-    loader[*place..*place + OUR_PRELOAD.len()].copy_from_slice(OUR_PRELOAD);
-    Ok(loader)
+impl Redirection {
+    /// Replaces the path, which must be there exactly once, and leaves every other byte where it was.
+    fn apply(&self, mut program: Vec<u8>) -> Result<Vec<u8>> {
+        let places: Vec<usize> =
+            (0..program.len()).filter(|&at| program[at..].starts_with(self.from)).collect();
+        let [place] = places.as_slice() else {
+            bail!(
+                "{:?} is in the program {} times, not once",
+                self.from.escape_ascii().to_string(),
+                places.len()
+            );
+        };
+        let field = &mut program[*place..*place + self.from.len()];
+        field.fill(0);
+        field[..self.to.len()].copy_from_slice(self.to);
+        Ok(program)
+    }
 }
 
 #[cfg(test)]
@@ -157,18 +173,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_preload_list_moves_and_nothing_else_changes() {
+    fn a_path_moves_and_nothing_else_changes() {
         let loader = b"ELF...\0/etc/ld.so.preload\0/etc/ld.so.cache\0".to_vec();
-        let patched = redirect_preload(loader.clone()).unwrap();
-        assert_eq!(patched, b"ELF...\0/dev/.fastmig/pre1\0/etc/ld.so.cache\0");
-        assert_eq!(patched.len(), loader.len());
+        assert_eq!(PRELOAD.apply(loader).unwrap(), b"ELF...\0/dev/.fastmig/pre1\0/etc/ld.so.cache\0");
+        assert_eq!(KERNEL_CACHE.apply(b"a/run/criu.kdat\0b".to_vec()).unwrap(), b"acriu.kdat\0\0\0\0\0\0b");
     }
 
     #[test]
-    fn a_loader_with_no_list_or_two_is_refused() {
-        assert!(redirect_preload(b"ELF".to_vec()).is_err());
-        assert!(redirect_preload(b"/etc/ld.so.preload.d\0".to_vec()).is_err());
-        assert!(redirect_preload(b"/etc/ld.so.preload\0/etc/ld.so.preload\0".to_vec()).is_err());
+    fn a_program_without_the_path_or_with_two_is_refused() {
+        assert!(PRELOAD.apply(b"ELF".to_vec()).is_err());
+        assert!(PRELOAD.apply(b"/etc/ld.so.preload.d\0".to_vec()).is_err());
+        assert!(PRELOAD.apply(b"/etc/ld.so.preload\0/etc/ld.so.preload\0".to_vec()).is_err());
     }
 
     #[test]
