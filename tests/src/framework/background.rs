@@ -11,7 +11,7 @@ use anyhow::{bail, Context, Result};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
-use super::command::Output;
+use super::command::{last_lines, Output};
 use super::process::{pid_of, wait_until};
 
 /// How long an output may stay open after its process has ended: a daemon that was left behind may hold it for ever.
@@ -101,8 +101,8 @@ impl Background {
                 "`{}` was killed after {:.1} s\nstdout:\n{}\nstderr:\n{}",
                 self.line,
                 self.started.elapsed().as_secs_f64(),
-                output.out().trim_end(),
-                output.err().trim_end()
+                last_lines(&output.out()),
+                last_lines(&output.err())
             );
         }
         Ok(output)

@@ -21,6 +21,10 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The search path of every process of a host.
 pub const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How much of a command, and of what it wrote, an error tells.
+const LINE_LENGTH: usize = 200;
+const TOLD_LINES: usize = 40;
+
 /// What it takes to put a process into a host.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -156,9 +160,13 @@ impl Cmd {
         }
     }
 
-    /// The command as a person would type it.
+    /// The command in one line, for messages.
     pub fn line(&self) -> String {
-        self.argv.join(" ")
+        let line = self.argv.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        match line.char_indices().nth(LINE_LENGTH) {
+            Some((end, _)) => format!("{} ...", &line[..end]),
+            None => line,
+        }
     }
 
     fn command(&self) -> Result<Command> {
@@ -200,12 +208,21 @@ impl Cmd {
     fn complaint(&self, output: &Output) -> String {
         let mut text = format!("`{}` ended with {}", self.line(), output.status);
         for (name, content) in [("stdout", output.out()), ("stderr", output.err())] {
-            let content = content.trim_end();
-            if !content.is_empty() {
-                let _ = write!(text, "\n{name}:\n{content}");
+            if !content.trim().is_empty() {
+                let _ = write!(text, "\n{name}:\n{}", last_lines(&content));
             }
         }
         text
+    }
+}
+
+/// The end of an output, where the reason of a failure is.
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let left_out = lines.len().saturating_sub(TOLD_LINES);
+    match left_out {
+        0 => lines.join("\n"),
+        n => format!("[{n} lines]\n{}", lines[n..].join("\n")),
     }
 }
 

@@ -56,12 +56,12 @@ static BUSYBOX: Base = Base {
         variant: "extract",
         packages: &["busybox-static"],
         options: &[
-            "--customize-hook=cd \"$1\" && mkdir -p proc sys dev run root tmp var/tmp home usr/sbin etc",
-            "--customize-hook=cd \"$1\" && chmod 1777 tmp var/tmp && ln -s usr/bin bin && ln -s usr/sbin sbin",
-            "--customize-hook=chroot \"$1\" /usr/bin/busybox --install -s /usr/bin",
-            "--customize-hook=echo root:x:0:0:root:/root:/bin/sh >\"$1/etc/passwd\"",
-            "--customize-hook=echo root:x:0: >\"$1/etc/group\"",
-            "--customize-hook=rm -rf \"$1/usr/share\" \"$1/var/lib\" \"$1/var/cache\" \"$1/etc/apt\" \"$1/etc/dpkg\"",
+            "--extract-hook=cd \"$1\" && mkdir -p proc sys dev run root tmp var/tmp home usr/sbin etc",
+            "--extract-hook=cd \"$1\" && chmod 1777 tmp var/tmp && ln -s usr/bin bin && ln -s usr/sbin sbin",
+            "--extract-hook=chroot \"$1\" /usr/bin/busybox --install -s /usr/bin",
+            "--extract-hook=echo root:x:0:0:root:/root:/bin/sh >\"$1/etc/passwd\"",
+            "--extract-hook=echo root:x:0: >\"$1/etc/group\"",
+            "--extract-hook=rm -rf \"$1/usr/share\"",
         ],
     },
 };
@@ -83,6 +83,9 @@ echo 'host all all all trust' >>$data/pg_hba.conf
 echo listen_addresses = \'*\' >>$data/postgresql.conf
 echo unix_socket_directories = \'/tmp\' >>$data/postgresql.conf
 ";
+
+/// The package's alternatives insist on a directory for manuals that the base leaves out.
+const JAVA_MANUALS: &str = "mkdir -p /usr/share/man/man1";
 
 /// All images.
 pub static APPS: &[App] = &[
@@ -106,7 +109,7 @@ pub static APPS: &[App] = &[
     },
     App { name: "python", packages: &["python3"], cmd: &["python3"], ..PLAIN },
     App { name: "node", packages: &["nodejs"], cmd: &["node"], ..PLAIN },
-    App { name: "java", packages: &["default-jre-headless"], cmd: &["java"], ..PLAIN },
+    App { name: "java", packages: &["default-jre-headless"], before: JAVA_MANUALS, cmd: &["java"], ..PLAIN },
 ];
 
 impl App {
