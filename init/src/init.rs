@@ -1,7 +1,7 @@
 //! The loop: wait, take what the held process, the signals and the connections bring, and move the state.
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use fastmig_control::{
     Errno as WireErrno, Event, ExecFailure, ExecStep, ExitStatus, Policy, Reply, State, MAX_CONNECTIONS,
@@ -45,8 +45,20 @@ pub(crate) struct Init {
 struct Awake {
     signals: bool,
     listener: bool,
-    sockets: [Option<Slot>; MAX_CONNECTIONS],
+    sockets: [Option<Slot>; SOURCES],
 }
+
+/// One of the things that can wake the init up.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Signals,
+    Launch,
+    Listener,
+    Connection(Slot),
+}
+
+/// As many sources as there can be.
+const SOURCES: usize = MAX_CONNECTIONS + 3;
 
 impl Init {
     /// An init in standby.
@@ -106,31 +118,39 @@ impl Init {
 
     /// Sleeps until something happens. There is no timeout: an idle init costs nothing.
     fn wait(&self) -> Awake {
-        // Signals, the launch, the listener, the connections. Places without one wait for nothing.
-        let mut polled: [_; MAX_CONNECTIONS + 3] =
-            std::array::from_fn(|_| PollFd::new(self.signals.as_fd(), PollFlags::empty()));
-        let mut slots = [None; MAX_CONNECTIONS];
-        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let [signals, launch, listener, sockets @ ..] = &mut polled;
-        *signals = readable(self.signals.as_fd());
-        if let Some(held) = &self.launch {
-            *launch = readable(held.as_fd());
-        }
-        if let Some(fd) = self.connections.listener() {
-            *listener = readable(fd);
-        }
-        for (place, (slot, fd)) in self.connections.sockets().enumerate() {
-            sockets[place] = readable(fd);
-            slots[place] = Some(slot);
+        let mut sources = [Source::Signals; SOURCES];
+        let mut polled: [_; SOURCES] =
+            std::array::from_fn(|_| PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        // Only as many as there are: poll(2) fails for more entries than RLIMIT_NOFILE, which may be very low.
+        let mut count = 1;
+        for (source, fd) in self.sources() {
+            sources[count] = source;
+            polled[count] = PollFd::new(fd, PollFlags::POLLIN);
+            count += 1;
         }
         // Fails only when interrupted, and then nothing is marked ready.
-        let _ = nix::poll::poll(&mut polled, PollTimeout::NONE);
-        let ready = |fd: &PollFd<'_>| fd.any() == Some(true);
-        let [signals, _, listener, sockets @ ..] = &polled;
-        for (slot, _) in slots.iter_mut().zip(sockets).filter(|(_, fd)| !ready(fd)) {
-            *slot = None;
+        let _ = nix::poll::poll(&mut polled[..count], PollTimeout::NONE);
+        let mut awake = Awake::default();
+        for (index, (source, fd)) in sources.into_iter().zip(&polled[..count]).enumerate() {
+            if fd.any() != Some(true) {
+                continue;
+            }
+            match source {
+                Source::Signals => awake.signals = true,
+                Source::Launch => {}
+                Source::Listener => awake.listener = true,
+                Source::Connection(slot) => awake.sockets[index] = Some(slot),
+            }
         }
-        Awake { signals: ready(signals), listener: ready(listener), sockets: slots }
+        awake
+    }
+
+    /// What is waited for besides signals.
+    fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+        let launch = self.launch.iter().map(|launch| (Source::Launch, launch.as_fd()));
+        let listener = self.connections.listener().map(|fd| (Source::Listener, fd));
+        let sockets = self.connections.sockets().map(|(slot, fd)| (Source::Connection(slot), fd));
+        launch.chain(listener).chain(sockets)
     }
 
     fn take_signals(&mut self) {

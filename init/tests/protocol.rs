@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use common::{eventually, init_binary, root, Container, STANDBY};
+use common::{eventually, init_binary, root, Container, Setup, STANDBY};
 use fastmig_control::{Refusal, Reply, Request, State, MAX_CONNECTIONS, MAX_PACKET, VERSION};
 
 #[test]
@@ -104,6 +104,26 @@ fn a_peer_that_vanishes_before_its_answer_does_no_harm() {
     }
     eventually("standby", || (container.status().state == State::Standby).then_some(()));
     container.run();
+}
+
+#[test]
+fn short_of_descriptors_it_serves_those_it_has_and_does_not_spin() {
+    if !root() {
+        return;
+    }
+    // The streams, the listener (under whatever number), the signals, and two connections.
+    let setup =
+        Setup { wrapper: vec!["prlimit".into(), "--nofile=7".into(), "--".into()], ..Setup::default() };
+    let container = Container::start_with(setup, &["true"]);
+    let clients: Vec<_> = (0..4).map(|_| container.client()).collect();
+    assert_eq!(clients[0].status(), STANDBY);
+    let switches = || container.field(1, "voluntary_ctxt_switches");
+    let before = switches();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(switches(), before);
+    for client in clients {
+        assert_eq!(client.status(), STANDBY);
+    }
 }
 
 #[test]

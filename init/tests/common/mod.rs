@@ -8,14 +8,14 @@ pub(crate) mod client;
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fastmig_control::{Pid, Reply, Request, Status};
-use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+use fastmig_control::{Pid, Reply, Request, Status, CONTROL_FD};
+use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::socket::{bind, listen, socket, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use tempfile::TempDir;
 
@@ -93,13 +93,16 @@ impl Container {
 
     fn spawn(setup: Setup, command: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        // Copied, so that it is never the very number it is to have, which `dup2` would leave close-on-exec.
         let listener = listener(&directory.path().join("control"));
-        let number = listener.as_raw_fd();
+        let number = fcntl(&listener, FcntlArg::F_DUPFD_CLOEXEC(64)).unwrap();
+        // SAFETY: `fcntl` has just made it.
+        let listener = unsafe { OwnedFd::from_raw_fd(number) };
         let mut unshare = Command::new("unshare");
         unshare.args(["--pid", "--fork", "--mount", "--mount-proc", "--kill-child=KILL", "--"]);
         unshare.args(setup.wrapper);
         unshare.arg(setup.init.unwrap_or_else(init_binary));
-        unshare.args(["--control-fd", &number.to_string(), "--"]).args(command);
+        unshare.args(["--control-fd", &CONTROL_FD.to_string(), "--"]).args(command);
         unshare.current_dir(directory.path()).envs(setup.env);
         if let Some(path) = setup.path {
             unshare.env("PATH", path);
@@ -119,11 +122,14 @@ impl Container {
             unshare.pre_exec(move || {
                 // Whatever the caller of the tests left open would land in the application.
                 libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-                fcntl(listener.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
-                Ok(())
+                match libc::dup2(number, CONTROL_FD) {
+                    CONTROL_FD => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
             })
         };
         let unshare = unshare.spawn().unwrap();
+        drop(listener);
         Self { directory, unshare, init: 0 }
     }
 
