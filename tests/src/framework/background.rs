@@ -15,7 +15,7 @@ use super::command::{last_lines, Output};
 use super::process::{pid_of, wait_until};
 
 /// How long an output may stay open after its process has ended: a daemon that was left behind may hold it for ever.
-const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+const OUTPUT_GRACE: Duration = Duration::from_millis(300);
 
 /// A running command, its process group and what it has written so far.
 #[derive(Debug)]
@@ -91,11 +91,10 @@ impl Background {
         if timed_out {
             self.kill();
         }
-        let output = Output {
-            status: self.ended.unwrap_or_else(|| ExitStatus::from_raw(9)),
-            stdout: self.stdout.finish(),
-            stderr: self.stderr.finish(),
-        };
+        let status = self.ended.unwrap_or_else(|| ExitStatus::from_raw(9));
+        // An output still open after the grace belongs to a process left behind: take what there is.
+        let _ = wait_until(OUTPUT_GRACE, || self.stdout.is_at_end() && self.stderr.is_at_end());
+        let output = Output { status, stdout: self.stdout.so_far(), stderr: self.stderr.so_far() };
         if timed_out {
             bail!(
                 "`{}` was killed after {:.1} s\nstdout:\n{}\nstderr:\n{}",
@@ -154,10 +153,8 @@ impl Collector {
         self.data.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn finish(&self) -> Vec<u8> {
-        // An output still open after the grace belongs to a process left behind: take what there is.
-        let _ = wait_until(OUTPUT_GRACE, || self.reader.as_ref().is_none_or(JoinHandle::is_finished));
-        self.so_far()
+    fn is_at_end(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 

@@ -186,7 +186,7 @@ fn start(realm: &Realm, cache: &Cache, state: &HostState) -> Result<Host> {
     state.save()?;
     // What an earlier life left on disk, should its state have been lost.
     remove_tree(&state.disk)?;
-    for dir in ["root", "upper", "work"].iter().chain(&hostns::ON_DISK) {
+    for dir in ["root", "upper", "work", "fastmig"] {
         fs::create_dir_all(state.disk.join(dir))?;
     }
     fs::create_dir_all(&state.shared)?;

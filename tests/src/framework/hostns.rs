@@ -26,9 +26,12 @@ use super::state::HostState;
 /// The first argument that makes a program a stage of a host.
 const MARK: &str = "__fastmig-host";
 
-/// Directories of a host's disk that are bound over those of its root: containerd's snapshotter puts its upper directories
-/// there, and overlayfs takes none that lies on an overlay.
-pub(crate) const ON_DISK: [&str; 2] = ["containerd", "fastmig"];
+/// containerd's snapshotter puts its upper directories here, and overlayfs takes none that lies on an overlay. In memory,
+/// for the unpacked images go with the host then; to delete them from a disk can take ten seconds.
+const CONTAINERD: &str = "var/lib/containerd";
+
+/// FastMig's own data, on the machine's disk.
+const FASTMIG: &str = "var/lib/fastmig";
 
 /// Becomes a stage of a host when the arguments say so. Every program that brings hosts up calls it first.
 pub fn run_if_asked() {
@@ -101,9 +104,9 @@ fn second_stage(host: &HostState) -> Result<()> {
     mount_kernel(&root)?;
     mount_dev(&root)?;
     mount_cgroups(host, &root)?;
-    for name in ON_DISK {
-        bind(&host.disk.join(name), &root.join("var/lib").join(name))?;
-    }
+    fs::create_dir_all(root.join(CONTAINERD))?;
+    tmpfs(&root.join(CONTAINERD), "mode=711")?;
+    bind(&host.disk.join("fastmig"), &root.join(FASTMIG))?;
     bind(&host.shared, &root.join("shared"))?;
     enter_root(&root)?;
     furnish(host)?;
@@ -199,7 +202,7 @@ fn furnish(host: &HostState) -> Result<()> {
 }
 
 fn tmpfs(target: &Path, options: &str) -> Result<()> {
-    mount_at(Some("tmpfs"), target, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options))
+    mount_at(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), Some(options))
 }
 
 fn bind(source: &Path, target: &Path) -> Result<()> {

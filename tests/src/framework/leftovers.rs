@@ -12,11 +12,11 @@ use super::host::Host;
 use super::mounts::mounts_of;
 
 /// Directories whose entries count as leftovers.
-const WATCHED: &[&str] =
-    &["/run/fastmig", "/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc", "/run/runc"];
+const WATCHED: &[&str] = &["/run/fastmig", "/run/containerd/s", "/run/containerd/fifo", "/run/runc"];
 
-/// Directories of containerd's tasks, one for each namespace.
+/// Directories of containerd's tasks and of runc's containers. In both, one for each namespace, which stays.
 const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
+const RUNC: &str = "/run/containerd/runc";
 
 /// What there is, and how often: two processes with the same command line are two.
 #[derive(Debug, Default, Clone)]
@@ -57,29 +57,37 @@ impl Host {
         for mount in mounts_of(&self.pid().to_string())? {
             snapshot.add("mount", mount.point.display());
         }
+        let namespaces = self.names_in(TASKS);
         for hierarchy in &self.state.cgroups {
             for cgroup in cgroups::tree(&hierarchy.own) {
                 let below = cgroup.strip_prefix(&hierarchy.own).unwrap_or(&cgroup);
-                snapshot.add("cgroup", Path::new(&hierarchy.place).join(below).display());
+                // The stock parts never remove the parent of a namespace's containers.
+                if !namespaces.iter().any(|namespace| below == Path::new(namespace)) {
+                    snapshot.add("cgroup", Path::new(&hierarchy.place).join(below).display());
+                }
             }
         }
         for dir in WATCHED {
-            self.add_files(&mut snapshot, dir, 2);
+            self.add_files(&mut snapshot, dir);
         }
-        self.add_files(&mut snapshot, TASKS, 2);
+        for dir in
+            [TASKS, RUNC].iter().flat_map(|top| namespaces.iter().map(move |name| format!("{top}/{name}")))
+        {
+            self.add_files(&mut snapshot, &dir);
+        }
         self.add_processes(&mut snapshot);
         Ok(snapshot)
     }
 
-    fn add_files(&self, snapshot: &mut Snapshot, dir: &str, depth: u32) {
-        let Ok(entries) = fs::read_dir(self.outside(dir)) else { return };
-        for entry in entries.flatten() {
-            let path = format!("{dir}/{}", entry.file_name().to_string_lossy());
-            if depth > 1 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.add_files(snapshot, &path, depth - 1);
-            }
-            snapshot.add("file", path);
+    fn add_files(&self, snapshot: &mut Snapshot, dir: &str) {
+        for name in self.names_in(dir) {
+            snapshot.add("file", format_args!("{dir}/{name}"));
         }
+    }
+
+    fn names_in(&self, dir: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.outside(dir)) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// All of the host's processes, those of containers too, as its own `/proc` lists them.

@@ -1,5 +1,6 @@
 //! The test suites, by name.
 
+mod hosts;
 mod unit;
 
 use crate::framework::{Ctx, Tally};
@@ -9,5 +10,5 @@ pub type Run = fn(&Ctx) -> anyhow::Result<Tally>;
 
 /// All suites, in the order in which they run: what is fast comes first.
 pub fn suites() -> &'static [(&'static str, Run)] {
-    &[("unit", unit::run)]
+    &[("unit", unit::run), ("hosts", hosts::run)]
 }

@@ -103,7 +103,8 @@ impl Host {
         for name in names {
             let source = archive(&self.cache, name)?;
             // Named after its recipe: an older one may lie there still.
-            let file = source.file_name().and_then(|file| file.to_str()).context("a path that is not UTF-8")?;
+            let file =
+                source.file_name().and_then(|file| file.to_str()).context("a path that is not UTF-8")?;
             let shared = self.shared_dir().join(file);
             if !shared.exists() {
                 fs::hard_link(&source, &shared).or_else(|_| fs::copy(&source, &shared).map(drop))?;
