@@ -96,6 +96,7 @@ pub enum Refusal {
     #[error("there is no such process under the init")]
     NoSuchProcess,
     /// There are [`MAX_CONNECTIONS`](crate::MAX_CONNECTIONS) connections already; this one is closed.
+    /// A request sent meanwhile may find a broken connection instead.
     #[error("the init has too many connections")]
     Busy,
     /// The packet is not a request; the connection is closed.

@@ -106,7 +106,11 @@ impl Connections {
         };
         match self.table.iter_mut().find(|entry| entry.is_none()) {
             Some(free) => *free = Some(Connection { socket, turn: Turn::Engine }),
-            None => drop(transmit(&socket, Reply::Refused(Refusal::Busy).encode().as_bytes())),
+            None => {
+                let _ = transmit(&socket, Reply::Refused(Refusal::Busy).encode().as_bytes());
+                // Closing over an unread request would reset the connection and hide the answer.
+                let _ = recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+            }
         }
     }
 

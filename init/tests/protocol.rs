@@ -117,10 +117,7 @@ fn short_of_descriptors_it_serves_those_it_has_and_does_not_spin() {
     let container = Container::start_with(setup, &["true"]);
     let clients: Vec<_> = (0..4).map(|_| container.client()).collect();
     assert_eq!(clients[0].status(), STANDBY);
-    let switches = || container.field(1, "voluntary_ctxt_switches");
-    let before = switches();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(switches(), before);
+    container.wait_until_idle();
     for client in clients {
         assert_eq!(client.status(), STANDBY);
     }

@@ -173,6 +173,23 @@ impl Container {
         assert_eq!(unsafe { libc::kill(self.init, signal) }, 0);
     }
 
+    /// Waits until the init does not run for a second: once it has done what it had to, it never wakes up.
+    pub(crate) fn wait_until_idle(&self) {
+        let switches = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.init)).unwrap();
+            status
+                .lines()
+                .filter(|line| line.contains("ctxt_switches"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        eventually("an idle second", || {
+            let before = switches();
+            std::thread::sleep(Duration::from_secs(1));
+            (before == switches()).then_some(())
+        });
+    }
+
     /// What a file of the container's working directory holds.
     pub(crate) fn file(&self, name: &str) -> String {
         fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
