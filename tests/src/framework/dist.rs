@@ -19,10 +19,11 @@ const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Static, and not position-independent: a smaller program that starts faster.
 const INIT_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
-/// The root of the repository.
+/// The root of the repository: of the one that cargo runs us from, for two checkouts may share a target directory.
 pub fn repository() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
+    package.parent().map_or_else(|| package.clone(), Path::to_owned)
 }
 
 /// The cargo that runs this program, else the one in the path.

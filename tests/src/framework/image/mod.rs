@@ -98,7 +98,7 @@ fn install(app: &App, base: &Path, scratch: &Path) -> Result<()> {
 }
 
 impl Host {
-    /// Imports images into containerd's default namespace, as [`reference`] names them.
+    /// Imports images into containerd's default namespace, as [`reference()`] names them.
     pub fn import_images(&self, names: &[&str]) -> Result<()> {
         for name in names {
             let source = archive(&self.cache, name)?;
