@@ -1,2 +1,7 @@
-//! To be written.
-fn main() {}
+//! `containerd-shim-fastmig-v1`: started by containerd, see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fastmig_shim::main()
+}
