@@ -132,6 +132,11 @@ const KNOWN: &[Known] = &[
         remedy: "give FastMig's service CAP_SYS_RESOURCE",
     },
     Known {
+        marks: &["Unable to set a", "clock offset"],
+        cause: "CRIU may not set the clocks of the application's time namespace",
+        remedy: "give FastMig's service CAP_SYS_TIME",
+    },
+    Known {
         marks: &["needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE"],
         cause: "CRIU lacks a capability",
         remedy: "run FastMig's service with CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE at least",
@@ -188,6 +193,9 @@ const KNOWN: &[Known] = &[
     },
 ];
 
+/// Errors that CRIU logs and lives with: a device that it probes for, a limit that it would like raised.
+const HARMLESS: &[&str] = &["criu/tun.c", "Can't setup RLIMIT_NOFILE for self"];
+
 /// The cause and remedy that the log at `log` tells, else its last error, else CRIU's short `message`.
 #[must_use]
 pub fn explain(log: &Path, message: &str) -> Explanation {
@@ -197,9 +205,9 @@ pub fn explain(log: &Path, message: &str) -> Explanation {
 }
 
 fn explain_text(log: &str, message: &str) -> Explanation {
-    // The first errors are the cause, later ones their consequences; tun is probed and its absence harmless.
-    let errors: Vec<&str> =
-        log.lines().filter(|line| line.contains("Error (") && !line.contains("criu/tun.c")).collect();
+    // The first errors are the cause, later ones their consequences.
+    let harmless = |line: &str| HARMLESS.iter().any(|mark| line.contains(mark));
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("Error (") && !harmless(line)).collect();
     for line in &errors {
         if let Some(known) = KNOWN.iter().find(|k| k.marks.iter().all(|mark| line.contains(mark))) {
             let cause = format!("{} ({})", known.cause, without_prefix(line));

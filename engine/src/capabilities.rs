@@ -1,6 +1,9 @@
 //! Which capabilities CRIU gets: what its work needs, and nothing that only might be handy.
 
+use std::path::Path;
+
 use caps::{CapSet, Capability, CapsHashSet};
+use procfs::process::Process;
 
 use crate::Error;
 
@@ -29,6 +32,7 @@ const TO_RESTORE: &[Capability] = &[
     Capability::CAP_IPC_OWNER,
     Capability::CAP_MKNOD,
     Capability::CAP_LEASE,
+    Capability::CAP_SYS_TIME, // the clock offsets of the restored time namespace
 ];
 
 /// For a dump.
@@ -38,9 +42,11 @@ pub(crate) fn for_dump() -> CapsHashSet {
 
 /// For a restore into the container whose PID 1 is `init`: what CRIU hands on it must hold itself.
 pub(crate) fn for_restore(init: i32) -> Result<CapsHashSet, Error> {
-    let bounding = caps::read(Some(init), CapSet::Bounding).map_err(|e| {
-        Error::io("read the capabilities of", std::path::Path::new("/proc"), std::io::Error::other(e))
-    })?;
+    let status = Process::new(init)
+        .and_then(|process| process.status())
+        .map_err(|e| Error::io("read the capabilities of", Path::new("/proc"), std::io::Error::other(e)))?;
+    let set = status.capbnd.unwrap_or(0);
+    let bounding = caps::all().into_iter().filter(|c| set & c.bitmask() != 0);
     let wanted = ALWAYS.iter().chain(TO_RESTORE).copied().chain(bounding).collect();
     Ok(held(wanted))
 }
