@@ -1,6 +1,7 @@
 //! The test suites, by name.
 
 mod hosts;
+mod shim;
 mod unit;
 
 use crate::framework::{Ctx, Tally};
@@ -10,5 +11,5 @@ pub type Run = fn(&Ctx) -> anyhow::Result<Tally>;
 
 /// All suites, in the order in which they run: what is fast comes first.
 pub fn suites() -> &'static [(&'static str, Run)] {
-    &[("unit", unit::run), ("hosts", hosts::run)]
+    &[("unit", unit::run), ("hosts", hosts::run), ("shim", shim::run)]
 }

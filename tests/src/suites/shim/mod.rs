@@ -1,0 +1,24 @@
+//! The shim on a real containerd: containers start, move, live on and end as they must.
+
+mod failures;
+mod lifecycle;
+mod moves;
+mod parity;
+
+use anyhow::Result;
+
+use crate::framework::suite::run_cases;
+use crate::framework::{Case, Ctx, Outcome, Tally};
+
+pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
+    if !nix::unistd::geteuid().is_root() {
+        let skipped = Case { name: "shim", run: |_| Outcome::Skipped("needs root".into()) };
+        return Ok(run_cases("shim", ctx, &[skipped]));
+    }
+    let all: Vec<Case> = [parity::CASES, moves::CASES, lifecycle::CASES, failures::CASES]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
+    Ok(run_cases("shim", ctx, &all))
+}

@@ -1,0 +1,5 @@
+//! To be written.
+
+use crate::framework::Case;
+
+pub(super) const CASES: &[Case] = &[];
