@@ -153,13 +153,9 @@ impl Session {
     /// Dumps a process tree. Whatever the outcome, no dumped task has been killed.
     ///
     /// # Errors
-    /// When CRIU fails, dies, exceeds the limit, or `follow` refuses.
-    pub fn dump(
-        mut self,
-        options: &DumpOptions,
-        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-    ) -> Result<(), CriuError> {
-        self.converse("dump", &options.request(), follow)?;
+    /// When CRIU fails, dies or exceeds the limit.
+    pub fn dump(mut self, options: &DumpOptions) -> Result<(), CriuError> {
+        self.converse("dump", &options.request(), &mut |_| Ok(()))?;
         self.finish();
         Ok(())
     }
@@ -168,8 +164,8 @@ impl Session {
     /// child of that namespace's init once this returns.
     ///
     /// # Errors
-    /// When CRIU fails, dies, exceeds the limit, or `follow` refuses. What was restored by then is for the
-    /// caller to kill.
+    /// When CRIU fails, dies, exceeds the limit, or `follow` refuses, which kills CRIU. What was restored by
+    /// then is for the caller to kill.
     pub fn restore(
         mut self,
         options: &RestoreOptions,
@@ -228,33 +224,23 @@ impl Session {
         request: &rpc::Criu_req,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
     ) -> Result<rpc::Criu_resp, CriuError> {
-        let mut refusal = None;
         self.say(action, request)?;
         loop {
             let answer = self.hear(action)?;
             if answer.type_() != rpc::Criu_req_type::NOTIFY {
-                return self.judge(action, answer, refusal);
+                return self.judge(action, answer);
             }
             let stage = Notification::from_script(answer.notify.script());
             tracing::debug!(action, stage = answer.notify.script(), "criu");
-            let verdict = if refusal.is_none() { follow(stage) } else { Err(String::new()) };
-            let agreed = verdict.is_ok();
-            if let Err(reason) = verdict {
-                refusal.get_or_insert(reason);
+            if let Err(reason) = follow(stage) {
+                self.kill(); // at some stages CRIU goes on whatever it is answered
+                return Err(CriuError::Refused { action, reason });
             }
-            self.say(action, &acknowledgement(agreed))?;
+            self.say(action, &acknowledgement())?;
         }
     }
 
-    fn judge(
-        &mut self,
-        action: &'static str,
-        answer: rpc::Criu_resp,
-        refusal: Option<String>,
-    ) -> Result<rpc::Criu_resp, CriuError> {
-        if let Some(reason) = refusal {
-            return Err(CriuError::Refused { action, reason });
-        }
+    fn judge(&mut self, action: &'static str, answer: rpc::Criu_resp) -> Result<rpc::Criu_resp, CriuError> {
         if !answer.success() {
             self.finish();
             let explanation = explain(&self.log, answer.cr_errmsg());
@@ -340,9 +326,9 @@ impl Drop for Session {
     }
 }
 
-fn acknowledgement(agreed: bool) -> rpc::Criu_req {
+fn acknowledgement() -> rpc::Criu_req {
     let mut request = rpc::Criu_req::new();
     request.set_type(rpc::Criu_req_type::NOTIFY);
-    request.set_notify_success(agreed);
+    request.set_notify_success(true);
     request
 }

@@ -45,10 +45,27 @@ pub(crate) fn host_pid_of(inner: i32, candidates: impl IntoIterator<Item = i32>)
     })
 }
 
-/// The children of host process `pid`.
+/// The children of all threads of host process `pid`.
 pub(crate) fn children_of(pid: i32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    let tasks = Process::new(pid).and_then(|process| process.tasks());
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(format!("/proc/{pid}/task/{}/children", task.tid)).ok())
+        .flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<i32>>())
+        .collect()
+}
+
+/// Host process `root` and all below it.
+pub(crate) fn tree_of(root: i32) -> Vec<i32> {
+    let mut tree = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = tree.get(next) {
+        tree.extend(children_of(pid));
+        next += 1;
+    }
+    tree
 }
 
 /// The command line of host process `pid`, for messages.

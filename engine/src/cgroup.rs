@@ -132,14 +132,24 @@ impl ApplicationCgroup {
         }
     }
 
+    /// The file and the value whose writing thaws the application.
+    pub(crate) fn thaw_write(&self) -> (PathBuf, &'static str) {
+        self.state_write(false)
+    }
+
     fn write_state(&self, frozen: bool) -> io::Result<()> {
+        let (file, value) = self.state_write(frozen);
+        fs::write(file, value)
+    }
+
+    fn state_write(&self, frozen: bool) -> (PathBuf, &'static str) {
         let (file, value) = match (self.unified, frozen) {
             (true, true) => ("cgroup.freeze", "1"),
             (true, false) => ("cgroup.freeze", "0"),
             (false, true) => ("freezer.state", "FROZEN"),
             (false, false) => ("freezer.state", "THAWED"),
         };
-        fs::write(self.directory.join(file), value)
+        (self.directory.join(file), value)
     }
 
     pub(crate) fn is_frozen(&self) -> io::Result<bool> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fastmig_control::{Policy, Request as InitRequest};
-use fastmig_criu::{Bundle, Common, DumpOptions, Launch};
+use fastmig_criu::{Bundle, Common, DumpOptions, Launch, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::ApplicationCgroup;
@@ -17,6 +17,7 @@ use crate::container::{Container, Operation};
 use crate::image::{self, Draft, Manifest};
 use crate::spec::TcpPolicy;
 use crate::state::{ApplicationState, Failure};
+use crate::watchdog::Watchdog;
 use crate::{application, Error};
 
 pub use crate::spec::TcpPolicy as Tcp;
@@ -101,12 +102,14 @@ fn perform(container: &Container, operation: &Operation<'_>, request: &Request) 
     let draft = Draft::begin(&request.path)?;
     let cgroup = container.application_cgroup()?;
     let dump = Dump { container, operation, request, bundle, cgroup, root: root.get() };
+    // Started before the freeze: its start-up costs the application nothing.
+    let ready = dump.start_criu(&draft)?;
 
     let begun = Instant::now();
     let frozen = Frozen::enter(container, operation.record.paused)?;
     let processes = dump.cgroup.pids();
     let manifest = dump.describe(&application::inner_numbers(&processes))?;
-    dump.run(&draft)?;
+    dump.run(ready)?;
     let dump_ms = milliseconds(begun);
     // What runs on is not kept waiting for checksums; what ends must not end before the checkpoint is whole.
     let bytes = if request.after == After::Run {
@@ -114,8 +117,7 @@ fn perform(container: &Container, operation: &Operation<'_>, request: &Request) 
         draft.publish(manifest)?
     } else {
         let bytes = draft.publish(manifest)?;
-        frozen.keep();
-        end(container, request.after)?;
+        frozen.end(container, request.after)?;
         bytes
     };
     Ok(Report {
@@ -137,6 +139,13 @@ fn end(container: &Container, after: After) -> Result<(), Error> {
     cgroup
         .kill_all(container.config.limits.freeze())
         .map_err(|e| Error::io("kill the application in", cgroup.directory(), e))
+}
+
+/// A CRIU that waits to be told to dump.
+struct Ready {
+    session: Session,
+    options: DumpOptions,
+    log: PathBuf,
 }
 
 /// All that a dump needs to know.
@@ -178,7 +187,7 @@ impl Dump<'_> {
         })
     }
 
-    fn run(&self, draft: &Draft) -> Result<(), Error> {
+    fn start_criu(&self, draft: &Draft) -> Result<Ready, Error> {
         let streams = application::streams(self.container.pid())
             .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
         let mut launch = Launch::new(&self.bundle, self.container.config.limits.criu())
@@ -201,7 +210,12 @@ impl Dump<'_> {
         };
         let log = crate::logs::new_log(self.container, "dump")?;
         let work = crate::logs::work_directory(&self.container.config)?;
-        let result = launch.start(&work, &log)?.dump(&options, &mut |_| Ok(()));
+        Ok(Ready { session: launch.start(&work, &log)?, options, log })
+    }
+
+    fn run(&self, ready: Ready) -> Result<(), Error> {
+        let Ready { session, options, log } = ready;
+        let result = session.dump(&options);
         if let Some(directory) = &self.request.work_path {
             // The caller's copy; ours is kept whatever happens to it.
             let _ = std::fs::copy(&log, directory.join("dump.log"));
@@ -216,14 +230,18 @@ impl Dump<'_> {
 struct Frozen {
     cgroup: ApplicationCgroup,
     thaw: bool,
+    _watchdog: Option<Watchdog>,
 }
 
 impl Frozen {
     fn enter(container: &Container, paused: bool) -> Result<Self, Error> {
-        if !paused {
-            container.freeze()?;
+        let cgroup = container.application_cgroup()?;
+        if paused {
+            return Ok(Self { cgroup, thaw: false, _watchdog: None });
         }
-        Ok(Self { cgroup: container.application_cgroup()?, thaw: !paused })
+        let watchdog = Watchdog::start(&cgroup).map_err(|e| Error::io("start", Path::new("/bin/sh"), e))?;
+        container.freeze()?;
+        Ok(Self { cgroup, thaw: true, _watchdog: Some(watchdog) })
     }
 
     fn leave(mut self, container: &Container) -> Result<(), Error> {
@@ -233,8 +251,9 @@ impl Frozen {
     }
 
     /// Its end is decided: it must not run again, not even for a moment.
-    fn keep(mut self) {
+    fn end(mut self, container: &Container, after: After) -> Result<(), Error> {
         self.thaw = false;
+        end(container, after)
     }
 }
 

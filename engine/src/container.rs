@@ -251,6 +251,7 @@ impl Container {
     /// When its application is not in standby, or the command cannot be executed.
     pub fn run(&self) -> Result<(), Error> {
         let operation = self.begin_warm("run the application of")?;
+        restore::abandon_interrupted(self)?;
         self.require_standby("run the application of")?;
         self.run_command(&operation)
     }

@@ -82,6 +82,16 @@ pub enum Error {
         /// The process that has it.
         command: String,
     },
+    /// A restored process has what the container would not have given it.
+    #[error("the checkpoint gives {command:?} more than container {id:?} allows: {what}")]
+    TooPrivileged {
+        /// The container.
+        id: String,
+        /// The process.
+        command: String,
+        /// What it has.
+        what: String,
+    },
     /// The container's command is not there or cannot be executed.
     #[error("{0}")]
     Command(String),
@@ -198,6 +208,7 @@ impl Error {
             | Self::WrongState { .. }
             | Self::Paused { .. }
             | Self::PidTaken { .. }
+            | Self::TooPrivileged { .. }
             | Self::Image(_)
             | Self::Bundle(_)
             | Self::Refused { .. } => Kind::FailedPrecondition,

@@ -30,10 +30,12 @@ pub mod image;
 mod init;
 mod logs;
 mod lookup;
+mod privilege;
 pub mod restore;
 pub mod runc;
 pub mod spec;
 pub mod state;
+mod watchdog;
 
 pub use config::Config;
 pub use container::{Container, CreateRequest, ExecRequest, StdioFds};

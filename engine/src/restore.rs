@@ -15,8 +15,9 @@ use crate::cgroup;
 use crate::checkpoint::{milliseconds, open_bundle};
 use crate::container::{Container, Operation};
 use crate::image::Image;
+use crate::privilege;
 use crate::spec::TcpPolicy;
-use crate::state::Failure;
+use crate::state::{ApplicationState, Failure};
 use crate::Error;
 
 /// A restore that is asked for.
@@ -70,6 +71,7 @@ pub(crate) fn perform(
     if operation.record.paused {
         return Err(Error::Paused { id: container.key().id().into(), action: "restore into" });
     }
+    abandon_interrupted(container)?;
     container.require_standby("restore into")?;
     let result = attempt(container, operation, request);
     if let Err(e) = &result {
@@ -77,6 +79,15 @@ pub(crate) fn perform(
         operation.save()?;
     }
     result
+}
+
+/// We hold the lock, so a restore that is still under way belongs to someone who was killed.
+pub(crate) fn abandon_interrupted(container: &Container) -> Result<(), Error> {
+    if container.application()? == ApplicationState::Restoring {
+        tracing::warn!(container = container.key().id(), "an interrupted restore is cleared away");
+        clear(container);
+    }
+    Ok(())
 }
 
 fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) -> Result<Report, Error> {
@@ -132,6 +143,7 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
     let pid = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
         // Before anything of it runs: its next fork must get a number that it has not used yet.
         Notification::PostRestore => container.set_last_pid(highest).map_err(|e| e.report()),
+        Notification::PreResume => privilege::verify(container, root.get()).map_err(|e| e.report()),
         _ => Ok(()),
     })?;
     crate::logs::forget(&log);

@@ -1,0 +1,88 @@
+//! No image decides policy: what was restored may not hold more than the live container would have given it.
+
+use procfs::process::{Process, Status};
+
+use crate::{application, Container, Error};
+
+/// Compares every process of the tree below `root`, none of which has run yet, with the container's own PID 1.
+///
+/// CRIU lets the tasks go whatever is answered at this stage, so on a violation they are killed here, and CRIU,
+/// which is in their cgroup, with them.
+pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
+    let failed = |e: procfs::ProcError| {
+        Error::io("read the privileges of", std::path::Path::new("/proc"), std::io::Error::other(e))
+    };
+    let allowed = Process::new(container.pid()).and_then(|process| process.status()).map_err(failed)?;
+    let cgroup = container.application_cgroup()?;
+    let root = application::host_pid_of(root, cgroup.pids());
+    for pid in root.into_iter().flat_map(application::tree_of) {
+        // A zombie has no status worth a look, and one that is gone harms nobody.
+        let Ok(found) = Process::new(pid).and_then(|process| process.status()) else { continue };
+        if let Some(what) = excess(&found, &allowed) {
+            let killed = cgroup.kill_all(container.config.limits.freeze());
+            killed.map_err(|e| Error::io("kill what was restored in", cgroup.directory(), e))?;
+            let id = container.key().id().into();
+            return Err(Error::TooPrivileged { id, command: application::command_of(pid), what });
+        }
+    }
+    Ok(())
+}
+
+/// What `found` holds beyond `allowed`.
+fn excess(found: &Status, allowed: &Status) -> Option<String> {
+    let limit = allowed.capbnd.unwrap_or(0);
+    let sets = [
+        ("permitted", Some(found.capprm)),
+        ("effective", Some(found.capeff)),
+        ("inheritable", Some(found.capinh)),
+        ("bounding", found.capbnd),
+        ("ambient", found.capamb),
+    ];
+    for (name, set) in sets {
+        let beyond = set.unwrap_or(0) & !limit;
+        if beyond != 0 {
+            return Some(format!("{name} capabilities {beyond:#x}"));
+        }
+    }
+    if allowed.nonewprivs == Some(1) && found.nonewprivs != Some(1) {
+        return Some("it may gain new privileges".into());
+    }
+    if allowed.seccomp.unwrap_or(0) > found.seccomp.unwrap_or(0) {
+        return Some("it has no seccomp filter".into());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Status {
+        Process::myself().and_then(|process| process.status()).unwrap()
+    }
+
+    #[test]
+    fn one_never_exceeds_oneself() {
+        assert_eq!(excess(&own(), &own()), None);
+    }
+
+    #[test]
+    fn each_kind_of_excess_is_named() {
+        let mut allowed = own();
+        allowed.capbnd = Some(0b1);
+        let mut found = own();
+        (found.capprm, found.capeff, found.capinh) = (0b1, 0b1, 0);
+        (found.capbnd, found.capamb) = (Some(0b1), Some(0));
+        assert_eq!(excess(&found, &allowed), None);
+        found.capamb = Some(0b10);
+        assert!(excess(&found, &allowed).unwrap().contains("ambient"));
+        found.capamb = Some(0);
+        allowed.seccomp = Some(2);
+        found.seccomp = Some(0);
+        assert!(excess(&found, &allowed).unwrap().contains("seccomp"));
+        found.seccomp = Some(2);
+        allowed.nonewprivs = Some(1);
+        found.nonewprivs = Some(0);
+        assert!(excess(&found, &allowed).unwrap().contains("privileges"));
+    }
+}

@@ -1,0 +1,70 @@
+//! Whoever freezes an application may be killed before it thaws it. This thaws it then.
+
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use crate::cgroup::ApplicationCgroup;
+
+/// A small process that outlives ours: when our end of its pipe closes unsaid, it thaws the application.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    process: Child,
+}
+
+/// `read` fails at the end of the pipe, which the kernel brings about whatever kills us.
+const SCRIPT: &str = r#"read -r done || echo "$2" > "$1""#;
+
+impl Watchdog {
+    /// Starts watching over `cgroup`; to be called before the freeze.
+    pub(crate) fn start(cgroup: &ApplicationCgroup) -> io::Result<Self> {
+        let (file, value) = cgroup.thaw_write();
+        let process = Command::new("/bin/sh")
+            .args(["-c", SCRIPT, "fastmig-watchdog"])
+            .arg(file)
+            .arg(value)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0) // what kills our group leaves it alone
+            .spawn()?;
+        Ok(Self { process })
+    }
+}
+
+impl Drop for Watchdog {
+    /// The application is thawed or ended by now, or stays paused on purpose: nothing is to be done any more.
+    fn drop(&mut self) {
+        if let Some(mut pipe) = self.process.stdin.take() {
+            // EPIPE: it is gone already.
+            let _ = pipe.write_all(b"done\n");
+        }
+        let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The script against a plain file: it must write only when the pipe closes unsaid.
+    fn watch(said: &[u8]) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut process = Command::new("/bin/sh")
+            .args(["-c", SCRIPT, "x"])
+            .arg(file.path())
+            .arg("THAWED")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        process.stdin.take().unwrap().write_all(said).unwrap();
+        process.wait().unwrap();
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    fn it_thaws_only_when_its_master_died() {
+        assert_eq!(watch(b""), "THAWED\n");
+        assert_eq!(watch(b"done\n"), "");
+    }
+}
