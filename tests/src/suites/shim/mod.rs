@@ -1,9 +1,11 @@
 //! The shim on a real containerd: containers start, move, live on and end as they must.
 
+mod configuration;
 mod failures;
 mod lifecycle;
 mod moves;
 mod parity;
+mod stage;
 
 use anyhow::Result;
 
@@ -15,10 +17,11 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "shim", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("shim", ctx, &[skipped]));
     }
-    let all: Vec<Case> = [parity::CASES, moves::CASES, lifecycle::CASES, failures::CASES]
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
+    let all: Vec<Case> =
+        [configuration::CASES, parity::CASES, moves::CASES, lifecycle::CASES, failures::CASES]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
     Ok(run_cases("shim", ctx, &all))
 }
