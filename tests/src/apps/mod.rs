@@ -1,0 +1,89 @@
+//! Real applications: how each is run, filled with state, kept busy, and asked whether its state survived a move.
+//!
+//! The demo and the test suites move them the same way: [`moving`] is the whole way of one move, [`container`] one
+//! container of a host, [`transfer`] the way of an image from host to host, [`load`] the clients meanwhile.
+
+pub mod container;
+pub mod http;
+mod java;
+pub mod load;
+pub mod moving;
+mod nginx;
+mod node;
+pub mod peer;
+mod postgres;
+mod programs;
+mod python;
+mod redis;
+pub mod transfer;
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+use crate::framework::Session;
+use load::Client;
+use peer::Peer;
+
+pub use programs::{in_container, provide};
+
+/// What was found in an application, under the names that the demo prints.
+pub type Facts = Map<String, Value>;
+
+/// One application, and what its clients know of the state that it must have.
+pub trait App {
+    /// Its name, and that of its image.
+    fn name(&self) -> &'static str;
+
+    /// The port that it listens on.
+    fn port(&self) -> u16;
+
+    /// Arguments of `ctr run` before the image.
+    fn options(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The command in place of the image's own.
+    fn command(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What it writes below the root of its container, and needs after a move.
+    fn files(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Makes what `options` and `command` speak of.
+    fn prepare(&self, _: &Session) -> Result<()> {
+        Ok(())
+    }
+
+    /// Waits until it answers, and puts state into it; answers what is in it now.
+    fn fill(&mut self, peer: &Peer) -> Result<Facts>;
+
+    /// Clients that ask it without end. Their sequence is the application's: more than one, and answers may overtake.
+    fn clients(&self) -> Vec<Box<dyn Client>>;
+
+    /// Checks, while no client asks, that all that was acknowledged is there; answers what is in it now.
+    fn verify(&mut self, peer: &Peer) -> Result<Facts>;
+}
+
+/// All applications, the demo's main one last.
+pub fn all() -> Vec<Box<dyn App>> {
+    vec![
+        Box::new(nginx::Nginx::default()),
+        Box::new(postgres::Postgres::default()),
+        Box::new(node::Node::default()),
+        Box::new(java::Java::default()),
+        Box::new(python::Python::default()),
+        Box::new(redis::Redis::default()),
+    ]
+}
+
+/// The application of this name.
+pub fn named(name: &str) -> Option<Box<dyn App>> {
+    all().into_iter().find(|app| app.name() == name)
+}
+
+fn facts<const N: usize>(entries: [(&str, Value); N]) -> Facts {
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

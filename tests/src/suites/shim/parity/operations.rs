@@ -1,0 +1,83 @@
+//! What `ctr tasks` answers about a running container, and what it refuses.
+
+use std::collections::BTreeSet;
+
+use anyhow::{ensure, Result};
+use serde_json::Value;
+
+use crate::framework::{Ctx, Generation, Host, Output};
+use crate::suites::shim::stage::{self, Events, Task, FASTMIG, SOON, STOCK};
+
+pub(super) fn same(ctx: &Ctx, generation: Generation) -> Result<()> {
+    let host = stage::host(ctx, generation)?;
+    let events = Events::record(&host)?;
+    let stock = life(&host, &events, STOCK)?;
+    let ours = life(&host, &events, FASTMIG)?;
+    for (stock, ours) in stock.iter().zip(&ours) {
+        ensure!(stock == ours, "the stock shim gives {stock:#?}, FastMig's {ours:#?}");
+    }
+    ensure!(stock.len() == ours.len(), "{} steps, FastMig's {}", stock.len(), ours.len());
+    drop(events);
+    stage::nothing_is_left(&host)
+}
+
+/// One container's life, each step with what it showed.
+fn life(host: &Host, events: &Events, runtime: &str) -> Result<Vec<String>> {
+    let mark = events.mark();
+    let mut seen = Vec::new();
+    let task = Task::start(host, runtime, &["--memory-limit", "200000000"], "life", &["sleep", "1000"])?;
+    let mut step = |name: &str, output: Output| {
+        seen.push(format!("{name}: {:?} {}{}", output.status.code(), output.out(), output.err()));
+    };
+    step("exec", task.exec("echo in; echo er >&2; exit 6").output()?);
+    step("exec of nothing", task.ctr(&["exec", "--exec-id", "n"], &["nope"]).output()?);
+    step("exec as a user", task.ctr(&["exec", "--user", "55", "--cwd", "/tmp", "--exec-id", "u"], &["sh", "-c", "id; pwd"]).output()?);
+    step("delete while running", task.ctr(&["rm"], &[]).output()?);
+    step("resume unpaused", task.ctr(&["resume"], &[]).output()?);
+    step("pause", task.ctr(&["pause"], &[]).output()?);
+    step("paused", host.sh("ctr t ls | awk '$1 == \"life\" { print $3 }'").output()?);
+    step("pause again", task.ctr(&["pause"], &[]).output()?);
+    step("delete while paused", task.ctr(&["rm"], &[]).output()?);
+    step("resume", task.ctr(&["resume"], &[]).output()?);
+    step("kill of no exec", task.ctr(&["kill", "--exec-id", "zzz"], &[]).output()?);
+    step("ps", host.sh("ctr t ps life | sed 's/[0-9][0-9]*/N/' | sort -u").output()?);
+    seen.push(format!("metrics: {:?}", metrics(&task)?));
+    task.ctr(&["kill", "-s", "KILL"], &[]).ok()?;
+    task.wait_for_status("STOPPED")?;
+    let mut step = |name: &str, output: Output| {
+        seen.push(format!("{name}: {:?} {}{}", output.status.code(), output.out(), output.err()));
+    };
+    step("kill when stopped", task.ctr(&["kill"], &[]).output()?);
+    step("exec when stopped", task.exec_as("gone", "true").output()?);
+    step("pause when stopped", task.ctr(&["pause"], &[]).output()?);
+    step("delete", task.ctr(&["rm"], &[]).output()?);
+    step("delete again", task.ctr(&["rm"], &[]).output()?);
+    host.cmd(["ctr", "containers", "rm", "life"]).ok()?;
+    seen.extend(events.until("life", mark, "/containers/delete")?);
+    Ok(seen)
+}
+
+/// Which values there are, for they change all the time; that they are no noughts is another test's business.
+fn metrics(task: &Task<'_>) -> Result<BTreeSet<String>> {
+    let text = task.ctr(&["metrics", "--format", "json"], &[]).timeout(SOON).ok()?;
+    let mut names = BTreeSet::new();
+    collect(&serde_json::from_str(&text)?, "", &mut names);
+    ensure!(names.len() > 20, "only {names:?}");
+    Ok(names)
+}
+
+fn collect(value: &Value, path: &str, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                collect(value, &format!("{path}/{name}"), names);
+            }
+        }
+        Value::Array(items) => {
+            for value in items {
+                collect(value, path, names);
+            }
+        }
+        _ => drop(names.insert(path.to_owned())),
+    }
+}
