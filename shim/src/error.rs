@@ -101,7 +101,13 @@ impl Error {
     /// The whole chain of causes in one line.
     pub(crate) fn report(&self) -> String {
         if let Self::Engine { action, source } = self {
-            return format!("{action}: {}", source.report());
+            return match source {
+                // As in the stock shim, where runc speaks for itself.
+                fastmig_engine::Error::Runc(runc) if runc.message().is_some() => {
+                    format!("{action}: {}", runc.message().unwrap_or_default())
+                }
+                other => format!("{action}: {}", other.report()),
+            };
         }
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
@@ -126,9 +132,26 @@ fn code_of(kind: Kind) -> ttrpc::Code {
     }
 }
 
+/// What containerd's own errors of this code end with; some of its clients show the text alone.
+fn suffix(code: ttrpc::Code) -> Option<&'static str> {
+    match code {
+        ttrpc::Code::NOT_FOUND => Some("not found"),
+        ttrpc::Code::ALREADY_EXISTS => Some("already exists"),
+        ttrpc::Code::INVALID_ARGUMENT => Some("invalid argument"),
+        ttrpc::Code::FAILED_PRECONDITION => Some("failed precondition"),
+        ttrpc::Code::UNAVAILABLE => Some("unavailable"),
+        _ => None,
+    }
+}
+
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> Self {
-        Self::RpcStatus(ttrpc::get_status(error.code(), error.report()))
+        let code = error.code();
+        let text = match suffix(code) {
+            Some(suffix) => format!("{}: {suffix}", error.report()),
+            None => error.report(),
+        };
+        Self::RpcStatus(ttrpc::get_status(code, text))
     }
 }
 
@@ -204,6 +227,12 @@ mod tests {
         for (kind, code) in codes {
             assert_eq!(code_of(kind), code, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn the_text_ends_as_containerds_own() {
+        let ttrpc::Error::RpcStatus(status) = ttrpc::Error::from(Error::Finished) else { panic!() };
+        assert_eq!(status.message(), "process already finished: not found");
     }
 
     #[test]

@@ -65,8 +65,10 @@ pub fn main() -> ExitCode {
 /// A pod's shim has little to do: two threads serve it, and blocking calls get their own.
 fn serve() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The engine waits for runc and CRIU by their pids: a wait for any child would race with it.
+    let config = containerd_shim::Config { no_reaper: true, ..containerd_shim::Config::default() };
     // Ends the process itself when it fails.
-    runtime.block_on(containerd_shim::run::<service::Service>(RUNTIME, None));
+    runtime.block_on(containerd_shim::run::<service::Service>(RUNTIME, Some(config)));
     // A copy or a wait that is still under way has nobody left to serve.
     runtime.shutdown_background();
     Ok(())

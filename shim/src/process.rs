@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::child::{Child, Exit};
 use crate::error::Error;
-use crate::io::{ProcessIo, Stdio};
+use crate::io::{Handle, ProcessIo, Stdio};
 use crate::state::{Action, State, Step};
 
 /// How long the announcement of an end waits for the last output. It is copied in far less, unless something
@@ -35,7 +35,9 @@ struct Now {
     pid: i32,
     child: Option<Arc<Child>>,
     /// The part of the streams that is worked on without waiting for anybody.
-    handle: Option<crate::io::Handle>,
+    handle: Option<Handle>,
+    /// The client had no more input before there was somebody to read it.
+    no_input: bool,
 }
 
 impl Process {
@@ -43,7 +45,13 @@ impl Process {
         Self {
             id,
             stdio,
-            now: Mutex::new(Now { state: State::Created, pid: 0, child: None, handle: None }),
+            now: Mutex::new(Now {
+                state: State::Created,
+                pid: 0,
+                child: None,
+                handle: None,
+                no_input: false,
+            }),
             io: tokio::sync::Mutex::new(None),
             exit: watch::Sender::new(None),
             announcements: tokio::sync::Mutex::new(()),
@@ -60,7 +68,10 @@ impl Process {
             let mut now = self.now();
             now.pid = pid;
             now.child = Some(child);
-            now.handle = Some(io.handle());
+            let handle = now.handle.insert(io.handle()).clone();
+            if now.no_input {
+                handle.close_stdin();
+            }
         }
         *self.io.lock().await = Some(io);
     }
@@ -142,13 +153,15 @@ impl Process {
     }
 
     pub(crate) fn close_stdin(&self) {
-        if let Some(handle) = &self.now().handle {
+        let mut now = self.now();
+        now.no_input = true;
+        if let Some(handle) = &now.handle {
             handle.close_stdin();
         }
     }
 
+    /// Sets the size of its terminal. Whoever resizes need not know that it has ended.
     pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
-        self.permits(Action::Resize)?;
         match &self.now().handle {
             Some(handle) => handle.resize(columns, rows),
             None => Ok(()),

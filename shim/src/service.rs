@@ -39,9 +39,7 @@ pub(crate) struct Service {
 impl Shim for Service {
     type T = TaskService;
 
-    async fn new(_runtime_id: &str, flags: &Flags, config: &mut Config) -> Self {
-        // The engine waits for runc and CRIU by their pids: a wait for any child would race with it.
-        config.no_reaper = true;
+    async fn new(_runtime_id: &str, flags: &Flags, _config: &mut Config) -> Self {
         Self {
             namespace: flags.namespace.clone(),
             id: flags.id.clone(),

@@ -42,16 +42,27 @@ pub(crate) enum Action {
     Exec,
     Checkpoint,
     Update,
-    Resize,
 }
 
 /// A step or an action that the state does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {what} a {state} process")]
+#[error("cannot {what} a {state} {noun}", noun = noun(what))]
 pub(crate) struct Refused {
     what: &'static str,
     state: State,
 }
+
+/// The stock shim's choice of words.
+fn noun(what: &str) -> &'static str {
+    match what {
+        EXEC => "state",
+        PAUSE => "container",
+        _ => "process",
+    }
+}
+
+const EXEC: &str = "exec in";
+const PAUSE: &str = "pause";
 
 impl State {
     /// The state after `step`.
@@ -70,7 +81,7 @@ impl State {
         let permitted = match action {
             Action::Exec => matches!(self, Self::Running),
             Action::Checkpoint => matches!(self, Self::Running | Self::Paused),
-            Action::Update | Action::Resize => matches!(self, Self::Created | Self::Running | Self::Paused),
+            Action::Update => matches!(self, Self::Created | Self::Running | Self::Paused),
         };
         if permitted {
             return Ok(());
@@ -83,7 +94,7 @@ impl Step {
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
-            Self::Pause => "pause",
+            Self::Pause => PAUSE,
             Self::Resume => "resume",
             Self::Exit => "end",
             Self::Delete => "delete",
@@ -94,10 +105,9 @@ impl Step {
 impl Action {
     fn name(self) -> &'static str {
         match self {
-            Self::Exec => "exec in",
+            Self::Exec => EXEC,
             Self::Checkpoint => "checkpoint",
             Self::Update => "update",
-            Self::Resize => "resize",
         }
     }
 }
@@ -150,6 +160,8 @@ mod tests {
         assert_eq!(refused.to_string(), "cannot start a running process");
         let refused = State::Running.after(Step::Delete).unwrap_err();
         assert_eq!(refused.to_string(), "cannot delete a running process");
+        let refused = State::Paused.permits(Action::Exec).unwrap_err();
+        assert_eq!(refused.to_string(), "cannot exec in a paused state");
     }
 
     #[test]

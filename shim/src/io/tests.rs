@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
+use fastmig_engine::StdioFds;
 use nix::sys::stat::Mode;
 
+use super::laid::make_pipe;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -65,14 +69,27 @@ async fn a_reader_that_goes_away_and_comes_back_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = fifo(&directory, "out");
     let (laid, fds) = lay(&Stdio { stdout: path.clone(), ..Stdio::default() }).await;
+    let mut io = laid.connect().await.unwrap();
     drop(reader(&path));
     let mut stdout = File::from(fds.stdout.unwrap());
     stdout.write_all(b"between ").unwrap();
     let again = reader(&path);
     stdout.write_all(b"and after").unwrap();
     drop(stdout);
-    assert!(laid.connect().await.unwrap().drain(LIMIT).await);
+    assert!(io.drain(LIMIT).await);
     assert_eq!(read_all(again), "between and after");
+}
+
+#[tokio::test]
+async fn what_a_failed_start_said_is_not_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = fifo(&directory, "err");
+    let (laid, fds) = lay(&Stdio { stderr: path.clone(), ..Stdio::default() }).await;
+    let stderr = reader(&path);
+    write(fds.stderr.unwrap(), "runc create failed");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(laid);
+    assert_eq!(read_all(stderr), "");
 }
 
 #[tokio::test]
