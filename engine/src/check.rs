@@ -8,7 +8,7 @@ use fastmig_criu::{Bundle, Features, Launch};
 use procfs::process::Process;
 use serde::Serialize;
 
-use crate::spec::TcpPolicy;
+use crate::start_options::TcpPolicy;
 use crate::state::ApplicationState;
 use crate::{application, capabilities, logs, Config, Container, Error};
 

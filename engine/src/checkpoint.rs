@@ -13,14 +13,15 @@ use fastmig_criu::{Bundle, Common, DumpOptions, Launch, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::ApplicationCgroup;
+use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::{self, Draft, Manifest};
-use crate::spec::TcpPolicy;
+use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Failure};
 use crate::watchdog::Watchdog;
 use crate::{application, Error};
 
-pub use crate::spec::TcpPolicy as Tcp;
+pub use crate::start_options::TcpPolicy as Tcp;
 
 /// What becomes of the application once it is dumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +99,7 @@ fn perform(container: &Container, operation: &Operation<'_>, request: &Request) 
     let Ok(root) = status.state.running() else {
         return Err(container.wrong_state("checkpoint", ApplicationState::Standby));
     };
-    let bundle = open_bundle(container)?;
+    let bundle = container.criu_bundle()?;
     let draft = Draft::begin(&request.path)?;
     let cgroup = container.application_cgroup()?;
     let dump = Dump { container, operation, request, bundle, cgroup, root: root.get() };
@@ -169,7 +170,7 @@ impl Dump<'_> {
             .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
         Ok(Manifest {
             format: image::FORMAT,
-            created: crate::state::now(),
+            created: crate::clock::now(),
             image: record.image.clone(),
             command: record.command.clone(),
             criu_version: self.bundle.version().into(),
@@ -208,7 +209,7 @@ impl Dump<'_> {
             freeze_timeout: u32::try_from(self.container.config.limits.freeze).unwrap_or(u32::MAX),
             leave_stopped: false,
         };
-        let log = crate::logs::new_log(self.container, "dump")?;
+        let log = crate::logs::new_log(&self.container.config, self.container.key(), "dump")?;
         let work = crate::logs::work_directory(&self.container.config)?;
         Ok(Ready { session: launch.start(&work, &log)?, options, log })
     }
@@ -267,17 +268,8 @@ impl Drop for Frozen {
     }
 }
 
-pub(crate) fn open_bundle(container: &Container) -> Result<Bundle, Error> {
-    let host = container.config.runtime_dir.join("criu");
-    Ok(Bundle::open(&host, &Path::new(fastmig_control::RUNTIME_DIR).join("criu"))?)
-}
-
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
     File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open", path, e))
-}
-
-pub(crate) fn milliseconds(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn kernel_release() -> String {

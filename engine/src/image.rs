@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::TcpPolicy;
+use crate::start_options::TcpPolicy;
 
 /// The version of the manifest that this code writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;

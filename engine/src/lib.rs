@@ -4,40 +4,55 @@
 //! The shim and the runtime wrapper hold no mechanism of their own; both ask this library. It knows neither
 //! containerd nor HTTP. All calls block, and every call of runc, CRIU and the init has a time limit.
 //!
-//! The flow through the files, in the order of a container's life:
+//! The files, in the order of a container's life; each of the first seven adds its operations to
+//! [`Container`]:
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`config`] | where things are, and how long they may take |
-//! | [`spec`] | the OCI spec, rewritten so that FastMig's init stands above the image's command |
-//! | [`container`] | the container and its operations: the one entry for shim and wrapper |
-//! | [`runc`] | runc as a command with a time limit |
-//! | [`init`] | the conversation with the init inside |
-//! | [`application`] | what is dumped and restored: the tree below the init, and its freezer cgroup |
-//! | [`checkpoint`], [`restore`] | the two operations, step by step |
+//! | `create` | rewrites the spec (`spec`), looks the command up (`lookup`), calls runc |
+//! | `start` | the application comes up: from scratch, from a checkpoint, or not yet |
+//! | `exec` | sessions beside the application, limits |
+//! | [`check`] | what would make a checkpoint fail, said beforehand |
+//! | [`checkpoint`], [`restore`] | the two main operations, step by step |
+//! | `halt` | signals, pause, standby |
+//! | `remove` | delete, also after a crash |
+//! | [`container`] | what they all share: the container, its lock, its status |
+//! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`] | a checkpoint on disk: CRIU's files and the manifest that makes them one |
-//! | [`state`] | what is known of a container across processes, and the lock of who may operate |
+//! | `application`, `cgroup`, `privilege`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its guard |
+//! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod application;
 mod capabilities;
 mod cgroup;
 pub mod check;
 pub mod checkpoint;
+mod clock;
 pub mod config;
 pub mod container;
+mod create;
 mod error;
+mod exec;
+mod files;
+mod halt;
 pub mod image;
 mod init;
 mod logs;
 mod lookup;
 mod privilege;
+mod remove;
 pub mod restore;
 pub mod runc;
 pub mod spec;
+mod start;
+pub mod start_options;
 pub mod state;
 mod watchdog;
 
 pub use config::Config;
-pub use container::{Container, CreateRequest, ExecRequest, StdioFds};
+pub use container::Container;
+pub use create::CreateRequest;
 pub use error::{Error, Kind};
+pub use exec::ExecRequest;
+pub use runc::StdioFds;
 pub use state::{ApplicationState, Key};

@@ -3,15 +3,13 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::container::Container;
-use crate::{Config, Error};
+use crate::{Config, Error, Key};
 
 /// Where the log of the next CRIU call of this container goes.
-pub(crate) fn new_log(container: &Container, operation: &str) -> Result<PathBuf, Error> {
-    let key = container.key();
-    let directory = container.config.log_dir.join(key.namespace());
+pub(crate) fn new_log(config: &Config, key: &Key, operation: &str) -> Result<PathBuf, Error> {
+    let directory = config.log_dir.join(key.namespace());
     make_private(&directory)?;
-    let stamp = crate::state::now().replace(':', "");
+    let stamp = crate::clock::now().replace(':', "");
     Ok(directory.join(format!("{}-{operation}-{stamp}.log", key.id())))
 }
 

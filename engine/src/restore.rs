@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use crate::application::{self, PID_BASE};
 use crate::cgroup;
-use crate::checkpoint::{milliseconds, open_bundle};
+use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::Image;
 use crate::privilege;
-use crate::spec::TcpPolicy;
+use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Failure};
 use crate::Error;
 
@@ -118,7 +118,7 @@ fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) 
 }
 
 fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -> Result<(), Error> {
-    let bundle = open_bundle(container)?;
+    let bundle = container.criu_bundle()?;
     let init = container.pid();
     let mut launch = Launch::new(&bundle, container.config.limits.criu())
         .in_namespaces_of(init)?
@@ -138,7 +138,7 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
             shell_job: false,
         },
     };
-    let log = crate::logs::new_log(container, "restore")?;
+    let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
     let work = crate::logs::work_directory(&container.config)?;
     let pid = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
         // Before anything of it runs: its next fork must get a number that it has not used yet.

@@ -202,6 +202,13 @@ impl Runc {
     }
 }
 
+/// The pid that a command was told to write to `path`.
+pub(crate) fn read_pid(path: &Path, command: &str) -> Result<i32, RuncError> {
+    let text = std::fs::read_to_string(path).ok();
+    text.and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| RuncError::Missing { command: command.into(), path: path.into() })
+}
+
 /// Reads a pipe to its end beside the wait, so that a full pipe does not stop runc.
 fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {

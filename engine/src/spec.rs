@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use fastmig_control::{CONTROL_FD, INIT_PATH, RUNTIME_DIR};
-use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
-use crate::state::{replace, StartMode};
+use crate::files::replace;
+use crate::start_options::{StartMode, TcpPolicy};
 use crate::Error;
 
 /// `off` leaves the container to runc; anything else is refused.
@@ -51,29 +51,6 @@ pub enum SpecError {
         /// What it must be.
         expected: &'static str,
     },
-}
-
-/// What becomes of established TCP connections; the container's word, never the image's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum TcpPolicy {
-    /// Closed in the restored application.
-    #[default]
-    Close,
-    /// Kept; the address must move along.
-    Keep,
-    /// A checkpoint with one fails.
-    Refuse,
-}
-
-impl From<TcpPolicy> for fastmig_criu::Tcp {
-    fn from(policy: TcpPolicy) -> Self {
-        match policy {
-            TcpPolicy::Close => Self::Close,
-            TcpPolicy::Keep => Self::Keep,
-            TcpPolicy::Refuse => Self::Refuse,
-        }
-    }
 }
 
 /// A bundle's `config.json`.

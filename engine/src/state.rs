@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::fs::{DirBuilder, File};
-use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,6 +12,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now;
+use crate::files::replace;
+use crate::start_options::{StartMode, TcpPolicy};
 use crate::{runc, Config, Error};
 
 /// A container's name: namespace and id.
@@ -83,18 +85,6 @@ impl fmt::Display for ApplicationState {
     }
 }
 
-/// How the application comes up when the container starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StartMode {
-    /// From scratch, as on runc.
-    Run,
-    /// Not yet.
-    Standby,
-    /// From this checkpoint.
-    Restore(PathBuf),
-}
-
 /// A failed operation, for whoever asks later.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
@@ -110,13 +100,6 @@ impl Failure {
     pub(crate) fn now(operation: &str, error: &Error) -> Self {
         Self { operation: operation.into(), at: now(), reason: error.report() }
     }
-}
-
-/// The time, RFC 3339, to the millisecond.
-pub(crate) fn now() -> String {
-    let now = time::OffsetDateTime::now_utc();
-    let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
-    now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 /// `state.json`.
@@ -139,7 +122,7 @@ pub(crate) struct Record {
     pub(crate) command: Vec<String>,
     pub(crate) image: Option<String>,
     pub(crate) terminal: bool,
-    pub(crate) tcp: crate::spec::TcpPolicy,
+    pub(crate) tcp: TcpPolicy,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) last_checkpoint: Option<PathBuf>,
 }
@@ -235,15 +218,6 @@ impl Directory {
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: Flock<File>,
-}
-
-/// Writes a file that is either the old one or the new one, never half of it.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_data()?;
-    std::fs::rename(&temporary, path)
 }
 
 /// The keys of all containers that FastMig knows on this host.

@@ -1,0 +1,83 @@
+//! What happens beside the application: exec sessions, limits, the list of processes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::runc::{read_pid, Gifts, StdioFds};
+use crate::state::Key;
+use crate::{ApplicationState, Container, Error};
+
+/// What a process beside the application is made from.
+#[derive(Debug)]
+pub struct ExecRequest {
+    /// Its name.
+    pub exec_id: String,
+    /// The OCI process, JSON.
+    pub process_json: Vec<u8>,
+    /// Its standard streams.
+    pub stdio: StdioFds,
+    /// Where runc sends the terminal's master, when the process asks for a terminal.
+    pub console_socket: Option<PathBuf>,
+}
+
+impl Container {
+    /// Starts a process beside the application; returns its host pid. It is a child of the caller's subreaper.
+    ///
+    /// # Errors
+    /// When runc fails.
+    pub fn exec(&self, request: ExecRequest) -> Result<i32, Error> {
+        let record = self.directory.load(&self.key)?;
+        // In standby nothing of the application forks, so this cannot race with it: the session takes a pid
+        // from the bottom, which no restore needs.
+        if self.is_warm() && self.application()? == ApplicationState::Standby {
+            self.set_last_pid(1)?;
+        }
+        let name = Key::new("exec", &request.exec_id)?;
+        let process = self.directory.file(&format!("exec-{}.json", name.id()));
+        let pid_file = self.directory.file(&format!("exec-{}.pid", name.id()));
+        std::fs::write(&process, &request.process_json).map_err(|e| Error::io("write", &process, e))?;
+        let mut arguments: Vec<OsString> = vec!["exec".into(), "--detach".into()];
+        arguments.extend(["--process".into(), process.clone().into()]);
+        arguments.extend(["--pid-file".into(), pid_file.clone().into()]);
+        if let Some(socket) = &request.console_socket {
+            arguments.extend(["--console-socket".into(), socket.into()]);
+        }
+        arguments.push(self.key.id().into());
+        let gifts = Gifts { stdio: request.stdio, extra: None };
+        let result = self.runc(&record).run_with(&arguments, gifts).map_err(Error::from);
+        let pid = result.and_then(|()| Ok(read_pid(&pid_file, "exec")?));
+        for file in [&process, &pid_file] {
+            // Left-overs go with the directory.
+            let _ = std::fs::remove_file(file);
+        }
+        pid
+    }
+
+    /// Changes the container's limits.
+    ///
+    /// # Errors
+    /// When runc fails.
+    pub fn update(&self, resources_json: &[u8]) -> Result<(), Error> {
+        let operation = self.begin()?;
+        let file = self.directory.file("resources.json");
+        std::fs::write(&file, resources_json).map_err(|e| Error::io("write", &file, e))?;
+        let path = file.to_string_lossy().into_owned();
+        self.runc(&operation.record).run(&["update", "--resources", &path, self.key.id()])?;
+        Ok(())
+    }
+
+    /// Host pids of every process in it.
+    ///
+    /// # Errors
+    /// When runc fails.
+    pub fn pids(&self) -> Result<Vec<i32>, Error> {
+        let record = self.directory.load(&self.key)?;
+        let text = self.runc(&record).run(&["ps", "--format", "json", self.key.id()])?;
+        let pids: Option<Vec<i32>> = serde_json::from_str(&text).map_err(|source| Error::State {
+            id: self.key.id().into(),
+            path: "runc ps".into(),
+            source,
+        })?;
+        Ok(pids.unwrap_or_default())
+    }
+}

@@ -1,0 +1,87 @@
+//! How the application comes up: from scratch, from a checkpoint, or not yet.
+
+use fastmig_control::{ExecFailure, Reply, Request};
+
+use crate::application::PID_BASE;
+use crate::container::Operation;
+use crate::init::InitClient;
+use crate::start_options::StartMode;
+use crate::{application, restore, Container, Error};
+
+impl Container {
+    /// Starts it: the application runs, waits in standby or is restored, as was asked at its creation.
+    ///
+    /// # Errors
+    /// When runc fails, or the restore that the creation asked for. A failed restore that an annotation asked
+    /// for is no error: the container is in standby, and its status says why.
+    pub fn start(&self) -> Result<(), Error> {
+        let mut operation = self.begin()?;
+        self.runc(&operation.record).run(&["start", self.key.id()])?;
+        operation.record.started = true;
+        operation.save()?;
+        if !self.is_warm() {
+            return Ok(());
+        }
+        match operation.record.start.clone() {
+            StartMode::Run => self.run_command(&operation),
+            StartMode::Standby => self.init()?.status().map(|_| ()),
+            StartMode::Restore(path) => {
+                let result = restore::perform(self, &mut operation, &restore::Request::new(path));
+                match result {
+                    Err(e) if operation.record.must_restore => Err(e),
+                    Err(e) => {
+                        tracing::error!(container = self.key.id(), error = %e.report(), "restore at start failed");
+                        Ok(())
+                    }
+                    Ok(_) => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Runs the container's command in a container that is in standby.
+    ///
+    /// # Errors
+    /// When its application is not in standby, or the command cannot be executed.
+    pub fn run(&self) -> Result<(), Error> {
+        let operation = self.begin_warm("run the application of")?;
+        restore::abandon_interrupted(self)?;
+        self.require_standby("run the application of")?;
+        self.run_command(&operation)
+    }
+
+    /// Init holds the new process until it is in the application's cgroup.
+    fn run_command(&self, operation: &Operation<'_>) -> Result<(), Error> {
+        self.set_last_pid(PID_BASE)?;
+        let init = self.init()?;
+        let held = match init.ask(&Request::Run)? {
+            Reply::Prepared { pid } => pid,
+            Reply::ExecFailed(failure) => return self.end_unexecutable(operation, &init, failure),
+            other => return Err(init.nonsense(&other)),
+        };
+        let host = application::host_pid_of(held.get(), application::children_of(self.pid));
+        let cgroup = self.application_cgroup()?;
+        let path = cgroup.directory();
+        cgroup.make().map_err(|e| Error::io("make", path, e))?;
+        if let Some(pid) = host {
+            cgroup.add(pid).map_err(|e| Error::io("put the application into", path, e))?;
+        }
+        match init.ask(&Request::Release)? {
+            Reply::Running { .. } => Ok(()),
+            Reply::ExecFailed(failure) => self.end_unexecutable(operation, &init, failure),
+            other => Err(init.nonsense(&other)),
+        }
+    }
+
+    /// As on runc, a command that cannot be executed ends the container with code 1; its words are on stderr.
+    fn end_unexecutable(
+        &self,
+        operation: &Operation<'_>,
+        init: &InitClient,
+        failure: ExecFailure,
+    ) -> Result<(), Error> {
+        let name = operation.record.command.first().map_or("", String::as_str);
+        tracing::error!(container = self.key.id(), reason = failure.sentence(name), "command not executed");
+        init.ask(&Request::End { code: 1 }).map(|_| ())
+    }
+}
