@@ -38,8 +38,8 @@ pub use event::Event;
 pub use reply::{ExecFailure, ExecStep, Refusal, Reply, Status};
 pub use request::Request;
 pub use state::{State, WrongState};
-pub use values::{Errno, ExitStatus, OutOfRange, Pid, Policy, Signal};
-pub use wire::{DecodeError, Packet};
+pub use values::{Errno, ExitStatus, Pid, Policy, Signal};
+pub use wire::{DecodeError, OutOfRange, Packet};
 
 /// The version of the protocol: the first byte of every message.
 pub const VERSION: u8 = 1;

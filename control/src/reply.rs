@@ -1,8 +1,8 @@
 //! What the init answers.
 
 use crate::state::{State, WrongState};
-use crate::values::{Errno, ExitStatus, OutOfRange, Pid, Policy};
-use crate::wire::{DecodeError, Packet, Reader};
+use crate::values::{Errno, ExitStatus, Pid, Policy};
+use crate::wire::{DecodeError, OutOfRange, Packet, Reader};
 
 /// The init's answer to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@
 //!
 //! The container may end from any of them. Policy (what an exit means, who may ask for a move) is not here.
 
-use crate::values::{OutOfRange, Pid};
-use crate::wire::{DecodeError, Packet, Reader};
+use crate::values::Pid;
+use crate::wire::{DecodeError, OutOfRange, Packet, Reader};
 
 /// What the container's application is doing, as its init knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

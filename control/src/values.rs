@@ -2,17 +2,7 @@
 
 use std::fmt;
 
-use crate::wire::{DecodeError, Packet, Reader};
-
-/// A number outside of what its field may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {value} is out of range")]
-pub struct OutOfRange {
-    /// The kind of value: `pid`, `signal`, `errno` or the name of a field.
-    pub what: &'static str,
-    /// What was given.
-    pub value: i64,
-}
+use crate::wire::{DecodeError, OutOfRange, Packet, Reader};
 
 /// An application's process id in the container's pid namespace: at least 2, since 1 is the init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

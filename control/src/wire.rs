@@ -1,7 +1,16 @@
 //! Bytes: a packet that is written without allocation and a reader that checks every step.
 
-use crate::values::OutOfRange;
 use crate::{MAX_PACKET, VERSION};
+
+/// A number outside of what its field may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value} is out of range")]
+pub struct OutOfRange {
+    /// The kind of value: `pid`, `signal`, `errno` or the name of a field.
+    pub what: &'static str,
+    /// What was given.
+    pub value: i64,
+}
 
 /// Why a packet is not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
