@@ -10,13 +10,16 @@ use anyhow::Result;
 use super::cgroups;
 use super::host::Host;
 use super::mounts::mounts_of;
+use super::process::reap_orphans;
 
 /// Directories whose entries count as leftovers.
-const WATCHED: &[&str] = &["/run/fastmig", "/run/containerd/s", "/run/containerd/fifo", "/run/runc"];
+const WATCHED: &[&str] = &["/run/containerd/s", "/run/containerd/fifo", "/run/runc"];
 
-/// Directories of containerd's tasks and of runc's containers. In both, one for each namespace, which stays.
+/// Directories of containerd's tasks, and of what runc and FastMig know of containers. In each, one for each namespace, which
+/// stays.
 const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
 const RUNC: &str = "/run/containerd/runc";
+const FASTMIG: &str = "/run/fastmig";
 
 /// What there is, and how often: two processes with the same command line are two.
 #[derive(Debug, Default, Clone)]
@@ -53,6 +56,8 @@ impl Host {
     }
 
     fn snapshot(&self) -> Result<Snapshot> {
+        // What a killed command of the test itself has left is none of the host's.
+        reap_orphans();
         let mut snapshot = Snapshot::default();
         for mount in mounts_of(&self.pid().to_string())? {
             snapshot.add("mount", mount.point.display());
@@ -71,9 +76,12 @@ impl Host {
             self.add_files(&mut snapshot, dir);
         }
         for dir in
-            [TASKS, RUNC].iter().flat_map(|top| namespaces.iter().map(move |name| format!("{top}/{name}")))
+            [TASKS, RUNC, FASTMIG].iter().flat_map(|top| namespaces.iter().map(move |name| format!("{top}/{name}")))
         {
             self.add_files(&mut snapshot, &dir);
+        }
+        for name in self.names_in(FASTMIG).iter().filter(|name| !namespaces.contains(name)) {
+            snapshot.add("file", format_args!("{FASTMIG}/{name}"));
         }
         self.add_processes(&mut snapshot);
         Ok(snapshot)

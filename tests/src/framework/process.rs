@@ -46,11 +46,33 @@ impl ProcessId {
 
     /// Waits until it has ended, and reaps it if it is a child of ours.
     pub fn wait_gone(&self, limit: Duration) -> Result<()> {
-        wait_until(limit, || !self.is_alive())
-            .with_context(|| format!("process {} does not end", self.pid))?;
+        let gone = || {
+            reap_orphans();
+            !self.is_alive()
+        };
+        wait_until(limit, gone).with_context(|| format!("process {} does not end", self.pid))?;
         // Mostly the child of another.
         let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
         Ok(())
+    }
+}
+
+/// Reaps what killed commands have left to us, a subreaper: PID 1 of a host cannot end before such a process of its host is
+/// gone. A command itself leads a process group and is its guard's to reap; an orphan is in the group of another.
+pub(crate) fn reap_orphans() {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let children =
+        threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let children = children.collect::<Vec<_>>().join(" ");
+    for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2)?.parse().ok());
+        if parse_stat(&stat).is_some_and(|(state, _)| state == 'Z')
+            && group.is_some_and(|group: i32| group != child)
+        {
+            // Reaped by another meanwhile, at worst.
+            let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::WNOHANG));
+        }
     }
 }
 
