@@ -77,14 +77,27 @@ pub(super) struct Task<'a> {
 }
 
 /// `ctr run` of an image.
-pub(super) fn ctr_run(host: &Host, runtime: &str, options: &[&str], image: &str, id: &str, argv: &[&str]) -> Cmd {
+pub(super) fn ctr_run(
+    host: &Host,
+    runtime: &str,
+    options: &[&str],
+    image: &str,
+    id: &str,
+    argv: &[&str],
+) -> Cmd {
     let image = reference(image);
     host.cmd([&["ctr", "run", "--runtime", runtime], options, &[&image, id], argv].concat())
 }
 
 impl<'a> Task<'a> {
     /// Starts it in the background.
-    pub(super) fn start(host: &'a Host, runtime: &str, options: &[&str], id: &str, argv: &[&str]) -> Result<Self> {
+    pub(super) fn start(
+        host: &'a Host,
+        runtime: &str,
+        options: &[&str],
+        id: &str,
+        argv: &[&str],
+    ) -> Result<Self> {
         Self::start_of("busybox", host, runtime, options, id, argv)
     }
 
@@ -134,7 +147,9 @@ impl<'a> Task<'a> {
     pub(super) fn status(&self) -> Result<Option<String>> {
         let table = self.host.cmd(["ctr", "tasks", "ls"]).ok()?;
         let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        Ok(rows.find(|row| row.first() == Some(&self.id.as_str())).and_then(|row| row.get(2).map(|s| (*s).to_owned())))
+        Ok(rows
+            .find(|row| row.first() == Some(&self.id.as_str()))
+            .and_then(|row| row.get(2).map(|s| (*s).to_owned())))
     }
 
     /// The host's number of its PID 1.
@@ -240,7 +255,7 @@ fn tell(topic: &str, event: &Value) -> String {
     let mut text = topic.to_owned();
     for field in ["container_id", "id", "exec_id", "exit_status", "checkpoint", "io"] {
         if !event[field].is_null() {
-            text.push_str(&format!(" {field}={}", event[field]));
+            text.push_str(&format!(" {field}={}", without_numbers(&event[field].to_string())));
         }
     }
     for field in ["pid", "exited_at", "bundle", "rootfs"] {
@@ -249,6 +264,23 @@ fn tell(topic: &str, event: &Value) -> String {
         }
     }
     text
+}
+
+/// A text without its long numbers: those of times and temporary directories.
+pub(super) fn without_numbers(text: &str) -> String {
+    let mut result = String::new();
+    let mut digits = String::new();
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        result.push_str(if digits.len() > 4 { "N" } else { &digits });
+        digits.clear();
+        result.push(c);
+    }
+    result.pop();
+    result
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub(super) fn same(ctx: &Ctx, generation: Generation) -> Result<()> {
         let stock = look(&host, STOCK, options)?;
         let mut ours = look(&host, FASTMIG, options)?;
         let added: Vec<String> = ours.difference(&stock).cloned().collect();
-        let ours_alone = added.iter().filter(|line| is_allowed(line, options)).cloned().collect::<BTreeSet<_>>();
+        let ours_alone =
+            added.iter().filter(|line| is_allowed(line, options)).cloned().collect::<BTreeSet<_>>();
         ensure!(
             ours_alone.iter().any(|line| line.starts_with("mounts: /dev/.fastmig ")),
             "the mount of FastMig is not seen: the test looks at the wrong thing"
@@ -97,7 +98,10 @@ pub(super) fn left_alone(ctx: &Ctx, generation: Generation) -> Result<()> {
     let first = task.sh("tr '\\0' ' ' </proc/1/cmdline; ls -d /dev/.fastmig 2>&1 | tail -n 1")?;
     ensure!(first.starts_with("sleep 1000 ") && first.contains("No such file"), "{first}");
     let state = task.state()?;
-    ensure!(state["warm"] == false && state["left_alone"].as_str().is_some_and(|why| why.contains("mode=off")), "{state}");
+    ensure!(
+        state["warm"] == false && state["left_alone"].as_str().is_some_and(|why| why.contains("mode=off")),
+        "{state}"
+    );
     let refused = task.fastmig("checkpoint", &["--image-path", "/tmp/off"]).output()?;
     ensure!(!refused.status.success() && refused.err().contains("mode=off"), "{refused:?}");
     task.remove()?;

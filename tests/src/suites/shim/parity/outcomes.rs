@@ -26,7 +26,13 @@ const HUNGRY: &[&str] = &["python3", "-c", "a = []\nwhile True: a.append(bytearr
 const ENDS: &[Run] = &[
     Run { id: "true", argv: &["true"], shows: "/tasks/exit", ..PLAIN },
     Run { id: "false", argv: &["false"], code: 1, shows: "exit_status=1 ", ..PLAIN },
-    Run { id: "seven", argv: &["sh", "-c", "echo out; echo err >&2; exit 7"], code: 7, shows: "exit_status=7 ", ..PLAIN },
+    Run {
+        id: "seven",
+        argv: &["sh", "-c", "echo out; echo err >&2; exit 7"],
+        code: 7,
+        shows: "exit_status=7 ",
+        ..PLAIN
+    },
     Run { id: "crash", image: "python", argv: CRASH, code: 139, shows: "exit_status=139 ", ..PLAIN },
     Run {
         id: "oom",
@@ -36,13 +42,37 @@ const ENDS: &[Run] = &[
         code: 137,
         shows: "/tasks/oom",
     },
-    Run { id: "child", argv: &["sh", "-c", "(sleep 1000 &) ; exit 9"], code: 9, shows: "exit_status=9 ", ..PLAIN },
+    Run {
+        id: "child",
+        argv: &["sh", "-c", "(sleep 1000 &) ; exit 9"],
+        code: 9,
+        shows: "exit_status=9 ",
+        ..PLAIN
+    },
 ];
 
 const REFUSALS: &[Run] = &[
-    Run { id: "nowhere", argv: &["nope"], code: 1, shows: r#"exec: "nope": executable file not found in $PATH"#, ..PLAIN },
-    Run { id: "missing", argv: &["/nope"], code: 1, shows: r#"exec: "/nope": stat /nope: no such file or directory"#, ..PLAIN },
-    Run { id: "plain", argv: &["/etc/passwd"], code: 1, shows: r#"exec: "/etc/passwd": permission denied"#, ..PLAIN },
+    Run {
+        id: "nowhere",
+        argv: &["nope"],
+        code: 1,
+        shows: r#"exec: "nope": executable file not found in $PATH"#,
+        ..PLAIN
+    },
+    Run {
+        id: "missing",
+        argv: &["/nope"],
+        code: 1,
+        shows: r#"exec: "/nope": stat /nope: no such file or directory"#,
+        ..PLAIN
+    },
+    Run {
+        id: "plain",
+        argv: &["/etc/passwd"],
+        code: 1,
+        shows: r#"exec: "/etc/passwd": permission denied"#,
+        ..PLAIN
+    },
     Run { id: "directory", argv: &["/etc"], code: 1, shows: r#"exec: "/etc": is a directory"#, ..PLAIN },
     Run { id: "relative", argv: &["./nope"], code: 1, shows: r#"exec: "./nope": "#, ..PLAIN },
     Run {
@@ -53,7 +83,14 @@ const REFUSALS: &[Run] = &[
         shows: r#"exec: "/closed/nope": "#,
         ..PLAIN
     },
-    Run { id: "cwd", options: &["--cwd", "/etc/passwd"], argv: &["true"], code: 1, shows: "/etc/passwd", ..PLAIN },
+    Run {
+        id: "cwd",
+        options: &["--cwd", "/etc/passwd"],
+        argv: &["true"],
+        code: 1,
+        shows: "/etc/passwd",
+        ..PLAIN
+    },
 ];
 
 /// All that a user and a client of containerd see of a container's end.

@@ -16,7 +16,10 @@ pub(super) fn pipes(ctx: &Ctx, generation: Generation) -> Result<()> {
         let both = "read a; echo \"out $a\"; echo \"err $a\" >&2; cat >/dev/null";
         let output = ctr_run(&host, runtime, &["--rm"], "busybox", "both", &["sh", "-c", both]);
         let output = output.stdin("x\nrest\n").output()?;
-        ensure!((output.out(), output.err()) == ("out x\n".into(), "err x\n".into()), "{runtime}: {output:?}");
+        ensure!(
+            (output.out(), output.err()) == ("out x\n".into(), "err x\n".into()),
+            "{runtime}: {output:?}"
+        );
         through(&host, runtime)?;
         outlived(&host, runtime)?;
     }
@@ -44,7 +47,8 @@ fn outlived(host: &Host, runtime: &str) -> Result<()> {
 }
 
 /// Looks at its terminal as programs do that behave differently on one.
-const ON_TERMINAL: &str = "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all three; echo $TERM; \
+const ON_TERMINAL: &str =
+    "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all three; echo $TERM; \
                            stty -a | tr -d ';' | grep -o -E ' (-?icanon|-?echo|-?isig) '; \
                            ls -l /dev/console | cut -c1-10; set -m; sleep 0.01 & wait; echo job; \
                            trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.02; done";
