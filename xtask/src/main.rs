@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
+use fastmig_tests::demo;
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::{bundle, dist, hostns, mounts};
 
@@ -79,7 +80,10 @@ fn run(chore: Chore) -> Result<()> {
             Ok(())
         }
         Chore::Test(arguments) => test::run(&arguments),
-        Chore::Demo { app } => bail!("there is no demo of {} yet", app.as_deref().unwrap_or("anything")),
+        Chore::Demo { app } => match demo::run(app.as_deref())? {
+            true => Ok(()),
+            false => bail!("the demo failed"),
+        },
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
 use super::load::{Client, Counter, Trouble};
@@ -40,9 +40,12 @@ pub fn get_json(peer: &Peer, path: &str) -> Result<Value> {
 pub struct CountingClient(pub Arc<Mutex<Counter>>);
 
 impl CountingClient {
-    /// The last count that was answered.
-    pub fn value(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).value()
+    /// Fails unless the program may have counted so far.
+    pub fn require(&self, count: &Value) -> Result<()> {
+        let counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = count.as_u64().is_some_and(|count| counter.allows(count));
+        ensure!(allowed, "its count is {count} although {} requests are answered", counter.value());
+        Ok(())
     }
 }
 

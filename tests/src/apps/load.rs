@@ -67,6 +67,18 @@ pub struct Traffic {
     pub reconnects: u64,
 }
 
+impl Traffic {
+    /// What the first peer acknowledged.
+    pub fn before(&self) -> u64 {
+        self.acknowledged.first().copied().unwrap_or(0)
+    }
+
+    /// What the last peer acknowledged.
+    pub fn after(&self) -> u64 {
+        self.acknowledged.last().copied().unwrap_or(0)
+    }
+}
+
 #[derive(Debug)]
 struct Seen {
     stop: AtomicBool,
@@ -89,7 +101,8 @@ impl Load {
         let start = |mut client: Box<dyn Client>| {
             let (seen, peers) = (Arc::clone(&seen), peers.to_vec());
             std::thread::spawn(move || {
-                if let Err(what) = Worker { seen: &seen, peers: &peers, last: None }.run(client.as_mut()) {
+                let worker = Worker { seen: &seen, peers: &peers, last: None };
+                if let Err(what) = worker.run(client.as_mut()) {
                     lock(&seen.wrong).get_or_insert(what);
                 }
             })

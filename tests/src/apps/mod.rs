@@ -17,17 +17,23 @@ mod python;
 mod redis;
 pub mod transfer;
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use crate::framework::process::wait_until;
 use crate::framework::Session;
-use load::Client;
+use load::{Client, Traffic};
 use peer::Peer;
 
 pub use programs::{in_container, provide};
 
 /// What was found in an application, under the names that the demo prints.
 pub type Facts = Map<String, Value>;
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+const PROGRESS_LIMIT: Duration = Duration::from_secs(10);
 
 /// One application, and what its clients know of the state that it must have.
 pub trait App {
@@ -60,11 +66,12 @@ pub trait App {
     /// Waits until it answers, and puts state into it; answers what is in it now.
     fn fill(&mut self, peer: &Peer) -> Result<Facts>;
 
-    /// Clients that ask it without end. Their sequence is the application's: more than one, and answers may overtake.
+    /// Clients that ask it without end.
     fn clients(&self) -> Vec<Box<dyn Client>>;
 
-    /// Checks, while no client asks, that all that was acknowledged is there; answers what is in it now.
-    fn verify(&mut self, peer: &Peer) -> Result<Facts>;
+    /// Checks, while no client asks, that all that was acknowledged is there; answers what is in it now. The first peer in
+    /// `traffic` was asked before the move, the last one after it.
+    fn verify(&mut self, peer: &Peer, traffic: &Traffic) -> Result<Facts>;
 }
 
 /// All applications, the demo's main one last.
@@ -86,4 +93,12 @@ pub fn named(name: &str) -> Option<Box<dyn App>> {
 
 fn facts<const N: usize>(entries: [(&str, Value); N]) -> Facts {
     entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Waits until the number called `name` in the application's state grows.
+fn require_progress(state: impl Fn() -> Result<Value>, name: &str) -> Result<()> {
+    let number = || state().ok().and_then(|state| state[name].as_u64());
+    let first = number().with_context(|| format!("no {name} in its state"))?;
+    wait_until(PROGRESS_LIMIT, || number().is_some_and(|now| now > first))
+        .with_context(|| format!("{name} stands still at {first}"))
 }

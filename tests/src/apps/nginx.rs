@@ -1,21 +1,17 @@
 //! nginx: its workers run as another user, and answer four clients with the same page all the time.
 
-use std::time::Duration;
-
 use anyhow::{ensure, Result};
 use serde_json::json;
 
 use super::http::get;
-use super::load::{Client, Trouble};
+use super::load::{Client, Traffic, Trouble};
 use super::peer::{Connection, Peer};
-use super::{facts, App, Facts};
+use super::{facts, App, Facts, START_LIMIT};
 
 const CLIENTS: usize = 4;
-const START_LIMIT: Duration = Duration::from_secs(20);
-
 /// An unmodified nginx.
 #[derive(Debug, Default)]
-pub struct Nginx {
+pub(super) struct Nginx {
     page: Vec<u8>,
 }
 
@@ -36,16 +32,20 @@ impl App for Nginx {
         peer.wait_until_up(START_LIMIT)?;
         self.page = get(&mut peer.connect()?, "/")?;
         ensure!(!self.page.is_empty(), "an empty page");
-        Ok(facts([("page_bytes", json!(self.page.len()))]))
+        Ok(Facts::new())
     }
 
     fn clients(&self) -> Vec<Box<dyn Client>> {
         (0..CLIENTS).map(|_| Box::new(Reader(self.page.clone())) as Box<dyn Client>).collect()
     }
 
-    fn verify(&mut self, peer: &Peer) -> Result<Facts> {
+    fn verify(&mut self, peer: &Peer, traffic: &Traffic) -> Result<Facts> {
         ensure!(get(&mut peer.connect()?, "/")? == self.page, "another page than before");
-        Ok(Facts::new())
+        Ok(facts([
+            ("requests_before", json!(traffic.before())),
+            ("requests_after", json!(traffic.after())),
+            ("clients", json!(CLIENTS)),
+        ]))
     }
 }
 

@@ -2,25 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{ensure, Result};
 use serde_json::json;
 
-use super::load::{Client, Counter, Trouble};
+use super::load::{Client, Counter, Traffic, Trouble};
 use super::peer::{Connection, Peer};
-use super::{facts, App, Facts};
+use super::{facts, App, Facts, START_LIMIT};
 
 /// All keys: one counter and the rest with values.
 const KEYS: usize = 100_000;
 const COUNTER: &str = "counter";
 
 const BATCH: usize = 1000;
-const START_LIMIT: Duration = Duration::from_secs(20);
-
 /// An unmodified redis-server.
 #[derive(Debug, Default)]
-pub struct Redis(Arc<Mutex<Model>>);
+pub(super) struct Redis(Arc<Mutex<Model>>);
 
 /// What must be in it.
 #[derive(Debug, Default)]
@@ -64,7 +61,7 @@ impl App for Redis {
         vec![Box::new(Writer(Arc::clone(&self.0)))]
     }
 
-    fn verify(&mut self, peer: &Peer) -> Result<Facts> {
+    fn verify(&mut self, peer: &Peer, _: &Traffic) -> Result<Facts> {
         let mut connection = peer.connect()?;
         let model = lock(&self.0);
         let keys = number(&mut connection, &["DBSIZE"])?;

@@ -21,6 +21,9 @@ const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
 const RUNC: &str = "/run/containerd/runc";
 const FASTMIG: &str = "/run/fastmig";
 
+/// What CRIU has learnt of the kernel, there, which stays too.
+const CRIU_WORK: &str = ".criu";
+
 /// What there is, and how often: two processes with the same command line are two.
 #[derive(Debug, Default, Clone)]
 pub struct Snapshot(BTreeMap<String, usize>);
@@ -75,12 +78,14 @@ impl Host {
         for dir in WATCHED {
             self.add_files(&mut snapshot, dir);
         }
-        for dir in
-            [TASKS, RUNC, FASTMIG].iter().flat_map(|top| namespaces.iter().map(move |name| format!("{top}/{name}")))
+        for dir in [TASKS, RUNC, FASTMIG]
+            .iter()
+            .flat_map(|top| namespaces.iter().map(move |name| format!("{top}/{name}")))
         {
             self.add_files(&mut snapshot, &dir);
         }
-        for name in self.names_in(FASTMIG).iter().filter(|name| !namespaces.contains(name)) {
+        let is_left = |name: &&String| !namespaces.contains(name) && name.as_str() != CRIU_WORK;
+        for name in self.names_in(FASTMIG).iter().filter(is_left) {
             snapshot.add("file", format_args!("{FASTMIG}/{name}"));
         }
         self.add_processes(&mut snapshot);

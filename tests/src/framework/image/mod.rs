@@ -70,7 +70,7 @@ fn build(cache: &Cache, app: &App, base: &Path, target: &Path) -> Result<()> {
     remove_tree(&scratch)?;
     fs::create_dir_all(&scratch)?;
     if !app.packages.is_empty() {
-        install(app, base, &scratch)?;
+        install(app.packages, app.before, app.after, base, &scratch)?;
         layers.push(Layer::write(&scratch.join("upper"), &scratch.join("layer.tar"))?);
     }
     let config = app.config(&scratch.join("upper"))?;
@@ -88,13 +88,34 @@ fn base_layer(cache: &Cache, app: &App, base: &Path) -> Result<Layer> {
     Layer::load(&dir.join("layer.json"), &dir.join("layer.tar"))
 }
 
-fn install(app: &App, base: &Path, scratch: &Path) -> Result<()> {
+fn install(packages: &[&str], before: &str, after: &str, base: &Path, scratch: &Path) -> Result<()> {
     let (base, scratch) = base.to_str().zip(scratch.to_str()).context("a path that is not UTF-8")?;
-    let packages = app.packages.join(" ");
+    let packages = packages.join(" ");
     let shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c", INSTALL, "sh"];
-    let arguments = [base, scratch, &packages, app.before, app.after];
+    let arguments = [base, scratch, &packages, before, after];
     let command = Cmd::new(shell.into_iter().chain(arguments)).env("DEBIAN_FRONTEND", "noninteractive");
     command.env("LC_ALL", "C.UTF-8").timeout(BUILD_LIMIT).ok().map(drop)
+}
+
+/// Compiles `source` with a compiler that no image has: in a Debian tree with `packages`, by `script`, which finds it as
+/// `/out/NAME` and leaves its results beside it; they are copied to the directory `target`.
+pub(crate) fn compile_in_tree(
+    cache: &Cache,
+    packages: &[&str],
+    script: &str,
+    (name, source): (&str, &str),
+    target: &Path,
+) -> Result<()> {
+    let base = rootfs::root(cache, recipe::DEBIAN.name, &recipe::DEBIAN.recipe)?;
+    let scratch = cache.root().join("fixtures").join(format!(".{name}.build"));
+    remove_tree(&scratch)?;
+    let out = scratch.join("upper/out");
+    fs::create_dir_all(&out)?;
+    fs::write(out.join(name), source)?;
+    install(packages, recipe::JAVA_MANUALS, script, &base, &scratch)?;
+    fs::remove_file(out.join(name))?;
+    super::bundle::copy_tree(&out, target)?;
+    remove_tree(&scratch)
 }
 
 impl Host {
@@ -115,5 +136,10 @@ impl Host {
             })?;
         }
         Ok(())
+    }
+
+    /// Removes an image from containerd, and what only it needed.
+    pub fn forget_image(&self, name: &str) -> Result<()> {
+        self.cmd(["ctr", "images", "rm", "--sync", &reference(name)]).ok().map(drop)
     }
 }

@@ -33,7 +33,7 @@ pub struct App {
 }
 
 /// Debian as its slim images have it: without documentation.
-static DEBIAN: Base = Base {
+pub(super) static DEBIAN: Base = Base {
     name: "image-debian",
     recipe: Recipe {
         suite: "trixie",
@@ -85,7 +85,7 @@ echo unix_socket_directories = \'/tmp\' >>$data/postgresql.conf
 ";
 
 /// The package's alternatives insist on a directory for manuals that the base leaves out.
-const JAVA_MANUALS: &str = "mkdir -p /usr/share/man/man1";
+pub(super) const JAVA_MANUALS: &str = "mkdir -p /usr/share/man/man1";
 
 /// All images.
 pub static APPS: &[App] = &[

@@ -1,0 +1,56 @@
+//! What a move takes from host to host: the checkpoint, and the files that the application has written.
+//!
+//! Both go over the hosts' network, as a stream of tar: `socat` listens on the one and sends on the other. The receiver is
+//! started ahead, so that it costs the application nothing.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::framework::command::last_lines;
+use crate::framework::{Background, Host};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Unpacks what comes. Arguments: the port, the directory, the names below it that are replaced.
+const RECEIVE: &str = r#"
+port=$1; cd "$2"; shift 2
+for name; do test ! -e "$name" || find "$name" -xdev -mindepth 1 -delete; done
+echo ready
+exec socat -u "TCP-LISTEN:$port,reuseaddr" EXEC:'tar -x --numeric-owner -p -f -'
+"#;
+
+/// Packs and sends. Arguments: the address, the directory, the names below it.
+const SEND: &str = r#"
+set -o pipefail
+address=$1; cd "$2"; shift 2
+for name; do test -e "$name" && set -- "$@" "$name"; shift; done
+tar -c --numeric-owner --sparse -f - "$@" | socat -u - "TCP:$address,retry=200,interval=0.02"
+"#;
+
+/// A host that waits for files.
+#[derive(Debug)]
+pub struct Receiver {
+    process: Background,
+    address: String,
+}
+
+impl Receiver {
+    /// Lets `host` wait on `port` for files to be put into `dir`, in place of those that `names` has there.
+    pub fn new(host: &Host, port: u16, dir: &str, names: &[&str]) -> Result<Self> {
+        let port = port.to_string();
+        let command = [&["bash", "-ec", RECEIVE, "bash", &port, dir], names].concat();
+        let mut process = host.cmd(command).spawn()?;
+        process.wait_for_output("ready", Duration::from_secs(10))?;
+        Ok(Self { process, address: format!("{}:{port}", host.address()) })
+    }
+
+    /// Sends `names` below `dir` of `from`, those that are there, and waits until all has arrived.
+    pub fn receive(self, from: &Host, dir: &str, names: &[&str]) -> Result<()> {
+        let command = [&["bash", "-ec", SEND, "bash", &self.address, dir], names].concat();
+        from.cmd(command).timeout(LIMIT).ok()?;
+        let received = self.process.wait(LIMIT).context("the receiver does not end")?;
+        ensure!(received.status.success(), "cannot unpack: {}", last_lines(&received.err()));
+        Ok(())
+    }
+}
