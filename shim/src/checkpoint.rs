@@ -12,7 +12,8 @@ use crate::options::type_name;
 /// What the engine is asked for. `standby` is the container's own wish.
 pub(crate) fn request(request: &CheckpointTaskRequest, standby: bool) -> Result<Request, Error> {
     let options = options(request.options.as_ref())?;
-    let path = if request.path.is_empty() { &options.image_path } else { &request.path };
+    // containerd 1.7 knows that option of its own runtime alone, and sends a directory of its own besides.
+    let path = if options.image_path.is_empty() { &request.path } else { &options.image_path };
     if path.is_empty() {
         return Err(invalid("no path for the image".into()));
     }
@@ -92,7 +93,7 @@ mod tests {
             work_path: "/work".into(),
             ..CheckpointOptions::default()
         };
-        let wanted = request(&message("", Some(options)), false).unwrap();
+        let wanted = request(&message("/of/containerd", Some(options)), false).unwrap();
         assert!(matches!(wanted.tcp, Some(Tcp::Keep)));
         assert!(wanted.external_unix_sockets);
         assert_eq!(wanted.path, std::path::Path::new("/elsewhere"));

@@ -10,7 +10,7 @@ use crate::create::PID_FILE;
 use crate::error::Error;
 use crate::events::to_timestamp;
 use crate::options::Options;
-use crate::rootfs;
+use crate::{launch, operations, rootfs};
 
 /// Nobody saw how it ended: it was killed, now at the latest.
 const EXIT_STATUS: u32 = 128 + libc::SIGKILL.unsigned_abs();
@@ -24,6 +24,9 @@ pub(crate) fn delete(bundle: &str, namespace: &str, id: &str) -> Result<DeleteRe
     if let Err(error) = rootfs::unmount(&bundle.join("rootfs")) {
         eprintln!("failed to clean up rootfs mount of {id}: {}", error.report());
     }
+    if let Err(error) = launch::forget(&bundle) {
+        eprintln!("failed to remove the socket of the shim of {id}: {}", error.report());
+    }
     Ok(DeleteResponse {
         pid: read_pid(&bundle).unwrap_or(0),
         exit_status: EXIT_STATUS,
@@ -36,6 +39,7 @@ fn purge(bundle: &Path, namespace: &str, id: &str) -> Result<(), Error> {
     let failed = "purge failed";
     let key = Key::new(namespace, id).map_err(Error::engine(failed))?;
     let config = Config::load().map_err(Error::engine(failed))?;
+    operations::forget(&config, namespace, id);
     Container::purge(&config, &key, &Options::load(bundle).runc(namespace)).map_err(Error::engine(failed))
 }
 

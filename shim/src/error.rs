@@ -90,6 +90,7 @@ impl Error {
             Self::Taken { .. } => ttrpc::Code::ALREADY_EXISTS,
             Self::State(_) | Self::NotStarted | Self::InitGone { .. } => ttrpc::Code::FAILED_PRECONDITION,
             Self::Invalid { .. } => ttrpc::Code::INVALID_ARGUMENT,
+            Self::Engine { source: fastmig_engine::Error::Command(_), .. } => ttrpc::Code::UNKNOWN,
             Self::Engine { source, .. } => code_of(source.kind()),
             Self::Deadline { .. } => ttrpc::Code::DEADLINE_EXCEEDED,
             // As in the stock shim, which has no code for what the system refuses.
@@ -106,6 +107,10 @@ impl Error {
                 fastmig_engine::Error::Runc(runc) if runc.message().is_some() => {
                     format!("{action}: {}", runc.message().unwrap_or_default())
                 }
+                // In a warm container the engine looks for the command, in runc's place.
+                fastmig_engine::Error::Command(text) => {
+                    format!("{action}: runc create failed: unable to start container process: {text}")
+                }
                 other => format!("{action}: {}", other.report()),
             };
         }
@@ -120,7 +125,7 @@ impl Error {
 }
 
 /// A failure below has the code that its kind says; what runc refuses is UNKNOWN, as in the stock shim.
-fn code_of(kind: Kind) -> ttrpc::Code {
+pub(crate) fn code_of(kind: Kind) -> ttrpc::Code {
     match kind {
         Kind::NotFound => ttrpc::Code::NOT_FOUND,
         Kind::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
@@ -227,6 +232,19 @@ mod tests {
         for (kind, code) in codes {
             assert_eq!(code_of(kind), code, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_missing_command_reads_as_if_runc_had_looked_for_it() {
+        let source =
+            fastmig_engine::Error::Command(r#"exec: "x": executable file not found in $PATH"#.into());
+        let error = Error::Engine { action: "OCI runtime create failed", source };
+        assert_eq!(
+            error.report(),
+            "OCI runtime create failed: runc create failed: unable to start container process: \
+             exec: \"x\": executable file not found in $PATH"
+        );
+        assert_eq!(code(error), ttrpc::Code::UNKNOWN);
     }
 
     #[test]

@@ -41,6 +41,14 @@ pub(crate) fn start(wanted: &StartOpts) -> Result<String, Error> {
     Ok(address)
 }
 
+/// Removes the socket of the shim that served `bundle`, unless it lives and serves others of its pod.
+pub(crate) fn forget(bundle: &Path) -> Result<(), Error> {
+    match std::fs::read_to_string(bundle.join(ADDRESS_FILE)) {
+        Ok(address) if !is_alive(&address) => remove_socket(&address),
+        _ => Ok(()),
+    }
+}
+
 fn spawn(wanted: &StartOpts, address: &str) -> Result<Child, Error> {
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let mut command = Command::new(&program);
@@ -117,10 +125,12 @@ mod tests {
         assert!(!is_alive(&address));
         remove_socket(&address).unwrap();
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::fs::write(directory.path().join(ADDRESS_FILE), &address).unwrap();
+        forget(directory.path()).unwrap();
         assert!(is_alive(&address));
         drop(listener);
         assert!(!is_alive(&address));
-        remove_socket(&address).unwrap();
+        forget(directory.path()).unwrap();
         assert!(!socket.exists());
     }
 }

@@ -8,6 +8,7 @@
 //! | [`service`] | the shim's life: `start`, serve, `delete` ([`launch`], [`cleanup`]), and `-info` ([`info`]) |
 //! | [`task`] | the Task service: request, response, event |
 //! | [`container`], [`create`] | a container and what is done to it |
+//! | [`operations`] | the shim's own service: checkpoint, restore, standby, run, status |
 //! | [`process`], [`state`] | its processes, and their legal moves |
 //! | [`supervise`], [`child`], [`reaper`] | the ends of processes: waited for, announced, and orphans |
 //! | [`io`] | standard streams and terminals |
@@ -30,6 +31,7 @@ mod info;
 mod io;
 mod launch;
 mod oom;
+mod operations;
 mod options;
 mod process;
 mod reaper;

@@ -1,7 +1,7 @@
 //! The shim as containerd starts it: one process that serves the tasks of one pod or container.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, ExitSignal, Flags, Shim, StartOpts};
 
 use crate::events::Events;
+use crate::operations::Operations;
 use crate::reaper::Reaper;
 use crate::task::{TaskService, Tasks};
 use crate::{cleanup, launch};
@@ -33,6 +34,13 @@ pub(crate) struct Service {
     socket: String,
     exit: Arc<ExitSignal>,
     events: OnceLock<Events>,
+    operations: Mutex<Option<Operations>>,
+}
+
+impl Service {
+    fn operations(&self) -> MutexGuard<'_, Option<Operations>> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
@@ -47,6 +55,7 @@ impl Shim for Service {
             socket: flags.socket.clone(),
             exit: Arc::default(),
             events: OnceLock::new(),
+            operations: Mutex::default(),
         }
     }
 
@@ -61,6 +70,7 @@ impl Shim for Service {
 
     async fn wait(&mut self) {
         self.exit.wait().await;
+        drop(self.operations().take());
         if let Some(events) = self.events.get() {
             events.flush(FLUSH_LIMIT).await;
         }
@@ -74,6 +84,11 @@ impl Shim for Service {
     async fn create_task_service(&self, publisher: RemotePublisher) -> Self::T {
         // Only its address: see the module on events.
         let events = self.events.get_or_init(|| Events::new(&publisher.address, &self.namespace));
+        match Operations::serve(&self.namespace, &self.id).await {
+            Ok(operations) => *self.operations() = Some(operations),
+            // containerd's own calls work without it.
+            Err(error) => log::error!("{}", error.report()),
+        }
         let reaper = Arc::new(Reaper::default());
         tokio::spawn(Arc::clone(&reaper).run());
         let context = Context { namespace: self.namespace.clone(), events: events.clone(), reaper };
