@@ -73,6 +73,20 @@ pub enum ApplicationState {
     Ended,
 }
 
+impl ApplicationState {
+    /// Its name in machine-read answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Standby => "standby",
+            Self::Restoring => "restoring",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 impl fmt::Display for ApplicationState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -5,6 +5,7 @@ mod failures;
 mod lifecycle;
 mod moves;
 mod parity;
+mod service;
 mod stage;
 
 use anyhow::Result;
@@ -17,11 +18,17 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "shim", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("shim", ctx, &[skipped]));
     }
-    let all: Vec<Case> =
-        [configuration::CASES, parity::CASES, moves::CASES, lifecycle::CASES, failures::CASES]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+    let all: Vec<Case> = [
+        configuration::CASES,
+        parity::CASES,
+        moves::CASES,
+        lifecycle::CASES,
+        failures::CASES,
+        service::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+    .collect();
     Ok(run_cases("shim", ctx, &all))
 }
