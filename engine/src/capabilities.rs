@@ -17,6 +17,7 @@ const ALWAYS: &[Capability] = &[
     Capability::CAP_DAC_OVERRIDE,       // files of other users
     Capability::CAP_SYS_RESOURCE,       // limits of other users' tasks
     Capability::CAP_KILL,               // stopping tasks of other users
+    Capability::CAP_IPC_OWNER,          // System V shared memory of other users
 ];
 
 /// What a restore needs besides: to become each user that the application was.
@@ -29,7 +30,6 @@ const TO_RESTORE: &[Capability] = &[
     Capability::CAP_SYS_CHROOT,
     Capability::CAP_SYS_NICE,
     Capability::CAP_IPC_LOCK,
-    Capability::CAP_IPC_OWNER,
     Capability::CAP_MKNOD,
     Capability::CAP_LEASE,
     Capability::CAP_SYS_TIME, // the clock offsets of the restored time namespace
