@@ -17,8 +17,8 @@ use crate::framework::Session;
 const SOURCE: &str = include_str!("../../fixtures/apps/Count.java");
 
 /// The image has a JVM without a compiler.
-const COMPILER: &[&str] = &["ecj", "default-jre-headless"];
-const COMPILE: &str = "ecj -17 -d /out /out/Count.java";
+const COMPILER: &[&str] = &["default-jdk-headless"];
+const COMPILE: &str = "javac -d /out /out/Count.java";
 
 /// Its classes, as hosts see them.
 const CLASSES: &str = "/shared/apps/java";
@@ -45,6 +45,10 @@ impl App for Java {
 
     fn command(&self) -> Vec<String> {
         ["java", "-Xmx256m", "-cp", "/app", "Count", &self.port().to_string()].map(String::from).to_vec()
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["tmp"]
     }
 
     fn prepare(&self, session: &Session) -> Result<()> {
