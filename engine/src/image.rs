@@ -254,6 +254,7 @@ impl Image {
             return Err(ImageError::Untrusted { path: path.into(), owner: status.uid() });
         }
         let manifest = read_manifest(path)?;
+        refuse_strangers(path, &manifest)?;
         for entry in &manifest.files {
             verify_file(path, entry)?;
         }
@@ -304,6 +305,19 @@ fn read_manifest(directory: &Path) -> Result<Manifest, ImageError> {
         return Err(ImageError::Format { path: directory.into(), found: version.format });
     }
     serde_json::from_slice(&text).map_err(bad)
+}
+
+/// CRIU reads what it finds: an image file that the manifest does not vouch for is not left to it.
+fn refuse_strangers(directory: &Path, manifest: &Manifest) -> Result<(), ImageError> {
+    let known: BTreeSet<&str> = manifest.files.iter().map(|entry| entry.name.as_str()).collect();
+    for entry in std::fs::read_dir(directory).map_err(failed("read", directory))? {
+        let file = entry.map_err(failed("read", directory))?.file_name().to_string_lossy().into_owned();
+        if file.ends_with(".img") && !known.contains(file.as_str()) {
+            let problem = "is not in its manifest";
+            return Err(ImageError::Damaged { path: directory.into(), file, problem });
+        }
+    }
+    Ok(())
 }
 
 fn verify_file(directory: &Path, entry: &FileEntry) -> Result<(), ImageError> {
@@ -457,12 +471,13 @@ mod tests {
     #[test]
     fn every_kind_of_damage_is_noticed() {
         type Damage = (&'static str, fn(&Path));
-        let damage: [Damage; 6] = [
+        let damage: [Damage; 7] = [
             ("no manifest", |dir| std::fs::remove_file(dir.join(MANIFEST)).unwrap()),
             ("empty manifest", |dir| std::fs::write(dir.join(MANIFEST), "").unwrap()),
             ("flipped byte", |dir| std::fs::write(dir.join("core-1001.img"), "cose").unwrap()),
             ("truncated", |dir| std::fs::write(dir.join("pages-1.img"), "short").unwrap()),
             ("missing", |dir| std::fs::remove_file(dir.join("pages-1.img")).unwrap()),
+            ("a stranger", |dir| std::fs::write(dir.join("seccomp.img"), "mine").unwrap()),
             ("a link", |dir| {
                 std::fs::remove_file(dir.join("core-1001.img")).unwrap();
                 std::os::unix::fs::symlink("/etc/passwd", dir.join("core-1001.img")).unwrap();
