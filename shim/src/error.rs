@@ -88,7 +88,9 @@ impl Error {
                 ttrpc::Code::NOT_FOUND
             }
             Self::Taken { .. } => ttrpc::Code::ALREADY_EXISTS,
-            Self::State(_) | Self::NotStarted | Self::InitGone { .. } => ttrpc::Code::FAILED_PRECONDITION,
+            Self::NotStarted | Self::InitGone { .. } => ttrpc::Code::FAILED_PRECONDITION,
+            // As in the stock shim, which has no code for a step out of turn.
+            Self::State(_) => ttrpc::Code::UNKNOWN,
             Self::Invalid { .. } => ttrpc::Code::INVALID_ARGUMENT,
             Self::Engine { source: fastmig_engine::Error::Command(_), .. } => ttrpc::Code::UNKNOWN,
             Self::Engine { source, .. } => code_of(source.kind()),
@@ -187,9 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_state_is_a_failed_precondition() {
+    fn a_step_out_of_turn_is_unknown() {
         let refused = State::Running.after(Step::Delete).unwrap_err();
-        assert_eq!(code(refused.into()), ttrpc::Code::FAILED_PRECONDITION);
+        assert_eq!(code(refused.into()), ttrpc::Code::UNKNOWN);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_yet_or_any_more_is_a_failed_precondition() {
         assert_eq!(code(Error::NotStarted), ttrpc::Code::FAILED_PRECONDITION);
         assert_eq!(code(Error::InitGone { id: "c".into() }), ttrpc::Code::FAILED_PRECONDITION);
     }

@@ -106,3 +106,55 @@ fn children_of_main_thread() -> impl Iterator<Item = i32> {
     let list = std::fs::read_to_string(format!("/proc/self/task/{pid}/children")).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>().into_iter()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::kill;
+    use std::time::{Duration, Instant};
+
+    /// The pid of a process whose parent has left it to us, and which has ended.
+    fn dead_orphan() -> i32 {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        let output = std::process::Command::new("sh")
+            .args(["-c", "sleep 0.05 >/dev/null & echo $!"])
+            .output()
+            .unwrap();
+        let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
+            assert!(Instant::now() < deadline, "{pid} lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        pid
+    }
+
+    fn is_there(pid: i32) -> bool {
+        kill(Pid::from_raw(pid), None).is_ok()
+    }
+
+    /// One test, since all orphans of the process are one reaper's.
+    #[test]
+    fn an_orphan_is_reaped_unless_it_is_claimed_or_may_yet_be() {
+        let reaper = Arc::new(Reaper::default());
+        let orphan = dead_orphan();
+        let starting = reaper.starting();
+        reaper.sweep();
+        assert!(is_there(orphan));
+        let claim = reaper.claim(orphan);
+        drop(starting);
+        reaper.sweep();
+        assert!(is_there(orphan));
+        drop(claim);
+        reaper.sweep();
+        assert!(!is_there(orphan));
+    }
+
+    #[test]
+    fn a_child_of_our_own_keeps_its_status() {
+        let mut child = std::process::Command::new("false").spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        Reaper::default().sweep();
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}
