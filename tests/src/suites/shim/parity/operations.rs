@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use std::time::Duration;
+
 use anyhow::{ensure, Result};
 use serde_json::Value;
 
 use crate::framework::{Ctx, Generation, Host, Output};
-use crate::suites::shim::stage::{self, Events, Task, FASTMIG, SOON, STOCK};
+use crate::suites::shim::stage::{self, seen_under_stock, Events, Task, FASTMIG, SOON, STOCK};
 
 pub(super) fn same(ctx: &Ctx, generation: Generation) -> Result<()> {
     let host = stage::host(ctx, generation)?;
     let events = Events::record(&host)?;
-    let stock = life(&host, &events, STOCK)?;
-    let ours = life(&host, &events, FASTMIG)?;
+    let stock = seen_under_stock(|limit| life(&host, &events, STOCK, limit))?;
+    let ours = life(&host, &events, FASTMIG, SOON)?;
     for (stock, ours) in stock.iter().zip(&ours) {
         ensure!(stock == ours, "the stock shim gives {stock:#?}, FastMig's {ours:#?}");
     }
@@ -22,14 +24,14 @@ pub(super) fn same(ctx: &Ctx, generation: Generation) -> Result<()> {
 }
 
 /// One container's life, each step with what it showed.
-fn life(host: &Host, events: &Events, runtime: &str) -> Result<Vec<String>> {
+fn life(host: &Host, events: &Events, runtime: &str, limit: Duration) -> Result<Vec<String>> {
     let mark = events.mark();
     let mut seen = Vec::new();
     let task = Task::start(host, runtime, &["--memory-limit", "200000000"], "life", &["sleep", "1000"])?;
     let mut step = |name: &str, output: Output| {
         seen.push(format!("{name}: {:?} {}{}", output.status.code(), output.out(), output.err()));
     };
-    step("exec", task.exec("echo in; echo er >&2; exit 6").output()?);
+    step("exec", task.exec_as("in", "echo in; echo er >&2; exit 6").output()?);
     step("exec of nothing", task.ctr(&["exec", "--exec-id", "n"], &["nope"]).output()?);
     step(
         "exec as a user",
@@ -54,10 +56,10 @@ fn life(host: &Host, events: &Events, runtime: &str) -> Result<Vec<String>> {
     step("kill when stopped", task.ctr(&["kill"], &[]).output()?);
     step("exec when stopped", task.exec_as("gone", "true").output()?);
     step("pause when stopped", task.ctr(&["pause"], &[]).output()?);
-    step("delete", task.ctr(&["rm"], &[]).output()?);
+    step("delete", delete(host)?);
     step("delete again", delete(host)?);
     host.cmd(["ctr", "containers", "rm", "life"]).ok()?;
-    seen.extend(events.until("life", mark, "/containers/delete")?);
+    seen.extend(events.until_removed("life", mark, limit)?);
     Ok(seen)
 }
 

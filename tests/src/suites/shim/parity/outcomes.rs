@@ -1,10 +1,12 @@
 //! How a container ends: exit code, outputs and events.
 
-use anyhow::{ensure, Context, Result};
-use nix::sys::signal::Signal;
+use std::time::Duration;
 
+use anyhow::{ensure, Context, Result};
+
+use crate::framework::image::reference;
 use crate::framework::{Ctx, Generation, Host};
-use crate::suites::shim::stage::{self, ctr_run, Events, Task, FASTMIG, SOON, STOCK};
+use crate::suites::shim::stage::{self, ctr_run, seen_under_stock, Events, Task, FASTMIG, SOON, STOCK};
 
 /// A container to run under both shims.
 struct Run {
@@ -102,7 +104,7 @@ struct Seen {
     events: Vec<String>,
 }
 
-fn look(host: &Host, events: &Events, runtime: &str, run: &Run) -> Result<Seen> {
+fn look(host: &Host, events: &Events, runtime: &str, run: &Run, limit: Duration) -> Result<Seen> {
     let mark = events.mark();
     let options = [&["--rm"], run.options].concat();
     let output = ctr_run(host, runtime, &options, run.image, run.id, run.argv).output()?;
@@ -111,7 +113,7 @@ fn look(host: &Host, events: &Events, runtime: &str, run: &Run) -> Result<Seen> 
         stdout: output.out(),
         // A phrase that runc 1.2 and later put in; ours is that of 1.1.
         stderr: output.err().replace("error during container init: ", ""),
-        events: events.until(run.id, mark, "/containers/delete")?,
+        events: events.until_removed(run.id, mark, limit)?,
     })
 }
 
@@ -119,8 +121,8 @@ fn same(ctx: &Ctx, generation: Generation, runs: &[Run]) -> Result<()> {
     let host = stage::host(ctx, generation)?;
     let events = Events::record(&host)?;
     for run in runs {
-        let stock = look(&host, &events, STOCK, run)?;
-        let ours = look(&host, &events, FASTMIG, run)?;
+        let stock = seen_under_stock(|limit| look(&host, &events, STOCK, run, limit))?;
+        let ours = look(&host, &events, FASTMIG, run, SOON)?;
         ensure!(stock == ours, "{:?}: the stock shim shows {stock:#?}\nFastMig's {ours:#?}", run.argv);
         ensure!(ours.code == Some(run.code), "{:?}: {ours:#?}", run.argv);
         let all = format!("{}{}", ours.stderr, ours.events.join("\n"));
@@ -173,11 +175,16 @@ fn signalled(host: &Host, runtime: &str, signal: &str, options: &[&str]) -> Resu
 /// `ctr run` hands on what it gets itself.
 fn interrupted(host: &Host) -> Result<()> {
     let task = Task { host, id: "s-ctr".into() };
-    let mut run = ctr_run(host, FASTMIG, &["--rm"], "busybox", &task.id, &["sh", "-c", TRAPS]).spawn()?;
+    let run = format!(
+        "echo $$ >/tmp/ctr.pid; exec ctr run --rm --runtime {FASTMIG} {} {} sh -c \"$0\"",
+        reference("busybox"),
+        task.id
+    );
+    let mut run = host.cmd(["sh", "-c", &run, TRAPS]).spawn()?;
     run.wait_for_output("ready", SOON)?;
-    run.signal(Signal::SIGWINCH)?;
+    host.sh("kill -WINCH $(cat /tmp/ctr.pid)").ok()?;
     run.wait_for_output("winch", SOON)?;
-    run.signal(Signal::SIGINT)?;
+    host.sh("kill -INT $(cat /tmp/ctr.pid)").ok()?;
     let output = run.wait(SOON)?;
     ensure!(output.status.code() == Some(42) && output.out().contains("got INT"), "{output:?}");
     Ok(())
