@@ -10,15 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{kill, SIGKILL};
+use nix::sys::signal::{kill, Signal, SIGKILL};
 use nix::unistd::Pid;
 use procfs::process::Process;
+use serde::{Deserialize, Serialize};
 
 /// The application's cgroup, below the container's.
 const NAME: &str = "fastmig-application";
 
 /// The application's own freezer cgroup.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ApplicationCgroup {
     directory: PathBuf,
     unified: bool,
@@ -164,19 +165,22 @@ impl ApplicationCgroup {
     pub(crate) fn kill_all(&self, limit: Duration) -> io::Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            let pids = self.pids();
-            if pids.is_empty() {
+            if self.pids().is_empty() {
                 return Ok(());
             }
-            for pid in pids {
-                // ESRCH: it was faster.
-                let _ = kill(Pid::from_raw(pid), SIGKILL);
-            }
+            self.signal_all(SIGKILL);
             self.thaw()?;
             if Instant::now() > deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        for pid in self.pids() {
+            // ESRCH: it has just ended.
+            let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 

@@ -17,9 +17,9 @@ use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::{self, Draft, Manifest};
 use crate::start_options::TcpPolicy;
-use crate::state::{ApplicationState, Failure};
+use crate::state::{ApplicationState, Failure, Record};
 use crate::watchdog::Watchdog;
-use crate::{application, Error};
+use crate::{application, network_lock, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 
@@ -84,7 +84,7 @@ impl Container {
     /// When it is not running or cannot be dumped: it runs on as before then, and nothing is left at the path.
     pub fn checkpoint(&self, request: &Request) -> Result<Report, Error> {
         let mut operation = self.begin_warm("checkpoint")?;
-        let result = perform(self, &operation, request);
+        let result = perform(self, &mut operation, request);
         match &result {
             Ok(report) => operation.record.last_checkpoint = Some(report.path.clone()),
             Err(e) => operation.record.last_failure = Some(Failure::now("checkpoint", e)),
@@ -94,7 +94,7 @@ impl Container {
     }
 }
 
-fn perform(container: &Container, operation: &Operation<'_>, request: &Request) -> Result<Report, Error> {
+fn perform(container: &Container, operation: &mut Operation<'_>, request: &Request) -> Result<Report, Error> {
     let status = container.init()?.status()?;
     let Ok(root) = status.state.running() else {
         return Err(container.wrong_state("checkpoint", ApplicationState::Standby));
@@ -102,7 +102,8 @@ fn perform(container: &Container, operation: &Operation<'_>, request: &Request) 
     let bundle = container.criu_bundle()?;
     let draft = Draft::begin(&request.path)?;
     let cgroup = container.application_cgroup()?;
-    let dump = Dump { container, operation, request, bundle, cgroup, root: root.get() };
+    let record = &operation.record;
+    let dump = Dump { container, record, request, bundle, cgroup, root: root.get() };
     // Started before the freeze: its start-up costs the application nothing.
     let ready = dump.start_criu(&draft)?;
 
@@ -110,7 +111,7 @@ fn perform(container: &Container, operation: &Operation<'_>, request: &Request) 
     let frozen = Frozen::enter(container, operation.record.paused)?;
     let processes = dump.cgroup.pids();
     let manifest = dump.describe(&application::inner_numbers(&processes))?;
-    dump.run(ready)?;
+    let held = dump.run(ready)?;
     let dump_ms = milliseconds(begun);
     // What runs on is not kept waiting for checksums; what ends must not end before the checkpoint is whole.
     let bytes = if request.after == After::Run {
@@ -118,6 +119,7 @@ fn perform(container: &Container, operation: &Operation<'_>, request: &Request) 
         draft.publish(manifest)?
     } else {
         let bytes = draft.publish(manifest)?;
+        operation.record.network_lock = held.map(HeldConnections::keep);
         frozen.end(container, request.after)?;
         bytes
     };
@@ -152,7 +154,7 @@ struct Ready {
 /// All that a dump needs to know.
 struct Dump<'a> {
     container: &'a Container,
-    operation: &'a Operation<'a>,
+    record: &'a Record,
     request: &'a Request,
     bundle: Bundle,
     cgroup: ApplicationCgroup,
@@ -161,11 +163,11 @@ struct Dump<'a> {
 
 impl Dump<'_> {
     fn tcp(&self) -> TcpPolicy {
-        self.request.tcp.unwrap_or(self.operation.record.tcp)
+        self.request.tcp.unwrap_or(self.record.tcp)
     }
 
     fn describe(&self, numbers: &std::collections::BTreeSet<i32>) -> Result<Manifest, Error> {
-        let record = &self.operation.record;
+        let record = self.record;
         let stdio = application::streams(self.container.pid())
             .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
         Ok(Manifest {
@@ -207,14 +209,19 @@ impl Dump<'_> {
             },
             ghost_limit: self.container.config.checkpoint.ghost_limit,
             freeze_timeout: u32::try_from(self.container.config.limits.freeze).unwrap_or(u32::MAX),
-            leave_stopped: false,
+            leave_stopped: self.holds_connections(),
         };
         let log = crate::logs::new_log(&self.container.config, self.container.key(), "dump")?;
         let work = crate::logs::work_directory(&self.container.config)?;
         Ok(Ready { session: launch.start(&work, &log)?, options, log })
     }
 
-    fn run(&self, ready: Ready) -> Result<(), Error> {
+    /// Connections that are to live on elsewhere must not hear of the end of their sockets here.
+    fn holds_connections(&self) -> bool {
+        self.tcp() == TcpPolicy::Keep && self.request.after != After::Run
+    }
+
+    fn run(&self, ready: Ready) -> Result<Option<HeldConnections>, Error> {
         let Ready { session, options, log } = ready;
         let result = session.dump(&options);
         if let Some(directory) = &self.request.work_path {
@@ -222,8 +229,43 @@ impl Dump<'_> {
             let _ = std::fs::copy(&log, directory.join("dump.log"));
         }
         result?;
+        let held = self.holds_connections().then(|| HeldConnections {
+            pid: self.container.pid(),
+            cgroup: self.cgroup.clone(),
+            table: network_lock::name(&log).unwrap_or_default(),
+            release: true,
+        });
         crate::logs::forget(&log);
-        Ok(())
+        Ok(held)
+    }
+}
+
+/// A dumped application whose tasks are stopped and whose connections are locked; on drop both are undone, for it
+/// is to run on after all.
+struct HeldConnections {
+    pid: i32,
+    cgroup: ApplicationCgroup,
+    table: String,
+    release: bool,
+}
+
+impl HeldConnections {
+    /// The application will come back from its checkpoint: the lock stays, under this name.
+    fn keep(mut self) -> String {
+        self.release = false;
+        std::mem::take(&mut self.table)
+    }
+}
+
+impl Drop for HeldConnections {
+    fn drop(&mut self) {
+        if !self.release {
+            return;
+        }
+        self.cgroup.signal_all(nix::sys::signal::Signal::SIGCONT);
+        if let Err(e) = network_lock::release(self.pid, &self.table) {
+            tracing::error!(table = self.table, error = %e, "the lock on the connections stays");
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::init::InitClient;
 use crate::runc::Runc;
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
-use crate::{Config, Error};
+use crate::{network_lock, Config, Error};
 
 /// How a container stands.
 #[derive(Debug, Clone, Serialize)]
@@ -70,6 +70,15 @@ pub(crate) struct Operation<'a> {
 }
 
 impl Operation<'_> {
+    /// The application is up: no connection waits for it any more but those that it has got back, which CRIU frees.
+    pub(crate) fn unlock_network(&mut self) {
+        if let Some(table) = self.record.network_lock.take() {
+            if let Err(e) = network_lock::release(self.container.pid, &table) {
+                tracing::warn!(table, error = %e, "the lock on old connections stays");
+            }
+        }
+    }
+
     /// Makes what was changed in the record last.
     pub(crate) fn save(&self) -> Result<(), Error> {
         self.container.directory.store(&self.record)

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cgroup::ApplicationCgroup;
 use crate::runc::{Gifts, Runc, StdioFds};
 use crate::spec::Spec;
 use crate::start_options::StartMode;
@@ -91,6 +92,7 @@ impl Container {
             runc: request.runc,
             pid,
             pid_start: application::start_time(pid).unwrap_or_default(),
+            cgroup: ApplicationCgroup::of(pid).ok().filter(|_| left_alone.is_none()),
             left_alone: left_alone.clone(),
             started: false,
             paused: false,
@@ -100,6 +102,7 @@ impl Container {
             image: facts.image,
             terminal: facts.terminal,
             tcp: facts.tcp,
+            network_lock: None,
             last_failure: None,
             last_checkpoint: None,
         })?;

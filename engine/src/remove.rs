@@ -1,9 +1,8 @@
 //! Removing a container, also one whose shim was killed.
 
-use crate::cgroup::ApplicationCgroup;
 use crate::runc::Runc;
-use crate::state::{Directory, Key};
-use crate::{runc, Config, Container, Error};
+use crate::state::{Directory, Key, Record};
+use crate::{network_lock, runc, Config, Container, Error};
 
 impl Container {
     /// Removes the container. Removing what is gone is no error.
@@ -12,7 +11,8 @@ impl Container {
     /// When it still runs and `force` is not given, or runc fails.
     pub fn delete(&self, force: bool) -> Result<(), Error> {
         let record = self.directory.load(&self.key)?;
-        remove(&self.config, &self.directory, &record.key, &record.runc, record.pid, force)
+        clear(&self.config, &record, force);
+        remove(&self.config, &self.directory, &record.key, &record.runc, force)
     }
 
     /// Removes whatever is left of a container after its shim died. What is already gone is no error.
@@ -21,11 +21,30 @@ impl Container {
     /// When something is left that cannot be removed.
     pub fn purge(config: &Config, key: &Key, runc: &runc::Options) -> Result<(), Error> {
         let directory = Directory::of(config, key);
-        let (runc, pid) = match directory.load(key) {
-            Ok(record) => (record.runc, record.pid),
-            Err(_) => (runc.clone(), 0),
-        };
-        remove(config, &directory, key, &runc, pid, true)
+        let record = directory.load(key).ok();
+        if let Some(record) = &record {
+            clear(config, record, true);
+        }
+        remove(config, &directory, key, record.as_ref().map_or(runc, |record| &record.runc), true)
+    }
+}
+
+/// Takes away what runc knows nothing of.
+fn clear(config: &Config, record: &Record, force: bool) {
+    if let Some(cgroup) = &record.cgroup {
+        if force {
+            // Frozen processes would outlive their init's death.
+            let _ = cgroup.kill_all(config.limits.freeze());
+        }
+        // One that is still in use makes runc's delete fail, which says so.
+        let _ = cgroup.remove();
+    }
+    if let Some(table) = &record.network_lock {
+        // A network namespace of its own has gone with the container; otherwise it is ours.
+        let ours = i32::try_from(std::process::id()).unwrap_or(0);
+        if let Err(e) = network_lock::release(ours, table) {
+            tracing::warn!(table, error = %e, "the lock on old connections stays");
+        }
     }
 }
 
@@ -34,18 +53,9 @@ fn remove(
     directory: &Directory,
     key: &Key,
     options: &runc::Options,
-    pid: i32,
     force: bool,
 ) -> Result<(), Error> {
     let runc = Runc::new(options.clone(), directory.file("runc.log"), config.limits.runc());
-    if let Ok(cgroup) = ApplicationCgroup::of(pid) {
-        if force {
-            // Frozen processes would outlive their init's death.
-            let _ = cgroup.kill_all(config.limits.freeze());
-        }
-        // runc removes the rest; a cgroup in use tells itself there.
-        let _ = cgroup.remove();
-    }
     let arguments: &[&str] = if force { &["delete", "--force", key.id()] } else { &["delete", key.id()] };
     match runc.run(arguments) {
         Err(e) if e.kind() != crate::Kind::NotFound => return Err(e.into()),

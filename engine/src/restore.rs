@@ -74,10 +74,11 @@ pub(crate) fn perform(
     abandon_interrupted(container)?;
     container.require_standby("restore into")?;
     let result = attempt(container, operation, request);
-    if let Err(e) = &result {
-        operation.record.last_failure = Some(Failure::now("restore", e));
-        operation.save()?;
+    match &result {
+        Ok(_) => operation.unlock_network(),
+        Err(e) => operation.record.last_failure = Some(Failure::now("restore", e)),
     }
+    operation.save()?;
     result
 }
 

@@ -44,10 +44,12 @@ impl Container {
     /// # Errors
     /// When its application is not in standby, or the command cannot be executed.
     pub fn run(&self) -> Result<(), Error> {
-        let operation = self.begin_warm("run the application of")?;
+        let mut operation = self.begin_warm("run the application of")?;
         restore::abandon_interrupted(self)?;
         self.require_standby("run the application of")?;
-        self.run_command(&operation)
+        self.run_command(&operation)?;
+        operation.unlock_network();
+        operation.save()
     }
 
     /// Init holds the new process until it is in the application's cgroup.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
 use crate::files::replace;
 use crate::start_options::{StartMode, TcpPolicy};
@@ -125,6 +126,8 @@ pub(crate) struct Record {
     /// Host pid and start time of the container's PID 1.
     pub(crate) pid: i32,
     pub(crate) pid_start: u64,
+    /// The application's own; it must be found after PID 1 is gone and its number taken by another.
+    pub(crate) cgroup: Option<ApplicationCgroup>,
     /// Why the container was left to runc; `None` when it is warm.
     pub(crate) left_alone: Option<String>,
     pub(crate) started: bool,
@@ -137,6 +140,9 @@ pub(crate) struct Record {
     pub(crate) image: Option<String>,
     pub(crate) terminal: bool,
     pub(crate) tcp: TcpPolicy,
+    /// The nftables table that holds connections of an application which is to come back.
+    #[serde(default)]
+    pub(crate) network_lock: Option<String>,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) last_checkpoint: Option<PathBuf>,
 }

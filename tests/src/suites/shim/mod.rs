@@ -1,6 +1,7 @@
 //! The shim on a real containerd: containers start, move, live on and end as they must.
 
 mod configuration;
+mod connections;
 mod failures;
 mod lifecycle;
 mod moves;
@@ -25,6 +26,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         lifecycle::CASES,
         failures::CASES,
         service::CASES,
+        connections::CASES,
     ]
     .into_iter()
     .flatten()
