@@ -11,13 +11,13 @@ use tokio::sync::watch;
 
 use crate::cgroup::Cgroup;
 use crate::child::{Child, Exit};
+use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::io::{Laid, Owner, Stdio};
 use crate::oom::OomWatch;
 use crate::process::Process;
 use crate::rootfs::Rootfs;
-use crate::service::Context;
 use crate::state::{Action, State, Step};
 use crate::{stats, supervise};
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::container::{Container, Running, Traits};
+use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::io::{Laid, Owner, ProcessIo, Stdio};
@@ -18,7 +19,6 @@ use crate::oom::OomWatch;
 use crate::options::Options;
 use crate::process::Process;
 use crate::rootfs::Rootfs;
-use crate::service::Context;
 use crate::spec::Spec;
 
 /// Where tools look for the pid of the container's PID 1.

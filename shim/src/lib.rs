@@ -5,24 +5,25 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`service`] | the shim's life: `start`, serve, `delete` ([`launch`], [`cleanup`]), and `-info` ([`info`]) |
-//! | [`task`] | the Task service: request, response, event |
-//! | [`container`], [`create`] | a container and what is done to it |
-//! | [`operations`] | the shim's own service: checkpoint, restore, standby, run, status |
-//! | [`process`], [`state`] | its processes, and their legal moves |
-//! | [`supervise`], [`child`], [`reaper`] | the ends of processes: waited for, announced, and orphans |
-//! | [`io`] | standard streams and terminals |
-//! | [`engine`] | the engine's blocking calls |
-//! | [`events`], [`oom`] | what containerd is told |
-//! | [`cgroup`], [`stats`] | what a container uses |
-//! | [`options`], [`spec`], [`checkpoint`], [`rootfs`] | what containerd sends, and what lies in the bundle |
-//! | [`error`] | failures and their ttrpc codes |
+//! | `service`, `context` | the shim's life: `start`, serve, `delete` (`launch`, `cleanup`), and `-info` (`info`) |
+//! | `task` | the Task service: request, response, event |
+//! | `container`, `create` | a container and what is done to it |
+//! | `operations` | the shim's own service: checkpoint, restore, standby, run, status |
+//! | `process`, `state` | its processes, and their legal moves |
+//! | `supervise`, `child`, `reaper` | the ends of processes: waited for, announced, and orphans |
+//! | `io` | standard streams and terminals |
+//! | `engine` | the engine's blocking calls |
+//! | `events`, `oom` | what containerd is told |
+//! | `cgroup`, `stats` | what a container uses |
+//! | `options`, `spec`, `checkpoint`, `rootfs` | what containerd sends, and what lies in the bundle |
+//! | `error` | failures and their ttrpc codes |
 
 mod cgroup;
 mod checkpoint;
 mod child;
 mod cleanup;
 mod container;
+mod context;
 mod create;
 mod engine;
 mod error;

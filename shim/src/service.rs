@@ -9,6 +9,7 @@ use containerd_shim::api::DeleteResponse;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, ExitSignal, Flags, Shim, StartOpts};
 
+use crate::context::Context;
 use crate::events::Events;
 use crate::operations::Operations;
 use crate::reaper::Reaper;
@@ -17,14 +18,6 @@ use crate::{cleanup, launch};
 
 /// How long the last events may take to reach containerd.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
-
-/// What all containers of the shim share.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) namespace: String,
-    pub(crate) events: Events,
-    pub(crate) reaper: Arc<Reaper>,
-}
 
 /// The entry that the shim crate calls.
 pub(crate) struct Service {

@@ -25,10 +25,10 @@ use containerd_shim::{ExitSignal, Task, TtrpcContext, TtrpcResult};
 
 use crate::child::Exit;
 use crate::container::Container;
+use crate::context::Context;
 use crate::error::Error;
 use crate::events::to_timestamp;
 use crate::io::Stdio;
-use crate::service::Context;
 use crate::state::State;
 use crate::{checkpoint, create, supervise};
 
