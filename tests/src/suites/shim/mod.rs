@@ -1,5 +1,6 @@
 //! The shim on a real containerd: containers start, move, live on and end as they must.
 
+mod client;
 mod configuration;
 mod connections;
 mod failures;
