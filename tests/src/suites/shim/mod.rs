@@ -7,6 +7,7 @@ mod failures;
 mod lifecycle;
 mod moves;
 mod parity;
+mod pods;
 mod service;
 mod stage;
 
@@ -28,6 +29,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         failures::CASES,
         service::CASES,
         connections::CASES,
+        pods::CASES,
     ]
     .into_iter()
     .flatten()
