@@ -90,14 +90,14 @@ mod tests {
             open_tcp: true,
             external_unix_sockets: true,
             image_path: "/elsewhere".into(),
-            work_path: "/work".into(),
+            work_path: "/criu-log".into(),
             ..CheckpointOptions::default()
         };
         let wanted = request(&message("/of/containerd", Some(options)), false).unwrap();
         assert!(matches!(wanted.tcp, Some(Tcp::Keep)));
         assert!(wanted.external_unix_sockets);
         assert_eq!(wanted.path, std::path::Path::new("/elsewhere"));
-        assert_eq!(wanted.work_path.as_deref(), Some(std::path::Path::new("/work")));
+        assert_eq!(wanted.work_path.as_deref(), Some(std::path::Path::new("/criu-log")));
     }
 
     #[test]
