@@ -21,6 +21,8 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 pub enum Notification {
     /// The dump is done, tasks are still held.
     PostDump,
+    /// The root task is there, and nothing below it yet.
+    SetupNamespaces,
     /// Every task is restored and held; nothing of it has run yet.
     PostRestore,
     /// The tasks are about to run.
@@ -33,6 +35,7 @@ impl Notification {
     fn from_script(name: &str) -> Self {
         match name {
             "post-dump" => Self::PostDump,
+            "setup-namespaces" => Self::SetupNamespaces,
             "post-restore" => Self::PostRestore,
             "pre-resume" => Self::PreResume,
             _ => Self::Other,

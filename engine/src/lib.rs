@@ -19,7 +19,7 @@
 //! | [`container`] | what they all share: the container, its lock, its status |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`] | a checkpoint on disk: CRIU's files and the manifest that makes them one |
-//! | `application`, `cgroup`, `privilege`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its connections, its guard |
+//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections, its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod application;
@@ -40,6 +40,7 @@ mod init;
 mod logs;
 mod lookup;
 mod network_lock;
+mod orphans;
 mod privilege;
 mod remove;
 pub mod restore;

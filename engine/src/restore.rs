@@ -3,6 +3,7 @@
 //! Whatever fails, what was half restored is killed, the container is in standby, and another try can succeed.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::cgroup;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::Image;
+use crate::orphans;
 use crate::privilege;
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Failure};
@@ -142,6 +144,7 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
     let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
     let work = crate::logs::work_directory(&container.config)?;
     let pid = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
+        Notification::SetupNamespaces => inherit_orphans(container, root).map_err(|e| e.report()),
         // Before anything of it runs: its next fork must get a number that it has not used yet.
         Notification::PostRestore => container.set_last_pid(highest).map_err(|e| e.report()),
         Notification::PreResume => privilege::verify(container, root.get()).map_err(|e| e.report()),
@@ -157,6 +160,13 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
         .into());
     }
     Ok(())
+}
+
+/// Before the rest of the tree is forked below it.
+fn inherit_orphans(container: &Container, root: Pid) -> Result<(), Error> {
+    let found = application::host_pid_of(root.get(), container.application_cgroup()?.pids());
+    let heir = found.ok_or(io::ErrorKind::NotFound.into()).and_then(orphans::make_heir);
+    heir.map_err(|e| Error::io("prepare the restored root in", Path::new("/proc"), e))
 }
 
 fn adopt(container: &Container) -> Result<(), Error> {
