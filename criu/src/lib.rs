@@ -7,7 +7,8 @@
 //! 1. [`Bundle`] says where the shipped CRIU, its loader and its libraries are.
 //! 2. [`Launch`] starts it: cgroups, namespaces, capabilities, descriptors ([`launch`]).
 //! 3. [`Session`] speaks the RPC ([`session`]) with [`DumpOptions`] or [`RestoreOptions`].
-//! 4. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 4. After a dump, what CRIU gets wrong in an image is mended ([`mend_timers`]).
+//! 5. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod bundle;
 mod explain;
@@ -16,6 +17,7 @@ mod options;
 mod pids;
 pub mod session;
 mod sys;
+mod timers;
 
 pub use bundle::{Bundle, BundleError};
 pub use explain::{explain, tail, Explanation};
@@ -23,3 +25,4 @@ pub use launch::{Launch, LaunchError};
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};
+pub use timers::mend_timers;

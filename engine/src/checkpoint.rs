@@ -3,6 +3,7 @@
 //! The application is frozen in its own cgroup before CRIU comes and stays so until the outcome is decided, so
 //! that at every failure there is one way back: thaw.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -110,8 +111,10 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     let begun = Instant::now();
     let frozen = Frozen::enter(container, operation.record.paused)?;
     let processes = dump.cgroup.pids();
+    dump.require_whole_tree(&processes)?;
     let manifest = dump.describe(&application::inner_numbers(&processes))?;
     let held = dump.run(ready)?;
+    fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;
     let dump_ms = milliseconds(begun);
     // What runs on is not kept waiting for checksums; what ends must not end before the checkpoint is whole.
     let bytes = if request.after == After::Run {
@@ -119,7 +122,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
         draft.publish(manifest)?
     } else {
         let bytes = draft.publish(manifest)?;
-        operation.record.network_lock = held.map(HeldConnections::keep);
+        operation.record.network_lock = held.and_then(Held::keep);
         frozen.end(container, request.after)?;
         bytes
     };
@@ -166,7 +169,20 @@ impl Dump<'_> {
         self.request.tcp.unwrap_or(self.record.tcp)
     }
 
-    fn describe(&self, numbers: &std::collections::BTreeSet<i32>) -> Result<Manifest, Error> {
+    /// CRIU dumps what is below the root, and nothing is to be lost in silence.
+    fn require_whole_tree(&self, processes: &BTreeSet<i32>) -> Result<(), Error> {
+        let root = application::host_pid_of(self.root, processes.iter().copied());
+        let tree = root.map(application::tree_of).unwrap_or_default();
+        match processes.iter().find(|pid| !tree.contains(pid) && !application::is_zombie(**pid)) {
+            None => Ok(()),
+            Some(&pid) => Err(Error::Astray {
+                id: self.container.key().id().into(),
+                command: application::command_of(pid),
+            }),
+        }
+    }
+
+    fn describe(&self, numbers: &BTreeSet<i32>) -> Result<Manifest, Error> {
         let record = self.record;
         let stdio = application::streams(self.container.pid())
             .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
@@ -209,7 +225,7 @@ impl Dump<'_> {
             },
             ghost_limit: self.container.config.checkpoint.ghost_limit,
             freeze_timeout: u32::try_from(self.container.config.limits.freeze).unwrap_or(u32::MAX),
-            leave_stopped: self.holds_connections(),
+            leave_stopped: self.request.after != After::Run,
         };
         let log = crate::logs::new_log(&self.container.config, self.container.key(), "dump")?;
         let work = crate::logs::work_directory(&self.container.config)?;
@@ -221,7 +237,9 @@ impl Dump<'_> {
         self.tcp() == TcpPolicy::Keep && self.request.after != After::Run
     }
 
-    fn run(&self, ready: Ready) -> Result<Option<HeldConnections>, Error> {
+    /// Dumps. An application that is to end does not run again: CRIU leaves its connections locked, and the second
+    /// names that it gave to files with no name left that the checkpoint knows.
+    fn run(&self, ready: Ready) -> Result<Option<Held>, Error> {
         let Ready { session, options, log } = ready;
         let result = session.dump(&options);
         if let Some(directory) = &self.request.work_path {
@@ -229,10 +247,11 @@ impl Dump<'_> {
             let _ = std::fs::copy(&log, directory.join("dump.log"));
         }
         result?;
-        let held = self.holds_connections().then(|| HeldConnections {
+        let table = self.holds_connections().then(|| network_lock::name(&log).unwrap_or_default());
+        let held = (self.request.after != After::Run).then(|| Held {
             pid: self.container.pid(),
             cgroup: self.cgroup.clone(),
-            table: network_lock::name(&log).unwrap_or_default(),
+            table,
             release: true,
         });
         crate::logs::forget(&log);
@@ -240,31 +259,32 @@ impl Dump<'_> {
     }
 }
 
-/// A dumped application whose tasks are stopped and whose connections are locked; on drop both are undone, for it
+/// A dumped application whose tasks are stopped and whose connections may be locked; on drop both are undone, for it
 /// is to run on after all.
-struct HeldConnections {
+struct Held {
     pid: i32,
     cgroup: ApplicationCgroup,
-    table: String,
+    table: Option<String>,
     release: bool,
 }
 
-impl HeldConnections {
+impl Held {
     /// The application will come back from its checkpoint: the lock stays, under this name.
-    fn keep(mut self) -> String {
+    fn keep(mut self) -> Option<String> {
         self.release = false;
         std::mem::take(&mut self.table)
     }
 }
 
-impl Drop for HeldConnections {
+impl Drop for Held {
     fn drop(&mut self) {
         if !self.release {
             return;
         }
         self.cgroup.signal_all(nix::sys::signal::Signal::SIGCONT);
-        if let Err(e) = network_lock::release(self.pid, &self.table) {
-            tracing::error!(table = self.table, error = %e, "the lock on the connections stays");
+        let Some(table) = &self.table else { return };
+        if let Err(e) = network_lock::release(self.pid, table) {
+            tracing::error!(table, error = %e, "the lock on the connections stays");
         }
     }
 }

@@ -82,6 +82,14 @@ pub enum Error {
         /// The process that has it.
         command: String,
     },
+    /// A process of the application is not below its root: a checkpoint would forget it.
+    #[error("cannot checkpoint {id:?}: {command:?} belongs to the application but has left its process tree; end it and try again")]
+    Astray {
+        /// The container.
+        id: String,
+        /// The process.
+        command: String,
+    },
     /// A restored process has what the container would not have given it.
     #[error("the checkpoint gives {command:?} more than container {id:?} allows: {what}")]
     TooPrivileged {
@@ -208,6 +216,7 @@ impl Error {
             | Self::WrongState { .. }
             | Self::Paused { .. }
             | Self::PidTaken { .. }
+            | Self::Astray { .. }
             | Self::TooPrivileged { .. }
             | Self::Image(_)
             | Self::Bundle(_)
