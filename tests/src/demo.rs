@@ -24,9 +24,9 @@ pub fn run(only: Option<&str>) -> Result<bool> {
         apps.retain(|app| app.name() == name);
     }
     let main = apps.last().map_or("", |app| app.name());
-    let outcome = Stage::up().and_then(|stage| {
+    let outcome = Stage::up().map(|stage| {
         let shown = apps.iter_mut().map(|app| stage.show(app.as_mut())).filter(|shown| *shown).count();
-        Ok(shown == apps.len())
+        shown == apps.len()
     });
     if let Err(error) = &outcome {
         tell(&failure(main, error));

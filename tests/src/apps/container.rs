@@ -193,7 +193,9 @@ impl Container {
     /// Ends it, and removes all of it.
     pub fn remove(mut self) -> Result<()> {
         self.removed = true;
-        let script = "ctr tasks rm -f \"$1\" && ctr containers rm \"$1\" && rm -f \"$2\"";
+        // An attached `ctr run` removes the task of a container that has ended, though not the container.
+        let script = "if ctr tasks ls -q | grep -qxF -- \"$1\"; then ctr tasks rm -f \"$1\"; fi
+                      ctr containers rm \"$1\"; rm -f \"$2\"";
         self.host.cmd(["sh", "-ec", script, "sh", &self.id, &self.log()]).ok()?;
         Ok(())
     }

@@ -20,6 +20,9 @@ const SOURCE: &str = include_str!("../../fixtures/apps/Count.java");
 const COMPILER: &[&str] = &["default-jdk-headless"];
 const COMPILE: &str = "javac -d /out /out/Count.java";
 
+/// It sends head and body apart: without this each answer waits for an acknowledgement.
+const NO_DELAY: &str = "-Dsun.net.httpserver.nodelay=true";
+
 /// Its classes, as hosts see them.
 const CLASSES: &str = "/shared/apps/java";
 
@@ -44,7 +47,8 @@ impl App for Java {
     }
 
     fn command(&self) -> Vec<String> {
-        ["java", "-Xmx256m", "-cp", "/app", "Count", &self.port().to_string()].map(String::from).to_vec()
+        let port = self.port().to_string();
+        ["java", "-Xmx256m", NO_DELAY, "-cp", "/app", "Count", &port].map(String::from).to_vec()
     }
 
     fn files(&self) -> &'static [&'static str] {

@@ -27,7 +27,7 @@ use crate::framework::Session;
 use load::{Client, Traffic};
 use peer::Peer;
 
-pub use programs::{in_container, provide};
+pub use programs::{in_container, mount as program_mount, provide};
 
 /// What was found in an application, under the names that the demo prints.
 pub type Facts = Map<String, Value>;

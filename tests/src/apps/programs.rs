@@ -34,7 +34,7 @@ pub fn provide(session: &Session) -> Result<()> {
 }
 
 /// Arguments of `ctr run` that show them to a container.
-pub(super) fn mount() -> Vec<String> {
+pub fn mount() -> Vec<String> {
     vec!["--mount".into(), format!("type=bind,src={ON_HOST},dst={IN_CONTAINER},options=rbind:ro")]
 }
 

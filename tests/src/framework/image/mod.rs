@@ -138,6 +138,12 @@ impl Host {
         Ok(())
     }
 
+    /// Whether containerd has this image.
+    pub fn has_image(&self, name: &str) -> Result<bool> {
+        let filter = format!("name=={}", reference(name));
+        Ok(!self.cmd(["ctr", "images", "ls", "-q", &filter]).ok()?.trim().is_empty())
+    }
+
     /// Removes an image from containerd, and what only it needed.
     pub fn forget_image(&self, name: &str) -> Result<()> {
         self.cmd(["ctr", "images", "rm", "--sync", &reference(name)]).ok().map(drop)
