@@ -184,7 +184,11 @@ impl Container {
         InitClient::connect(&self.key, self.directory.path(), self.config.limits.init())
     }
 
+    /// As it was found at the creation: a PID 1 that was killed has left its cgroups, and its application is in them still.
     pub(crate) fn application_cgroup(&self) -> Result<ApplicationCgroup, Error> {
+        if let Some(cgroup) = self.directory.load(&self.key)?.cgroup {
+            return Ok(cgroup);
+        }
         ApplicationCgroup::of(self.pid).map_err(|e| Error::io("find the cgroups of", &proc_of(self.pid), e))
     }
 
