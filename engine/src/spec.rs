@@ -15,7 +15,7 @@ use crate::Error;
 pub const MODE: &str = "fastmig.dev/mode";
 /// `run`, `standby` or `restore=PATH`: how the application comes up when the container starts.
 pub const START: &str = "fastmig.dev/start";
-/// `allow` lets the application use io_uring, which CRIU cannot dump.
+/// `allow` lets the application use io_uring, which CRIU cannot dump; `deny` is the default.
 pub const IO_URING: &str = "fastmig.dev/io-uring";
 /// `close`, `keep` or `refuse`: what a checkpoint does with established TCP connections.
 pub const TCP: &str = "fastmig.dev/tcp";
@@ -97,6 +97,7 @@ impl Spec {
         };
         let environment = strings(&process["env"]);
         let command = strings(&process["args"]);
+        self.allows_io_uring()?;
         Ok(Facts {
             left_alone: self.why_left_alone(&command)?,
             path: environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=").map(str::to_owned)),
@@ -130,7 +131,7 @@ impl Spec {
             "source": runtime_dir,
             "options": ["bind", "ro", "nosuid", "nodev"],
         }));
-        if self.annotation(IO_URING) != Some("allow") {
+        if !self.allows_io_uring().unwrap_or(false) {
             self.deny_io_uring()?;
         }
         Ok(())
@@ -214,6 +215,14 @@ impl Spec {
         }
     }
 
+    fn allows_io_uring(&self) -> Result<bool, Error> {
+        match self.annotation(IO_URING) {
+            None | Some("deny") => Ok(false),
+            Some("allow") => Ok(true),
+            Some(value) => Err(bad_annotation(IO_URING, value, "it must be allow or deny")),
+        }
+    }
+
     fn array(&mut self, pointer: &str, field: &'static str) -> Result<&mut Vec<Value>, SpecError> {
         let value = self.value.pointer_mut(pointer);
         value.and_then(Value::as_array_mut).ok_or(shape(field, "an array"))
@@ -288,6 +297,13 @@ mod tests {
         assert_eq!(rules_after(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []})), 0);
         let answered = json!({"names": ["io_uring_setup"], "action": "SCMP_ACT_ALLOW"});
         assert_eq!(rules_after(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [answered]})), 1);
+    }
+
+    #[test]
+    fn a_wrong_word_about_io_uring_is_refused() {
+        let facts = |value: &str| spec(|v| v["annotations"] = json!({ IO_URING: value })).facts();
+        assert!(facts("deny").is_ok());
+        assert!(facts("yes").unwrap_err().to_string().contains(IO_URING));
     }
 
     #[test]
