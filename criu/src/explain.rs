@@ -42,6 +42,17 @@ const KNOWN: &[Known] = &[
         remedy: "start the container without the annotation fastmig.dev/io-uring=allow, so that the application falls back to epoll",
     },
     Known {
+        // The kernel lets nobody hand over an io_uring, and refuses no other descriptor so.
+        marks: &["send_fds failed (-22)"],
+        cause: "the application uses io_uring, which CRIU cannot dump",
+        remedy: "start the container without the annotation fastmig.dev/io-uring=allow, so that the application falls back to epoll",
+    },
+    Known {
+        marks: &["Can't dump file", "of that type", "(chr "],
+        cause: "the application has a device open that CRIU cannot dump",
+        remedy: "close the device before the checkpoint; `fastmig check` names it",
+    },
+    Known {
         marks: &["Can't dump a chrdev"],
         cause: "the application has a device open that CRIU cannot dump",
         remedy: "close the device (GPU, /dev/kvm, /dev/net/tun, ...) before the checkpoint",
