@@ -1,8 +1,11 @@
 //! `delete`: removes what a shim that is no more has left of a container.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use containerd_shim::api::DeleteResponse;
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::Flags;
 use fastmig_engine::{Config, Container, Key};
 use time::OffsetDateTime;
 
@@ -14,6 +17,16 @@ use crate::{launch, operations, rootfs};
 
 /// Nobody saw how it ended: it was killed, now at the latest.
 const EXIT_STATUS: u32 = 128 + libc::SIGKILL.unsigned_abs();
+
+/// Answers on standard output. The crate would too, but does not wait until its answer is written: containerd then took a killed
+/// container for one that had ended well.
+pub(crate) fn answer(flags: &Flags) -> io::Result<()> {
+    let response =
+        delete(&flags.bundle, &flags.namespace, &flags.id).map_err(|e| io::Error::other(e.report()))?;
+    let mut output = io::stdout();
+    output.write_all(&response.write_to_bytes().map_err(io::Error::other)?)?;
+    output.flush()
+}
 
 /// Each step is tried, whatever became of those before it; containerd logs what is said on standard error.
 pub(crate) fn delete(bundle: &str, namespace: &str, id: &str) -> Result<DeleteResponse, Error> {

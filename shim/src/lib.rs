@@ -60,6 +60,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(flags) if flags.info => finish(info::answer()),
+        Ok(flags) if flags.action == "delete" => finish(cleanup::answer(&flags)),
         Ok(_) => finish(serve()),
         Err(e) => finish(Err(std::io::Error::other(e))),
     }

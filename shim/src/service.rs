@@ -56,6 +56,7 @@ impl Shim for Service {
         blocking(move || launch::start(&options)).await
     }
 
+    /// Never asked: `main` answers it.
     async fn delete_shim(&mut self) -> containerd_shim::Result<DeleteResponse> {
         let (bundle, namespace, id) = (self.bundle.clone(), self.namespace.clone(), self.id.clone());
         blocking(move || cleanup::delete(&bundle, &namespace, &id)).await
