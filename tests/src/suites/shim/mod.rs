@@ -3,6 +3,7 @@
 mod client;
 mod configuration;
 mod connections;
+mod counter;
 mod failures;
 mod lifecycle;
 mod moves;

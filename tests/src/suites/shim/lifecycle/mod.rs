@@ -4,7 +4,8 @@ mod actions;
 
 use anyhow::{ensure, Context, Result};
 
-use super::stage::{self, on_both, Events, Task, FASTMIG, SOON};
+use super::counter::{count_of, counted, goes_on, start, went_on};
+use super::stage::{self, on_both, Events, Task, SOON};
 use crate::framework::process::wait_until;
 use crate::framework::{Case, Ctx, Generation, Host};
 
@@ -16,10 +17,6 @@ pub(super) const CASES: &[Case] = on_both![
     "a container run again after standby goes through every action" => run_again,
     "a container in standby takes what needs no application" => in_standby,
 ];
-
-/// Counts in a file, notes a signal in another, ends with a code of its own.
-const COUNTER: &str = "trap 'echo usr1 >>/signals' USR1; trap 'exit 23' TERM; i=0; \
-                       while :; do i=$((i+1)); echo $i >/count; sleep 0.02; done";
 
 /// Where the cases put their checkpoints.
 const PLACE: &str = "/var/lib/lifecycle";
@@ -44,16 +41,9 @@ impl<'a> Life<'a> {
         count_of(self.task.host, self.pid)
     }
 
-    /// Fails unless the counter goes on.
-    fn goes_on(&self) -> Result<()> {
-        let before = self.count()?;
-        let more = || self.count().is_ok_and(|now| now > before);
-        wait_until(SOON, more).with_context(|| format!("the counter stands at {before}"))
-    }
-
     /// What no action may change.
     fn check(&self) -> Result<()> {
-        self.goes_on()?;
+        goes_on(self.task.host, self.pid)?;
         ensure!(self.task.status()?.as_deref() == Some("RUNNING"), "it is {:?}", self.task.status()?);
         ensure!(self.task.pid()? == self.pid, "PID 1 is another");
         let state = self.task.state()?;
@@ -68,19 +58,6 @@ impl<'a> Life<'a> {
         let left = || self.task.host.sh(&zombies).ok().is_ok_and(|names| names.is_empty());
         wait_until(SOON, left).context("the init does not reap")
     }
-}
-
-fn count_of(host: &Host, pid: i32) -> Result<u64> {
-    let file = format!("/proc/{pid}/root/count");
-    let mut found = None;
-    // The application empties the file before it writes it.
-    wait_until(SOON, || {
-        let text = host.read_file(&file).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
-        found = text.ok().and_then(|text| text.parse().ok());
-        found.is_some()
-    })
-    .with_context(|| format!("nothing counts in {file}"))?;
-    found.context("no count")
 }
 
 /// Makes a container that counts.
@@ -103,28 +80,6 @@ fn every_action(ctx: &Ctx, generation: Generation, make: Make) -> Result<()> {
     drop(events);
     host.sh(&format!("rm -rf {PLACE}")).ok()?;
     stage::nothing_is_left(&host)
-}
-
-fn start<'a>(host: &'a Host, id: &str, options: &[&str]) -> Result<Task<'a>> {
-    let task = Task::start(host, FASTMIG, options, id, &["sh", "-c", COUNTER])?;
-    Ok(task)
-}
-
-/// A container that counts has counted to something, so that a restored one must begin above nought.
-fn counted(task: &Task<'_>) -> Result<u64> {
-    let pid = task.pid()?;
-    wait_until(SOON, || count_of(task.host, pid).is_ok_and(|count| count > 20))
-        .context("it does not count")?;
-    count_of(task.host, pid)
-}
-
-fn went_on(task: &Task<'_>, from: u64) -> Result<()> {
-    let pid = task.pid()?;
-    let above = || count_of(task.host, pid).is_ok_and(|count| count > from);
-    wait_until(SOON, above).with_context(|| format!("it does not go on from {from}"))?;
-    let now = count_of(task.host, pid)?;
-    ensure!(now < from + 2000, "it counted from {from} to {now}: not the same counter");
-    Ok(())
 }
 
 /// A checkpoint at a new place; the container becomes what `after` says.

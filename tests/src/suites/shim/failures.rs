@@ -1,5 +1,0 @@
-//! To be written.
-
-use crate::framework::Case;
-
-pub(super) const CASES: &[Case] = &[];
