@@ -12,13 +12,16 @@ pub(crate) struct Arguments {
     /// Run only the cases whose name contains this
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
+    /// Try a failing case again so many times; its failure is printed all the same
+    #[arg(long, default_value_t = 0)]
+    retries: u32,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let chosen = choose(&arguments.suites)?;
     let mut failed = Vec::new();
     for (name, run) in chosen {
-        let ctx = Ctx::new(arguments.only.clone());
+        let ctx = Ctx::new(arguments.only.clone()).with_retries(arguments.retries);
         let tally = run(&ctx).unwrap_or_else(|error| {
             println!("{name}: {error:#}");
             Tally { failed: 1, ..Tally::default() }

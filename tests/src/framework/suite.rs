@@ -40,13 +40,21 @@ pub struct Case {
 #[derive(Debug, Default)]
 pub struct Ctx {
     only: Option<String>,
+    retries: u32,
     session: OnceCell<Session>,
 }
 
 impl Ctx {
     /// For all cases, or for those with `only` in their name.
     pub fn new(only: Option<String>) -> Self {
-        Self { only, session: OnceCell::new() }
+        Self { only, retries: 0, session: OnceCell::new() }
+    }
+
+    /// A case that fails is tried again up to so many times; each failure is printed all the same. For machines that
+    /// others share, where a limit may pass without anybody's fault.
+    #[must_use]
+    pub fn with_retries(self, retries: u32) -> Self {
+        Self { retries, ..self }
     }
 
     /// The run's hosts, from the first case that asks on.
@@ -86,8 +94,12 @@ pub fn run_cases(suite: &str, ctx: &Ctx, cases: &[Case]) -> Tally {
     let mut tally = Tally::default();
     for case in cases.iter().filter(|case| ctx.wants(case.name)) {
         let start = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(ctx)))
-            .unwrap_or_else(|panic| Outcome::Failed(anyhow!("panicked: {}", panic_text(panic.as_ref()))));
+        let mut outcome = attempt(case, ctx);
+        for _ in 0..ctx.retries {
+            let Outcome::Failed(error) = &outcome else { break };
+            println!("{suite}: {} ... FAILED, trying again\n    {error:#}", case.name);
+            outcome = attempt(case, ctx);
+        }
         let (count, word) = match &outcome {
             Outcome::Passed => (&mut tally.passed, "ok"),
             Outcome::Failed(_) => (&mut tally.failed, "FAILED"),
@@ -104,6 +116,11 @@ pub fn run_cases(suite: &str, ctx: &Ctx, cases: &[Case]) -> Tally {
     tally
 }
 
+fn attempt(case: &Case, ctx: &Ctx) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| (case.run)(ctx)))
+        .unwrap_or_else(|panic| Outcome::Failed(anyhow!("panicked: {}", panic_text(panic.as_ref()))))
+}
+
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
@@ -111,6 +128,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     const CASES: &[Case] = &[
@@ -125,6 +144,20 @@ mod tests {
         let tally = run_cases("self", &Ctx::default(), CASES);
         assert_eq!(tally, Tally { passed: 1, failed: 2, skipped: 1 });
         assert_eq!(tally.to_string(), "1 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_retry_saves_only_what_then_passes() {
+        static TRIES: AtomicU32 = AtomicU32::new(0);
+        let second = Case {
+            name: "second",
+            run: |_| match TRIES.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(anyhow!("busy")).into(),
+                _ => Outcome::Passed,
+            },
+        };
+        let tally = run_cases("self", &Ctx::default().with_retries(1), &[second, CASES[1]]);
+        assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 0 });
     }
 
     #[test]
