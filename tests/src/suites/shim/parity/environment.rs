@@ -11,7 +11,7 @@ use crate::suites::shim::stage::{self, ctr_run, Task, FASTMIG, STOCK};
 const LOOK: &str = r"
 echo '# identity'; id; hostname; pwd; umask; nice
 echo '# variables'; env | sort
-echo '# rights'; grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Sig|ShdPnd|Cpus_allowed|Mems_allowed)' /proc/self/status
+echo '# rights'; grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Sig(Pnd|Blk|Ign|Cgt)|ShdPnd|Cpus_allowed|Mems_allowed)' /proc/self/status
 echo '# seccomp'; grep -E '^Seccomp:' /proc/self/status
 echo '# limits'; cat /proc/self/limits; ulimit -a
 echo '# oom'; cat /proc/self/oom_score_adj
