@@ -12,3 +12,15 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     file.sync_data()?;
     std::fs::rename(&temporary, path)
 }
+
+/// An executable shell script for tests. Another program writes it: a descriptor of ours, open for writing, could be
+/// inherited by what another test is just starting, and the kernel executes no file that somebody writes (ETXTBSY).
+#[cfg(test)]
+pub(crate) fn write_script(path: &Path, script: &str) {
+    let made = std::process::Command::new("sh")
+        .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .arg(script)
+        .status();
+    assert!(made.is_ok_and(|status| status.success()));
+}

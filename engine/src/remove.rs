@@ -69,16 +69,14 @@ fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A stand-in for runc that, as the real one, fails when it cannot open its log, and knows no container.
     #[test]
     fn purging_what_is_gone_is_no_error() {
         let root = tempfile::tempdir().unwrap();
         let binary = root.path().join("runc");
-        let script = "#!/bin/sh\n: >> \"$4\" || exit 1\necho 'container does not exist' >&2; exit 1\n";
-        std::fs::write(&binary, script).unwrap();
-        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = ": >> \"$4\" || exit 1\necho 'container does not exist' >&2; exit 1";
+        crate::files::write_script(&binary, script);
         let config = Config { state_root: root.path().join("state"), ..Config::default() };
         let options = runc::Options { binary, root: root.path().into(), systemd_cgroup: false };
         Container::purge(&config, &Key::new("n", "gone").unwrap(), &options).unwrap();

@@ -244,14 +244,12 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A stand-in for runc that does what `script` says: real runc cannot be made to hang on demand.
     fn fake(script: &str, limit: Duration) -> (tempfile::TempDir, Runc) {
         let dir = tempfile::tempdir().unwrap();
         let binary = dir.path().join("runc");
-        std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::files::write_script(&binary, script);
         let options = Options { binary, root: dir.path().join("root"), systemd_cgroup: false };
         let runc = Runc::new(options, dir.path().join("log.json"), limit);
         (dir, runc)
