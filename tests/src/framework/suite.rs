@@ -57,6 +57,11 @@ impl Ctx {
         Self { retries, ..self }
     }
 
+    /// See [`Ctx::with_retries`].
+    pub fn retries(&self) -> u32 {
+        self.retries
+    }
+
     /// The run's hosts, from the first case that asks on.
     pub fn session(&self) -> Result<&Session> {
         if let Some(session) = self.session.get() {

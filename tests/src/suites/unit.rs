@@ -10,7 +10,19 @@ use crate::framework::{Cmd, Ctx, Tally};
 /// A cold build of the workspace is part of it.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-pub(super) fn run(_: &Ctx) -> Result<Tally> {
+pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
+    let mut tally = attempt()?;
+    for _ in 0..ctx.retries() {
+        if tally.failed == 0 {
+            break;
+        }
+        println!("unit: {tally}, trying again");
+        tally = attempt()?;
+    }
+    Ok(tally)
+}
+
+fn attempt() -> Result<Tally> {
     let root = repository();
     let root = root.to_str().context("a path that is not UTF-8")?;
     let output =
