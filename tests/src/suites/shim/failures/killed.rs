@@ -6,7 +6,7 @@ use anyhow::{ensure, Context, Result};
 
 use super::{as_before, clear, says, PLACE};
 use crate::framework::process::wait_until;
-use crate::framework::{Cmd, Ctx, Generation, Host};
+use crate::framework::{Background, Ctx, Generation, Host};
 use crate::suites::shim::client;
 use crate::suites::shim::counter::{counted, start, start_python};
 use crate::suites::shim::stage::{self, Events, Task, SOON};
@@ -17,9 +17,12 @@ fn kill_shim(task: &Task<'_>) -> Result<()> {
     task.host.sh(&format!("kill -KILL $(cat {bundle}/shim.pid)")).ok().map(drop)
 }
 
-/// A session whose `ctr` may leave its FIFOs, for it cannot ask any more how it ended.
-fn session(task: &Task<'_>) -> Cmd {
-    task.ctr(&["exec", "--fifo-dir", "/tmp/fifos", "--exec-id", "session"], &["sleep", "1000"])
+/// A session that has begun. Its `ctr` may leave its FIFOs, for it cannot ask any more how it ended.
+fn session(task: &Task<'_>) -> Result<Background> {
+    let options = ["exec", "--fifo-dir", "/tmp/fifos", "--exec-id", "session"];
+    let mut running = task.ctr(&options, &["sh", "-c", "echo begun; exec sleep 1000"]).spawn()?;
+    running.wait_for_output("begun", SOON)?;
+    Ok(running)
 }
 
 /// containerd notices and has the rest cleaned up.
@@ -39,7 +42,7 @@ pub(super) fn shim(ctx: &Ctx, generation: Generation) -> Result<()> {
         for paused in [false, true] {
             let task = start(&host, "orphan", options)?;
             let pid = task.pid()?;
-            let session = session(&task).spawn()?;
+            let session = session(&task)?;
             if paused {
                 task.ctr(&["pause"], &[]).ok()?;
             }
@@ -146,8 +149,7 @@ pub(super) fn init(ctx: &Ctx, generation: Generation) -> Result<()> {
 fn init_killed(host: &Host, events: &Events, options: &[&str], paused: bool) -> Result<()> {
     let task = start(host, "headless", options)?;
     let pid = task.pid()?;
-    let session = session(&task).spawn()?;
-    wait_until(SOON, || task.ctr(&["ps"], &[]).ok().is_ok_and(|ps| ps.lines().count() > 2))?;
+    let session = session(&task)?;
     if paused {
         task.ctr(&["pause"], &[]).ok()?;
     }
@@ -158,7 +160,8 @@ fn init_killed(host: &Host, events: &Events, options: &[&str], paused: bool) -> 
         task.ctr(&["resume"], &[]).ok()?;
     }
     task.wait_for_status("STOPPED")?;
-    ensure!(session.wait(SOON)?.status.code() == Some(137), "the session");
+    let session = session.wait(SOON)?;
+    ensure!(session.status.code() == Some(137), "the session: {session:?}");
     let seen = events.until("headless", mark, "/tasks/exit container_id=\"headless\" id=\"headless\"")?;
     says(&seen.join("\n"), &["id=\"headless\" exit_status=137"])?;
     task.remove()
