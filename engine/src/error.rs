@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fastmig_control::Refusal;
 use fastmig_criu::{BundleError, CriuError, LaunchError};
 
+use crate::config::ConfigError;
 use crate::image::ImageError;
 use crate::runc::RuncError;
 use crate::spec::SpecError;
@@ -114,13 +115,8 @@ pub enum Error {
         expected: &'static str,
     },
     /// The operator's file is wrong.
-    #[error("{path:?} is not a valid configuration")]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Where it is wrong.
-        source: Box<toml::de::Error>,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The container's own files are not what this version writes.
     #[error("the state of container {id:?} in {path:?} is damaged")]
     State {
@@ -209,7 +205,7 @@ impl Error {
             Self::AlreadyExists { .. } => Kind::AlreadyExists,
             Self::BadName { .. }
             | Self::BadAnnotation { .. }
-            | Self::Config { .. }
+            | Self::Config(_)
             | Self::Spec(_)
             | Self::Command(_) => Kind::InvalidArgument,
             Self::NotWarm { .. }

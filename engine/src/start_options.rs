@@ -16,6 +16,48 @@ pub enum StartMode {
     Restore(PathBuf),
 }
 
+/// Whether FastMig's init goes above the container's command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Warm,
+    /// The container is left to the OCI runtime as it is.
+    Off,
+}
+
+/// How applications come up of which nobody says it; a checkpoint belongs to one container, so it is no choice here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultStart {
+    /// As [`StartMode::Run`].
+    #[default]
+    Run,
+    /// As [`StartMode::Standby`].
+    Standby,
+}
+
+impl From<DefaultStart> for StartMode {
+    fn from(start: DefaultStart) -> Self {
+        match start {
+            DefaultStart::Run => Self::Run,
+            DefaultStart::Standby => Self::Standby,
+        }
+    }
+}
+
+/// Whether the application may use `io_uring`, which CRIU cannot dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum IoUring {
+    /// It is answered ENOSYS where no profile decides.
+    #[default]
+    Deny,
+    /// It may.
+    Allow,
+}
+
 /// What becomes of established TCP connections; the container's word, never the image's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
