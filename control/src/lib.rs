@@ -50,7 +50,8 @@ pub const MAX_PACKET: usize = 4096;
 /// How many connections the init serves at once; further ones are answered [`Refusal::Busy`] and closed.
 pub const MAX_CONNECTIONS: usize = 8;
 
-/// The descriptor under which the init inherits the listening socket.
+/// The descriptor under which the init inherits the listening socket, where its container keeps none of its
+/// creator's; otherwise the one after those.
 pub const CONTROL_FD: i32 = 3;
 
 /// The read-only directory of the container that holds what FastMig needs inside it.

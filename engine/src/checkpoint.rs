@@ -242,10 +242,7 @@ impl Dump<'_> {
     fn run(&self, ready: Ready) -> Result<Option<Held>, Error> {
         let Ready { session, options, log } = ready;
         let result = session.dump(&options);
-        if let Some(directory) = &self.request.work_path {
-            // The caller's copy; ours is kept whatever happens to it.
-            let _ = std::fs::copy(&log, directory.join("dump.log"));
-        }
+        crate::logs::copy(&log, self.request.work_path.as_deref(), "dump.log");
         result?;
         let table = self.holds_connections().then(|| network_lock::name(&log).unwrap_or_default());
         let held = (self.request.after != After::Run).then(|| Held {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 /// The time, RFC 3339, to the millisecond.
-pub(crate) fn now() -> String {
+pub fn now() -> String {
     let now = time::OffsetDateTime::now_utc();
     let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
     now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::application;
 use crate::cgroup::ApplicationCgroup;
 use crate::init::InitClient;
-use crate::runc::Runc;
+use crate::runc::{Runc, Voice};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
 use crate::{network_lock, Config, Error};
@@ -31,6 +31,8 @@ pub struct Status {
     pub id: String,
     /// Its namespace.
     pub namespace: String,
+    /// What its client calls it.
+    pub names: Vec<String>,
     /// Whether FastMig's init stands above its command.
     pub warm: bool,
     /// Why not, when not.
@@ -59,6 +61,7 @@ pub struct Container {
     pub(crate) directory: Directory,
     pub(crate) pid: i32,
     pub(crate) left_alone: Option<String>,
+    pub(crate) voice: Voice,
 }
 
 /// One operation in progress: the lock is held and the record is fresh.
@@ -93,7 +96,21 @@ impl Container {
     pub fn open(config: Arc<Config>, key: &Key) -> Result<Self, Error> {
         let directory = Directory::of(&config, key);
         let record = directory.load(key)?;
-        Ok(Self { config, key: key.clone(), directory, pid: record.pid, left_alone: record.left_alone })
+        let voice = Voice::Ours;
+        Ok(Self {
+            config,
+            key: key.clone(),
+            directory,
+            pid: record.pid,
+            left_alone: record.left_alone,
+            voice,
+        })
+    }
+
+    /// Lets runc's words go where `voice` says.
+    #[must_use]
+    pub fn with_voice(self, voice: Voice) -> Self {
+        Self { voice, ..self }
     }
 
     /// Its name.
@@ -132,6 +149,7 @@ impl Container {
         Ok(Status {
             id: self.key.id().into(),
             namespace: self.key.namespace().into(),
+            names: record.names.now(self.key.id()),
             warm: self.is_warm(),
             left_alone: record.left_alone,
             pid: record.pid,
@@ -216,6 +234,7 @@ impl Container {
 
     pub(crate) fn runc(&self, record: &Record) -> Runc {
         Runc::new(record.runc.clone(), self.directory.file("runc.log"), self.config.limits.runc())
+            .with_voice(self.voice.clone())
     }
 
     fn is_alive(&self, record: &Record) -> bool {

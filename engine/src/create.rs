@@ -1,25 +1,38 @@
 //! Creating a container: the spec is rewritten, the init's socket made, runc called.
+//!
+//! Two ways lead there. [`Container::create`] calls `runc create`. Where runc itself is to create, start and wait in
+//! one command, [`Container::prepare`] does everything up to runc's part and [`Container::attend`] all after it.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastmig_control::CONTROL_FD;
 
 use crate::cgroup::ApplicationCgroup;
-use crate::runc::{Gifts, Runc, StdioFds};
-use crate::spec::Spec;
+use crate::names::Names;
+use crate::runc::{Gifts, Runc, StdioFds, Voice};
+use crate::spec::{Facts, Spec};
 use crate::start_options::StartMode;
 use crate::state::{Directory, Key, Record};
-use crate::{application, init, lookup, runc, Config, Container, Error};
+use crate::{application, bundle, init, lookup, runc, Config, Container, Error, Kind};
+
+/// How long an attendant may take.
+const CLEARED_AWAY: Duration = Duration::from_secs(2);
 
 /// What a new container is made from.
 #[derive(Debug)]
 pub struct CreateRequest {
     /// Its name.
     pub key: Key,
-    /// The OCI bundle; its `config.json` is rewritten.
+    /// The OCI bundle.
     pub bundle: PathBuf,
     /// Which runc, and its global options.
     pub runc: runc::Options,
+    /// Where runc's words go.
+    pub voice: Voice,
     /// The standard streams of the container.
     pub stdio: StdioFds,
     /// Where runc sends the terminal's master, when the spec asks for a terminal.
@@ -28,10 +41,24 @@ pub struct CreateRequest {
     pub no_pivot_root: bool,
     /// runc's `--no-new-keyring`.
     pub no_new_keyring: bool,
-    /// [`Container::start`] restores from here, and fails when that fails.
-    pub checkpoint: Option<PathBuf>,
+    /// The caller's descriptors that the command is to find from 3 on: runc's `--preserve-fds`.
+    pub preserved: Vec<OwnedFd>,
+    /// Instead of what the annotation or the host's default says. A restore that fails makes the start fail then.
+    pub start: Option<StartMode>,
     /// Where the pid of the container's PID 1 is written too.
     pub pid_file: Option<PathBuf>,
+}
+
+/// All that is made before runc is called; taken back on drop.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Arc<Config>,
+    directory: Directory,
+    record: Record,
+    facts: Facts,
+    bundle: PathBuf,
+    request: CreateRequest,
+    keep: bool,
 }
 
 impl Container {
@@ -41,80 +68,210 @@ impl Container {
     /// When the name is taken, the spec or an annotation is wrong, the command is not there, or runc fails;
     /// nothing is left of the container then.
     pub fn create(config: Arc<Config>, request: CreateRequest) -> Result<Self, Error> {
-        let directory = Directory::of(&config, &request.key);
-        directory.make(&request.key)?;
-        let result = Self::create_in(&config, &directory, request);
-        if result.is_err() {
-            if let Err(e) = directory.remove() {
-                tracing::warn!(error = %e.report(), "the directory of a failed container stays");
-            }
-        }
-        result
-    }
+        let mut prepared = Self::prepare(config, request)?;
+        let runc = prepared.runc();
+        let stdio = std::mem::take(&mut prepared.request.stdio);
+        let preserved = prepared.take_descriptors();
+        let mut arguments = vec!["create".into()];
+        arguments.extend(prepared.arguments(preserved.len()));
+        runc.run_with(&arguments, Gifts { stdio, preserved })?;
 
-    fn create_in(config: &Arc<Config>, directory: &Directory, request: CreateRequest) -> Result<Self, Error> {
-        let mut spec = Spec::load(&request.bundle)?;
-        let facts = spec.facts()?;
-        let left_alone = facts.left_alone.clone();
-        let control = match left_alone {
-            Some(_) => None,
-            None => {
-                spec.put_init_above(&config.runtime_dir)?;
-                spec.store()?;
-                Some(init::listener(directory.path())?)
-            }
-        };
-        let runc = Runc::new(request.runc.clone(), directory.file("runc.log"), config.limits.runc());
-        let pid_file = directory.file("init.pid");
-        let mut arguments = vec!["create".into(), "--bundle".into(), request.bundle.clone().into_os_string()];
-        arguments.extend(["--pid-file".into(), pid_file.clone().into_os_string()]);
-        push_option(&mut arguments, "--console-socket", request.console_socket.as_deref());
-        push_flag(&mut arguments, "--no-pivot", request.no_pivot_root);
-        push_flag(&mut arguments, "--no-new-keyring", request.no_new_keyring);
-        if control.is_some() {
-            arguments.extend(["--preserve-fds".into(), "1".into()]);
-        }
-        arguments.push(request.key.id().into());
-        runc.run_with(&arguments, Gifts { stdio: request.stdio, extra: control })?;
-
-        let undo = UndoCreate { runc: &runc, id: request.key.id(), armed: true };
-        let pid = runc::read_pid(&pid_file, "create")?;
-        if left_alone.is_none() {
-            let command = facts.command.first().map_or("", String::as_str);
-            lookup::check_command(&request.key, pid, command, facts.path.as_deref(), &facts.cwd)?;
-        }
-        if let Some(path) = &request.pid_file {
+        let undo = UndoCreate { runc: &runc, key: prepared.record.key.clone(), armed: true };
+        let pid = runc::read_pid(&prepared.pid_file(), "create")?;
+        prepared.check_command(pid)?;
+        prepared.record.created(pid);
+        prepared.directory.store(&prepared.record)?;
+        if let Some(path) = &prepared.record.pid_file {
             std::fs::write(path, pid.to_string()).map_err(|e| Error::io("write", path, e))?;
         }
-        directory.store(&Record {
-            key: request.key.clone(),
-            bundle: request.bundle,
-            runc: request.runc,
-            pid,
-            pid_start: application::start_time(pid).unwrap_or_default(),
-            cgroup: ApplicationCgroup::of(pid).ok().filter(|_| left_alone.is_none()),
-            left_alone: left_alone.clone(),
-            started: false,
-            paused: false,
-            must_restore: request.checkpoint.is_some(),
-            start: request.checkpoint.map_or(facts.start, StartMode::Restore),
-            command: facts.command,
-            image: facts.image,
-            terminal: facts.terminal,
-            tcp: facts.tcp,
-            network_lock: None,
-            last_failure: None,
-            last_checkpoint: None,
-        })?;
         undo.disarm();
-        Ok(Self { config: config.clone(), key: request.key, directory: directory.clone(), pid, left_alone })
+        Ok(prepared.into_container())
     }
+
+    /// Makes everything that a container needs before runc is called.
+    ///
+    /// # Errors
+    /// When the name is taken, or the spec or an annotation is wrong.
+    pub fn prepare(config: Arc<Config>, request: CreateRequest) -> Result<Prepared, Error> {
+        let mut spec = Spec::load(&request.bundle)?;
+        let facts = spec.facts()?;
+        let names = Names::of(&spec);
+        let directory = Directory::of(&config, &request.key);
+        make(&directory, &request.key)?;
+        let mut prepared = Prepared {
+            record: record(&request, &facts, names),
+            config,
+            directory,
+            facts,
+            bundle: request.bundle.clone(),
+            keep: false,
+            request,
+        };
+        if prepared.facts.left_alone.is_none() {
+            prepared.put_init_above(&mut spec)?;
+        }
+        Ok(prepared)
+    }
+}
+
+/// A container of the same name may have ended just now: its attendant is about to clear it away.
+fn make(directory: &Directory, key: &Key) -> Result<(), Error> {
+    let deadline = Instant::now() + CLEARED_AWAY;
+    loop {
+        match directory.make(key) {
+            Err(e)
+                if e.kind() == Kind::AlreadyExists
+                    && Instant::now() < deadline
+                    && is_ending(directory, key) =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_ending(directory: &Directory, key: &Key) -> bool {
+    directory.load(key).is_ok_and(|record| {
+        record.attended && record.pid != 0 && application::start_time(record.pid) != Some(record.pid_start)
+    })
+}
+
+fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
+    Record {
+        key: request.key.clone(),
+        bundle: request.bundle.clone(),
+        runc: request.runc.clone(),
+        pid: 0,
+        pid_start: 0,
+        pid_file: request.pid_file.clone(),
+        attended: false,
+        cgroup: None,
+        left_alone: facts.left_alone.clone(),
+        started: false,
+        paused: false,
+        must_restore: matches!(request.start, Some(StartMode::Restore(_))),
+        start: request.start.clone().unwrap_or_else(|| facts.start.clone()),
+        command: facts.command.clone(),
+        image: facts.image.clone(),
+        names,
+        terminal: facts.terminal,
+        tcp: facts.tcp,
+        network_lock: None,
+        last_failure: None,
+        last_checkpoint: None,
+    }
+}
+
+impl Record {
+    /// runc has made it.
+    pub(crate) fn created(&mut self, pid: i32) {
+        self.pid = pid;
+        self.pid_start = application::start_time(pid).unwrap_or_default();
+        self.cgroup = ApplicationCgroup::of(pid).ok().filter(|_| self.left_alone.is_none());
+    }
+}
+
+impl Prepared {
+    /// The caller's descriptors keep their numbers; the init's socket comes after them.
+    fn put_init_above(&mut self, spec: &mut Spec) -> Result<(), Error> {
+        let preserved = i32::try_from(self.request.preserved.len()).unwrap_or(i32::MAX - CONTROL_FD);
+        spec.put_init_above(&self.config.runtime_dir, CONTROL_FD + preserved)?;
+        self.bundle = bundle::stand_in(self.directory.path(), &self.request.bundle, spec)?;
+        self.request.preserved.push(init::listener(self.directory.path())?);
+        Ok(())
+    }
+
+    /// The options that runc's `create` and `run` share, the container's id at the end; `preserved` is the number of
+    /// the descriptors from 3 on that runc is given.
+    #[must_use]
+    pub fn arguments(&self, preserved: usize) -> Vec<OsString> {
+        let mut arguments = vec!["--bundle".into(), self.bundle.clone().into_os_string()];
+        arguments.extend(["--pid-file".into(), self.pid_file().into_os_string()]);
+        if let Some(socket) = &self.request.console_socket {
+            arguments.extend(["--console-socket".into(), socket.into()]);
+        }
+        if self.request.no_pivot_root {
+            arguments.push("--no-pivot".into());
+        }
+        if self.request.no_new_keyring {
+            arguments.push("--no-new-keyring".into());
+        }
+        if preserved > 0 {
+            arguments.extend(["--preserve-fds".into(), preserved.to_string().into()]);
+        }
+        arguments.push(self.record.key.id().into());
+        arguments
+    }
+
+    /// What runc must inherit, from descriptor 3 on.
+    #[must_use]
+    pub fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.request.preserved)
+    }
+
+    /// Leaves it to [`Container::attend`], which another process calls.
+    ///
+    /// # Errors
+    /// When its state cannot be written.
+    pub fn leave(mut self) -> Result<(), Error> {
+        self.record.attended = true;
+        self.directory.store(&self.record)?;
+        self.keep = true;
+        Ok(())
+    }
+
+    fn runc(&self) -> Runc {
+        Runc::new(self.record.runc.clone(), self.directory.file("runc.log"), self.config.limits.runc())
+            .with_voice(self.request.voice.clone())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        pid_file(&self.directory)
+    }
+
+    /// runc looks the command up itself, but would find the init.
+    fn check_command(&self, pid: i32) -> Result<(), Error> {
+        if self.facts.left_alone.is_some() {
+            return Ok(());
+        }
+        let command = self.facts.command.first().map_or("", String::as_str);
+        lookup::check_command(&self.record.key, pid, command, self.facts.path.as_deref(), &self.facts.cwd)
+    }
+
+    fn into_container(mut self) -> Container {
+        self.keep = true;
+        Container {
+            config: self.config.clone(),
+            key: self.record.key.clone(),
+            directory: self.directory.clone(),
+            pid: self.record.pid,
+            left_alone: self.record.left_alone.clone(),
+            voice: self.request.voice.clone(),
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        if let Err(e) = self.directory.remove() {
+            tracing::warn!(error = %e.report(), "the directory of a failed container stays");
+        }
+    }
+}
+
+/// Where runc writes the pid of the container's PID 1.
+pub(crate) fn pid_file(directory: &Directory) -> PathBuf {
+    directory.file("init.pid")
 }
 
 /// Takes a container back that was created and cannot be used.
 struct UndoCreate<'a> {
     runc: &'a Runc,
-    id: &'a str,
+    key: Key,
     armed: bool,
 }
 
@@ -127,21 +284,9 @@ impl UndoCreate<'_> {
 impl Drop for UndoCreate<'_> {
     fn drop(&mut self) {
         if self.armed {
-            if let Err(e) = self.runc.run(&["delete", "--force", self.id]) {
-                tracing::warn!(container = self.id, error = %e, "a half-made container stays");
+            if let Err(e) = self.runc.run(&["delete", "--force", self.key.id()]) {
+                tracing::warn!(container = self.key.id(), error = %e, "a half-made container stays");
             }
         }
-    }
-}
-
-fn push_option(arguments: &mut Vec<OsString>, name: &str, value: Option<&Path>) {
-    if let Some(value) = value {
-        arguments.extend([name.into(), value.into()]);
-    }
-}
-
-fn push_flag(arguments: &mut Vec<OsString>, name: &str, given: bool) {
-    if given {
-        arguments.push(name.into());
     }
 }

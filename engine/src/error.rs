@@ -193,6 +193,12 @@ pub enum Kind {
 }
 
 impl Error {
+    /// A failure with a stream or a process of the caller's own.
+    #[must_use]
+    pub fn stdio(action: &'static str, source: io::Error) -> Self {
+        Self::Io { action, path: "/proc/self".into(), source }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
     }

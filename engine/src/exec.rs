@@ -27,11 +27,7 @@ impl Container {
     /// When runc fails.
     pub fn exec(&self, request: ExecRequest) -> Result<i32, Error> {
         let record = self.directory.load(&self.key)?;
-        // In standby nothing of the application forks, so this cannot race with it: the session takes a pid
-        // from the bottom, which no restore needs.
-        if self.is_warm() && self.application()? == ApplicationState::Standby {
-            self.set_last_pid(1)?;
-        }
+        self.make_room_for_session()?;
         let name = Key::new("exec", &request.exec_id)?;
         let process = self.directory.file(&format!("exec-{}.json", name.id()));
         let pid_file = self.directory.file(&format!("exec-{}.pid", name.id()));
@@ -43,7 +39,7 @@ impl Container {
             arguments.extend(["--console-socket".into(), socket.into()]);
         }
         arguments.push(self.key.id().into());
-        let gifts = Gifts { stdio: request.stdio, extra: None };
+        let gifts = Gifts { stdio: request.stdio, preserved: Vec::new() };
         let result = self.runc(&record).run_with(&arguments, gifts).map_err(Error::from);
         let pid = result.and_then(|()| Ok(read_pid(&pid_file, "exec")?));
         for file in [&process, &pid_file] {
@@ -51,6 +47,18 @@ impl Container {
             let _ = std::fs::remove_file(file);
         }
         pid
+    }
+
+    /// Lets a process that is about to be started beside the application have a pid that no restore needs.
+    ///
+    /// # Errors
+    /// When the init does not answer.
+    pub fn make_room_for_session(&self) -> Result<(), Error> {
+        // In standby nothing of the application forks, so this cannot race with it.
+        if self.is_warm() && self.application()? == ApplicationState::Standby {
+            self.set_last_pid(1)?;
+        }
+        Ok(())
     }
 
     /// Changes the container's limits.

@@ -20,6 +20,12 @@ pub const FORMAT: u32 = 1;
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
 
+/// Whether `directory` holds a checkpoint of FastMig's, whole or damaged; runc's have no manifest.
+#[must_use]
+pub fn is_ours(directory: &Path) -> bool {
+    directory.join(MANIFEST).exists()
+}
+
 /// A manifest lists files and pids; 100,000 processes need less.
 const LARGEST_MANIFEST: u64 = 16 << 20;
 

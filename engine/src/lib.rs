@@ -23,6 +23,8 @@
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod application;
+mod attend;
+mod bundle;
 mod capabilities;
 mod cgroup;
 pub mod check;
@@ -39,7 +41,9 @@ pub mod image;
 mod init;
 mod logs;
 mod lookup;
+pub mod names;
 mod network_lock;
+mod oci_state;
 mod orphans;
 mod privilege;
 mod remove;
@@ -51,10 +55,12 @@ pub mod start_options;
 pub mod state;
 mod watchdog;
 
+pub use clock::now;
 pub use config::Config;
 pub use container::Container;
-pub use create::CreateRequest;
+pub use create::{CreateRequest, Prepared};
 pub use error::{Error, Kind};
 pub use exec::ExecRequest;
-pub use runc::StdioFds;
+pub use oci_state::list as oci_list;
+pub use runc::{StdioFds, Voice};
 pub use state::{ApplicationState, Key};

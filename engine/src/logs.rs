@@ -13,6 +13,14 @@ pub(crate) fn new_log(config: &Config, key: &Key, operation: &str) -> Result<Pat
     Ok(directory.join(format!("{}-{operation}-{stamp}.log", key.id())))
 }
 
+/// Puts a copy where the caller looks for it. Ours is kept whatever happens to that.
+pub(crate) fn copy(log: &Path, directory: Option<&Path>, name: &str) {
+    let Some(directory) = directory else { return };
+    if let Err(e) = std::fs::copy(log, directory.join(name)) {
+        tracing::debug!(?log, ?directory, error = %e, "the caller gets no copy of a log");
+    }
+}
+
 /// Removes the log of a call that went well.
 pub(crate) fn forget(log: &Path) {
     if let Err(e) = std::fs::remove_file(log) {

@@ -12,7 +12,7 @@ impl Container {
     pub fn delete(&self, force: bool) -> Result<(), Error> {
         let record = self.directory.load(&self.key)?;
         clear(&self.config, &record, force);
-        remove(&self.config, &self.directory, &record.key, &record.runc, force)
+        remove(&self.directory, &record.key, &self.runc(&record), force)
     }
 
     /// Removes whatever is left of a container after its shim died. What is already gone is no error.
@@ -25,7 +25,10 @@ impl Container {
         if let Some(record) = &record {
             clear(config, record, true);
         }
-        remove(config, &directory, key, record.as_ref().map_or(runc, |record| &record.runc), true)
+        // containerd purges after every end, mostly when all is gone: runc must not fail for want of a place to log.
+        let log = if directory.path().exists() { directory.file("runc.log") } else { "/dev/null".into() };
+        let options = record.as_ref().map_or(runc, |record| &record.runc);
+        remove(&directory, key, &Runc::new(options.clone(), log, config.limits.runc()), true)
     }
 }
 
@@ -48,16 +51,7 @@ fn clear(config: &Config, record: &Record, force: bool) {
     }
 }
 
-fn remove(
-    config: &Config,
-    directory: &Directory,
-    key: &Key,
-    options: &runc::Options,
-    force: bool,
-) -> Result<(), Error> {
-    // containerd purges after every end, mostly when all is gone: runc must not fail for want of a place to log.
-    let log = if directory.path().exists() { directory.file("runc.log") } else { "/dev/null".into() };
-    let runc = Runc::new(options.clone(), log, config.limits.runc());
+fn remove(directory: &Directory, key: &Key, runc: &Runc, force: bool) -> Result<(), Error> {
     let arguments: &[&str] = if force { &["delete", "--force", key.id()] } else { &["delete", key.id()] };
     match runc.run(arguments) {
         Err(e) if e.kind() != crate::Kind::NotFound => return Err(e.into()),

@@ -29,13 +29,15 @@ pub struct Request {
     pub path: PathBuf,
     /// What becomes of the TCP connections in it; as it was taken when not given.
     pub tcp: Option<TcpPolicy>,
+    /// Where CRIU's log is put too, as `restore.log`.
+    pub work_path: Option<PathBuf>,
 }
 
 impl Request {
     /// A restore from the checkpoint at `path`.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, tcp: None }
+        Self { path, tcp: None, work_path: None }
     }
 }
 
@@ -143,13 +145,15 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
     };
     let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
     let work = crate::logs::work_directory(&container.config)?;
-    let pid = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
+    let restored = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
         Notification::SetupNamespaces => inherit_orphans(container, root).map_err(|e| e.report()),
         // Before anything of it runs: its next fork must get a number that it has not used yet.
         Notification::PostRestore => container.set_last_pid(highest).map_err(|e| e.report()),
         Notification::PreResume => privilege::verify(container, root.get()).map_err(|e| e.report()),
         _ => Ok(()),
-    })?;
+    });
+    crate::logs::copy(&log, request.work_path.as_deref(), "restore.log");
+    let pid = restored?;
     crate::logs::forget(&log);
     if pid != root.get() {
         return Err(crate::image::ImageError::Damaged {

@@ -1,6 +1,6 @@
 //! runc as a command with a time limit: what FastMig adds nothing to goes to it untouched.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -23,6 +23,67 @@ pub struct Options {
     pub root: PathBuf,
     /// `--systemd-cgroup`.
     pub systemd_cgroup: bool,
+}
+
+impl Options {
+    /// The namespace of the containers below this root. Two clients may give the same id to containers of theirs; what
+    /// keeps them apart is `--root`. Where that is one which everybody knows its last part is the namespace (for
+    /// containerd and docker, containerd's namespace), otherwise a checksum is added.
+    #[must_use]
+    pub fn namespace(&self) -> String {
+        let path = self.root.to_string_lossy();
+        let path = path.strip_prefix("/var").filter(|rest| rest.starts_with("/run/")).unwrap_or(&path);
+        let path = path.trim_end_matches('/');
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts[..] {
+            ["", "run", name] | ["", "run", "containerd", "runc", name] => return name.into(),
+            ["", "run", "docker", runtime, name] if runtime.starts_with("runtime-") => return name.into(),
+            _ => {}
+        }
+        let letters = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String =
+            path.rsplit('/').next().unwrap_or_default().chars().map(letters).take(64).collect();
+        format!("{name}-{}", &blake3::hash(path.as_bytes()).to_hex()[..8])
+    }
+}
+
+/// Where runc's words go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Voice {
+    /// Into a log of ours, which is read for its errors.
+    #[default]
+    Ours,
+    /// To whoever called us in runc's place: into their log and onto our standard error.
+    Clients(Log),
+}
+
+/// runc's global options about its log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Log {
+    /// `--log`; standard error when not given.
+    pub path: Option<PathBuf>,
+    /// `--log-format`: `text` or `json`.
+    pub format: Option<String>,
+    /// `--debug`.
+    pub debug: bool,
+}
+
+impl Log {
+    /// As runc takes them.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        if let Some(path) = &self.path {
+            arguments.extend(["--log".into(), path.into()]);
+        }
+        if let Some(format) = &self.format {
+            arguments.extend(["--log-format".into(), format.into()]);
+        }
+        if self.debug {
+            arguments.push("--debug".into());
+        }
+        arguments
+    }
 }
 
 /// Why a call of runc came to nothing.
@@ -104,10 +165,14 @@ pub struct StdioFds {
     pub stderr: Option<OwnedFd>,
 }
 
+/// The number of the first descriptor that `--preserve-fds` keeps.
+pub(crate) const FIRST_PRESERVED: i32 = 3;
+
 /// A runc for one container.
 #[derive(Debug, Clone)]
 pub(crate) struct Runc {
     options: Options,
+    voice: Voice,
     log: PathBuf,
     limit: Duration,
 }
@@ -116,20 +181,25 @@ pub(crate) struct Runc {
 #[derive(Debug, Default)]
 pub(crate) struct Gifts {
     pub(crate) stdio: StdioFds,
-    /// Becomes descriptor 3 of the new process.
-    pub(crate) extra: Option<OwnedFd>,
+    /// Become the descriptors from 3 on, in this order.
+    pub(crate) preserved: Vec<OwnedFd>,
 }
 
 impl Runc {
-    /// `log` is where runc writes its log, which is read for its errors.
+    /// `log` is where runc writes its log while it speaks with our voice.
     pub(crate) fn new(options: Options, log: PathBuf, limit: Duration) -> Self {
-        Self { options, log, limit }
+        Self { options, voice: Voice::Ours, log, limit }
+    }
+
+    pub(crate) fn with_voice(self, voice: Voice) -> Self {
+        Self { voice, ..self }
     }
 
     /// Runs `runc ARGUMENTS` with nothing on its stdio; returns its stdout.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String, RuncError> {
         let mut command = self.command(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(if self.voice == Voice::Ours { Stdio::piped() } else { Stdio::inherit() });
         self.wait(command, &name(arguments))
     }
 
@@ -139,8 +209,9 @@ impl Runc {
         let stdio = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
         command.stdin(stdio(gifts.stdio.stdin)).stdout(stdio(gifts.stdio.stdout));
         command.stderr(stdio(gifts.stdio.stderr));
-        let mappings = gifts.extra.map(|parent_fd| FdMapping { parent_fd, child_fd: 3 });
-        if let Err(e) = command.fd_mappings(mappings.into_iter().collect()) {
+        let numbered = gifts.preserved.into_iter().zip(FIRST_PRESERVED..);
+        let mappings = numbered.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        if let Err(e) = command.fd_mappings(mappings.collect()) {
             return Err(self.cannot_start(io::Error::other(e)));
         }
         self.wait(command, &name(arguments)).map(|_| ())
@@ -149,7 +220,10 @@ impl Runc {
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.options.binary);
         command.arg("--root").arg(&self.options.root);
-        command.arg("--log").arg(&self.log).args(["--log-format", "json"]);
+        match &self.voice {
+            Voice::Ours => command.arg("--log").arg(&self.log).args(["--log-format", "json"]),
+            Voice::Clients(log) => command.args(log.arguments()),
+        };
         if self.options.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
@@ -159,7 +233,11 @@ impl Runc {
     }
 
     fn wait(&self, mut command: Command, name: &str) -> Result<String, RuncError> {
-        let log_start = std::fs::metadata(&self.log).map_or(0, |m| m.len());
+        let log = match &self.voice {
+            Voice::Ours => Some(&self.log),
+            Voice::Clients(log) => log.path.as_ref(),
+        };
+        let log_start = log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |m| m.len());
         let mut child = command.spawn().map_err(|e| self.cannot_start(e))?;
         let stdout = child.stdout.take().map(drain);
         let stderr = child.stderr.take().map(drain);
@@ -171,7 +249,8 @@ impl Runc {
         if status.success() {
             return Ok(stdout);
         }
-        let message = last_error(&self.log, log_start)
+        let message = log
+            .and_then(|log| last_error(log, log_start))
             .or_else(|| Some(stderr.trim().to_owned()).filter(|text| !text.is_empty()))
             .unwrap_or_else(|| status.to_string());
         Err(RuncError::Failed { command: name.into(), message, status })
@@ -253,6 +332,19 @@ mod tests {
         let options = Options { binary, root: dir.path().join("root"), systemd_cgroup: false };
         let runc = Runc::new(options, dir.path().join("log.json"), limit);
         (dir, runc)
+    }
+
+    #[test]
+    fn containers_of_different_roots_have_different_namespaces() {
+        let of = |root: &str| {
+            Options { binary: "runc".into(), root: root.into(), systemd_cgroup: false }.namespace()
+        };
+        assert_eq!(of("/run/containerd/runc/k8s.io"), "k8s.io");
+        assert_eq!(of("/var/run/docker/runtime-runc/moby"), "moby");
+        assert_eq!(of("/run/runc/"), "runc");
+        assert!(of("/tmp/a/root").starts_with("root-"));
+        assert_ne!(of("/tmp/a/root"), of("/tmp/b/root"));
+        assert!(crate::Key::new(&of("/"), "id").is_ok());
     }
 
     #[test]

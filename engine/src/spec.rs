@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fastmig_control::{CONTROL_FD, INIT_PATH, RUNTIME_DIR};
+use fastmig_control::{INIT_PATH, RUNTIME_DIR};
 use serde_json::{json, Map, Value};
 
 use crate::files::replace;
@@ -56,7 +56,6 @@ pub enum SpecError {
 /// A bundle's `config.json`.
 #[derive(Debug)]
 pub(crate) struct Spec {
-    path: PathBuf,
     value: Value,
 }
 
@@ -79,15 +78,22 @@ impl Spec {
         let path = bundle.join("config.json");
         let text = std::fs::read(&path).map_err(|source| SpecError::File { path: path.clone(), source })?;
         match serde_json::from_slice(&text) {
-            Ok(value) => Ok(Self { path, value }),
+            Ok(value) => Ok(Self { value }),
             Err(source) => Err(SpecError::Syntax { path, source }),
         }
     }
 
-    pub(crate) fn store(&self) -> Result<(), SpecError> {
+    pub(crate) fn store(&self, path: &Path) -> Result<(), SpecError> {
         let text = serde_json::to_vec(&self.value)
-            .map_err(|source| SpecError::Syntax { path: self.path.clone(), source })?;
-        replace(&self.path, &text).map_err(|source| SpecError::File { path: self.path.clone(), source })
+            .map_err(|source| SpecError::Syntax { path: path.into(), source })?;
+        replace(path, &text).map_err(|source| SpecError::File { path: path.into(), source })
+    }
+
+    /// A relative root is one in the bundle.
+    pub(crate) fn make_root_absolute(&mut self, bundle: &Path) {
+        if let Some(path) = self.value["root"]["path"].as_str().map(|path| bundle.join(path)) {
+            self.value["root"]["path"] = json!(path);
+        }
     }
 
     pub(crate) fn facts(&self) -> Result<Facts, Error> {
@@ -116,10 +122,17 @@ impl Spec {
         self.value["annotations"][key].as_str()
     }
 
-    /// Puts the init above the command and its read-only directory into the container.
-    pub(crate) fn put_init_above(&mut self, runtime_dir: &Path) -> Result<(), SpecError> {
+    /// What is mounted at `destination`.
+    pub(crate) fn mount_source(&self, destination: &str) -> Option<&Path> {
+        let mounts = self.value["mounts"].as_array()?;
+        mounts.iter().find(|mount| mount["destination"] == destination)?["source"].as_str().map(Path::new)
+    }
+
+    /// Puts the init above the command and its read-only directory into the container. The init will find its
+    /// socket as descriptor `control_fd`.
+    pub(crate) fn put_init_above(&mut self, runtime_dir: &Path, control_fd: i32) -> Result<(), SpecError> {
         let command = self.array("/process/args", "process.args")?;
-        let above = [INIT_PATH, "--control-fd", &CONTROL_FD.to_string(), "--"].map(|s| json!(s));
+        let above = [INIT_PATH, "--control-fd", &control_fd.to_string(), "--"].map(|s| json!(s));
         command.splice(0..0, above);
 
         let root = self.object("", "root")?;
@@ -174,6 +187,9 @@ impl Spec {
             return Ok(Some("it is a pod's sandbox".into()));
         }
         let Some(first) = command.first() else { return Ok(Some("it has no command".into())) };
+        if first == INIT_PATH {
+            return Ok(Some("another FastMig has put its init above it already".into()));
+        }
         if MUST_BE_FIRST.contains(&first.as_str()) {
             return Ok(Some(format!("its command {first} must be PID 1")));
         }
@@ -265,13 +281,13 @@ mod tests {
             "unknownTopField": { "deep": [true] },
         });
         change(&mut value);
-        Spec { path: "/nonexistent".into(), value }
+        Spec { value }
     }
 
     #[test]
     fn the_init_goes_above_and_nothing_else_changes() {
         let mut rewritten = spec(|_| {});
-        rewritten.put_init_above(Path::new("/usr/lib/fastmig/runtime")).unwrap();
+        rewritten.put_init_above(Path::new("/usr/lib/fastmig/runtime"), 3).unwrap();
         let arguments = &rewritten.value["process"]["args"];
         assert_eq!(
             *arguments,
@@ -289,7 +305,7 @@ mod tests {
     fn io_uring_is_denied_only_where_nothing_answers_it() {
         let rules_after = |seccomp: Value| {
             let mut spec = spec(|v| v["linux"]["seccomp"] = seccomp);
-            spec.put_init_above(Path::new("/r")).unwrap();
+            spec.put_init_above(Path::new("/r"), 3).unwrap();
             spec.value["linux"]["seccomp"]["syscalls"].as_array().unwrap().len()
         };
         assert_eq!(rules_after(Value::Null), 1);
@@ -309,7 +325,7 @@ mod tests {
     #[test]
     fn io_uring_may_be_allowed() {
         let mut spec = spec(|v| v["annotations"] = json!({ IO_URING: "allow" }));
-        spec.put_init_above(Path::new("/r")).unwrap();
+        spec.put_init_above(Path::new("/r"), 3).unwrap();
         assert!(spec.value["linux"].get("seccomp").is_none());
     }
 

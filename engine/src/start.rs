@@ -19,14 +19,23 @@ impl Container {
         self.runc(&operation.record).run(&["start", self.key.id()])?;
         operation.record.started = true;
         operation.save()?;
+        self.come_up(&mut operation)
+    }
+
+    /// [`Container::start`] where runc has started it already.
+    pub(crate) fn bring_up(&self) -> Result<(), Error> {
+        self.come_up(&mut self.begin()?)
+    }
+
+    fn come_up(&self, operation: &mut Operation<'_>) -> Result<(), Error> {
         if !self.is_warm() {
             return Ok(());
         }
         match operation.record.start.clone() {
-            StartMode::Run => self.run_command(&operation),
+            StartMode::Run => self.run_command(operation),
             StartMode::Standby => self.init()?.status().map(|_| ()),
             StartMode::Restore(path) => {
-                let result = restore::perform(self, &mut operation, &restore::Request::new(path));
+                let result = restore::perform(self, operation, &restore::Request::new(path));
                 match result {
                     Err(e) if operation.record.must_restore => Err(e),
                     Err(e) => {
@@ -83,7 +92,7 @@ impl Container {
         failure: ExecFailure,
     ) -> Result<(), Error> {
         let name = operation.record.command.first().map_or("", String::as_str);
-        tracing::error!(container = self.key.id(), reason = failure.sentence(name), "command not executed");
+        tracing::warn!(container = self.key.id(), reason = failure.sentence(name), "command not executed");
         init.ask(&Request::End { code: 1 }).map(|_| ())
     }
 }

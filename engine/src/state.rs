@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
 use crate::files::replace;
+use crate::names::Names;
 use crate::start_options::{StartMode, TcpPolicy};
 use crate::{runc, Config, Error};
 
@@ -123,9 +124,15 @@ pub(crate) struct Record {
     pub(crate) key: Key,
     pub(crate) bundle: PathBuf,
     pub(crate) runc: runc::Options,
-    /// Host pid and start time of the container's PID 1.
+    /// Host pid and start time of the container's PID 1; 0 until runc has made it.
     pub(crate) pid: i32,
     pub(crate) pid_start: u64,
+    /// Where its creator wants that pid too.
+    #[serde(default)]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Its attendant removes the directory when it ends.
+    #[serde(default)]
+    pub(crate) attended: bool,
     /// The application's own; it must be found after PID 1 is gone and its number taken by another.
     pub(crate) cgroup: Option<ApplicationCgroup>,
     /// Why the container was left to runc; `None` when it is warm.
@@ -138,6 +145,8 @@ pub(crate) struct Record {
     /// The image's command.
     pub(crate) command: Vec<String>,
     pub(crate) image: Option<String>,
+    #[serde(default)]
+    pub(crate) names: Names,
     pub(crate) terminal: bool,
     pub(crate) tcp: TcpPolicy,
     /// The nftables table that holds connections of an application which is to come back.
@@ -259,24 +268,35 @@ pub fn list(config: &Config) -> Result<Vec<Key>, Error> {
     Ok(keys)
 }
 
-/// The one container whose id is `id`, or begins with it, in any namespace or in the given one.
+/// The one container, in any namespace or in the given one, whose id is `text`; or whose client calls it so; or whose
+/// id begins with it.
 ///
 /// # Errors
 /// When there is none, or more than one.
-pub fn find(config: &Config, id: &str, namespace: Option<&str>) -> Result<Key, Error> {
+pub fn find(config: &Config, text: &str, namespace: Option<&str>) -> Result<Key, Error> {
     let keys: Vec<Key> =
         list(config)?.into_iter().filter(|key| namespace.is_none_or(|n| key.namespace() == n)).collect();
-    let exact: Vec<&Key> = keys.iter().filter(|key| key.id() == id).collect();
-    let matching =
-        if exact.is_empty() { keys.iter().filter(|key| key.id().starts_with(id)).collect() } else { exact };
-    match matching[..] {
-        [key] => Ok(key.clone()),
-        [] => Err(Error::NotFound { id: id.into() }),
-        _ => Err(Error::BadName {
-            what: "id (it fits several; give the namespace or more of it)",
-            value: id.into(),
-        }),
+    let fits: [&dyn Fn(&Key) -> bool; 3] =
+        [&|key| key.id() == text, &|key| names(config, key).iter().any(|name| name == text), &|key| {
+            !text.is_empty() && key.id().starts_with(text)
+        }];
+    for fit in fits {
+        match keys.iter().filter(|key| fit(key)).collect::<Vec<_>>()[..] {
+            [] => {}
+            [key] => return Ok(key.clone()),
+            _ => {
+                let what = "id (it fits several; give the namespace or more of it)";
+                return Err(Error::BadName { what, value: text.into() });
+            }
+        }
     }
+    Err(Error::NotFound { id: text.into() })
+}
+
+/// What its client calls a container now. One whose state cannot be read has no name.
+fn names(config: &Config, key: &Key) -> Vec<String> {
+    let record = Directory::of(config, key).load(key);
+    record.map(|record| record.names.now(key.id())).unwrap_or_default()
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>, Error> {

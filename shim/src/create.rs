@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use containerd_shim::api::CreateTaskRequest;
 use containerd_shim::protos::events::task::TaskOOM;
-use fastmig_engine::{Config, CreateRequest, Key};
+use fastmig_engine::start_options::StartMode;
+use fastmig_engine::{Config, CreateRequest, Key, Voice};
 use tokio::sync::watch;
 
 use crate::cgroup::Cgroup;
@@ -104,7 +105,9 @@ impl Created {
             console_socket: laid.console_socket().map(Into::into),
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
-            checkpoint: checkpoint(request, options),
+            voice: Voice::Ours,
+            preserved: Vec::new(),
+            start: checkpoint(request, options).map(StartMode::Restore),
             pid_file: Some(bundle.join(PID_FILE)),
         };
         let starting = context.reaper.starting();

@@ -1,18 +1,19 @@
-//! The commands, one file each.
+//! The operator's commands, one file each: on any container of this host, by its id, its name or what its id begins
+//! with, whichever client made it.
 
-mod check;
-mod checkpoint;
-mod restore;
-mod run;
-mod standby;
-mod status;
+pub(crate) mod check;
+pub(crate) mod checkpoint;
+pub(crate) mod restore;
+pub(crate) mod run;
+pub(crate) mod standby;
+pub(crate) mod status;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Subcommand;
-use fastmig_engine::{state, Config, Container, Error};
+use fastmig_engine::{state, Config, Container, Error, Kind};
 
+use crate::oci::Runtime;
 use crate::output::Output;
 
 /// What every command is given.
@@ -24,38 +25,46 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The container whose id is `id` or begins with it.
+    /// The container of this id or name, or whose id begins so.
     pub(crate) fn container(&self, id: &str) -> Result<Container, Error> {
         let key = state::find(&self.config, id, self.namespace.as_deref())?;
         Container::open(self.config.clone(), &key)
     }
-}
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Save the application's state to a directory
-    Checkpoint(checkpoint::Arguments),
-    /// Bring a saved application up in a container that is in standby
-    Restore(restore::Arguments),
-    /// End the application and keep its container up
-    Standby(standby::Arguments),
-    /// Start the image's command in a container that is in standby
-    Run(run::Arguments),
-    /// Show how one container stands, or all of them
-    Status(status::Arguments),
-    /// Say what would make a checkpoint fail, without stopping anything
-    Check(check::Arguments),
-}
-
-impl Command {
-    pub(crate) fn run(&self, context: &Context) -> Result<ExitCode, Error> {
-        match self {
-            Self::Checkpoint(arguments) => arguments.run(context),
-            Self::Restore(arguments) => arguments.run(context),
-            Self::Standby(arguments) => arguments.run(context),
-            Self::Run(arguments) => arguments.run(context),
-            Self::Status(arguments) => arguments.run(context),
-            Self::Check(arguments) => arguments.run(context),
-        }
+    /// The exit code for an outcome, after saying why.
+    pub(crate) fn conclude(&self, outcome: Result<ExitCode, Error>) -> ExitCode {
+        outcome.unwrap_or_else(|e| {
+            self.output.failure(&e);
+            ExitCode::FAILURE
+        })
     }
+}
+
+/// The container that a command of both worlds means: with `--root` a client's own, by its id; otherwise any.
+pub(crate) fn find(context: &Context, runtime: &Runtime, id: &str) -> Result<Option<Container>, Error> {
+    if runtime.global.root.is_some() || !runtime.may_do_more() {
+        return runtime.known(id);
+    }
+    match context.container(id) {
+        Ok(container) => Ok(Some(container)),
+        Err(e) if e.kind() == Kind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Prints the report of an operation, or why there is none; for whoever uses us as runc, in runc's way: a success is
+/// silent.
+pub(crate) fn conclude<T>(
+    context: &Context,
+    runtime: &Runtime,
+    outcome: Result<T, Error>,
+    print: impl FnOnce(Output, &T),
+) -> ExitCode {
+    if runtime.global.root.is_some() || runtime.global.log.is_some() {
+        return runtime.conclude(outcome.map(|_| ExitCode::SUCCESS));
+    }
+    context.conclude(outcome.map(|report| {
+        print(context.output, &report);
+        ExitCode::SUCCESS
+    }))
 }

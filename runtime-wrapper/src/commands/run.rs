@@ -1,23 +1,13 @@
-//! `fastmig run CONTAINER`
+//! `fastmig run CONTAINER`, for a container that is in standby.
 
 use std::process::ExitCode;
 
-use clap::Args;
-use fastmig_engine::Error;
+use fastmig_engine::{Container, Error};
 
 use super::Context;
 
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// The container's id, or what it begins with
-    container: String,
-}
-
-impl Arguments {
-    pub(crate) fn run(&self, context: &Context) -> Result<ExitCode, Error> {
-        let container = context.container(&self.container)?;
-        container.run()?;
-        context.output.value(&container.status()?, |status| format!("{} is running", status.id));
-        Ok(ExitCode::SUCCESS)
-    }
+pub(crate) fn run(context: &Context, container: &Container) -> Result<ExitCode, Error> {
+    container.run()?;
+    context.output.value(&container.status()?, |status| format!("{} is running", status.id));
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,164 @@
+//! `checkpoint`: of a container below `--root`, as a shim or conmon asks; or of any, by id or name, as an operator does.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fastmig_engine::checkpoint::{After, Request, Tcp};
+
+use super::Runtime;
+use crate::commands::{self, Context};
+
+/// The options have runc's names and meanings.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    /// The container's id or name, or what its id begins with
+    id: String,
+    /// Where the checkpoint is to stand; nothing or an empty directory may be there
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    image_path: PathBuf,
+    /// Where CRIU's log is put too
+    #[arg(long, value_name = "DIR")]
+    work_path: Option<PathBuf>,
+    /// Let the application run on
+    #[arg(long, conflicts_with = "standby")]
+    leave_running: bool,
+    /// End the application but keep the container up, ready for a restore; otherwise both end
+    #[arg(long)]
+    standby: bool,
+    /// Keep established TCP connections; the address must move along
+    #[arg(long)]
+    tcp_established: bool,
+    #[command(flatten)]
+    implied: Implied,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+/// What FastMig does anyway, or has no need of: an application takes neither its container's network nor its cgroups
+/// along.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Taken for runc's sake, without effect")]
+struct Implied {
+    /// Unix sockets with a peer outside are allowed
+    #[arg(long)]
+    ext_unix_sk: bool,
+    /// A terminal is allowed
+    #[arg(long)]
+    shell_job: bool,
+    /// File locks are kept
+    #[arg(long)]
+    file_locks: bool,
+    /// Deleted files are kept
+    #[arg(long)]
+    link_remap: bool,
+    /// The network stays where it is
+    #[arg(long, value_name = "NAMESPACE")]
+    empty_ns: Vec<String>,
+    /// The cgroups stay where they are
+    #[arg(long, value_name = "MODE")]
+    manage_cgroups_mode: Option<String>,
+    /// Memory is written once
+    #[arg(long)]
+    auto_dedup: bool,
+    /// Connections half open are closed with the others
+    #[arg(long)]
+    tcp_skip_in_flight: bool,
+}
+
+/// What FastMig does not do.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of runc that are refused")]
+struct Refused {
+    /// Use migrate instead
+    #[arg(long, value_name = "DIR")]
+    parent_path: Option<PathBuf>,
+    /// Use migrate instead
+    #[arg(long)]
+    pre_dump: bool,
+    /// Use migrate instead
+    #[arg(long)]
+    lazy_pages: bool,
+    /// Use migrate instead
+    #[arg(long, value_name = "FD")]
+    status_fd: Option<i32>,
+    /// Use migrate instead
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    page_server: Option<String>,
+}
+
+impl Refused {
+    fn first(&self) -> Option<&'static str> {
+        let given = [
+            ("--parent-path", self.parent_path.is_some()),
+            ("--pre-dump", self.pre_dump),
+            ("--lazy-pages", self.lazy_pages),
+            ("--status-fd", self.status_fd.is_some()),
+            ("--page-server", self.page_server.as_ref().is_some_and(|server| !server.is_empty())),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> ExitCode {
+    let arguments: Arguments = match runtime.parse("checkpoint", raw) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let container = match commands::find(context, runtime, &arguments.id) {
+        Ok(Some(container)) => container,
+        Ok(None) => return runtime.hand_over("checkpoint", raw),
+        Err(e) => return runtime.conclude(Err(e)),
+    };
+    // runc made it as it is, and checkpoints it so.
+    if !container.is_warm() && !arguments.standby {
+        return runtime.hand_over("checkpoint", raw);
+    }
+    if let Some(option) = arguments.refused.first() {
+        return runtime.refuse(&format!(
+            "{option} is not possible for a container under FastMig: its memory is written by the checkpoint alone; \
+             leave the option out"
+        ));
+    }
+    let request = arguments.request();
+    let result = container.checkpoint(&request);
+    commands::conclude(context, runtime, result, commands::checkpoint::print)
+}
+
+impl Arguments {
+    fn request(&self) -> Request {
+        let after = match (self.leave_running, self.standby) {
+            (true, _) => After::Run,
+            (_, true) => After::Standby,
+            _ => After::Exit,
+        };
+        let path = std::path::absolute(&self.image_path).unwrap_or_else(|_| self.image_path.clone());
+        let mut request = Request::new(path, after);
+        request.tcp = self.tcp_established.then_some(Tcp::Keep);
+        request.work_path.clone_from(&self.work_path);
+        request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_containerds_shim_and_conmon_send_is_understood() {
+        let words =
+            "checkpoint --image-path /i --work-path /w --leave-running --tcp-established --ext-unix-sk \
+                     --shell-job --file-locks --empty-ns network --manage-cgroups-mode soft web";
+        let arguments = Arguments::try_parse_from(words.split_whitespace()).unwrap();
+        let request = arguments.request();
+        assert_eq!((request.after, request.tcp), (After::Run, Some(Tcp::Keep)));
+        assert_eq!(arguments.refused.first(), None);
+    }
+
+    #[test]
+    fn a_memory_that_comes_by_another_way_is_refused() {
+        let arguments = Arguments::try_parse_from(["checkpoint", "--pre-dump", "web"]).unwrap();
+        assert_eq!(arguments.refused.first(), Some("--pre-dump"));
+    }
+}

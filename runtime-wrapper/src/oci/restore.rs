@@ -1,0 +1,123 @@
+//! `restore`: into a container that is in standby, as an operator asks; or into a new one made from a bundle, as runc.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fastmig_engine::checkpoint::Tcp;
+use fastmig_engine::restore::Request;
+use fastmig_engine::start_options::StartMode;
+use fastmig_engine::Container;
+
+use super::create::Making;
+use super::run::{bring_up, Running};
+use super::Runtime;
+use crate::commands::{self, Context};
+
+/// The options have runc's names and meanings.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    /// The id or name of a container in standby, or what its id begins with; or a new container's id
+    id: String,
+    /// The checkpoint
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    image_path: PathBuf,
+    /// Where CRIU's log is put too, should it fail
+    #[arg(long, value_name = "DIR")]
+    work_path: Option<PathBuf>,
+    /// Keep established TCP connections; the checkpoint must have kept them too
+    #[arg(long)]
+    tcp_established: bool,
+    #[command(flatten)]
+    making: Making,
+    #[command(flatten)]
+    running: Running,
+    #[command(flatten)]
+    implied: Implied,
+    /// Refused: the checkpoint brings its memory along
+    #[arg(long)]
+    lazy_pages: bool,
+}
+
+/// The checkpoint says what it holds, and the container has its own network, cgroups and labels.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Taken for runc's sake, without effect")]
+struct Implied {
+    #[arg(long)]
+    ext_unix_sk: bool,
+    #[arg(long)]
+    shell_job: bool,
+    #[arg(long)]
+    file_locks: bool,
+    #[arg(long)]
+    link_remap: bool,
+    #[arg(long)]
+    auto_dedup: bool,
+    #[arg(long, value_name = "NAMESPACE")]
+    empty_ns: Vec<String>,
+    #[arg(long, value_name = "MODE")]
+    manage_cgroups_mode: Option<String>,
+    #[arg(long, value_name = "LABEL")]
+    lsm_profile: Option<String>,
+    #[arg(long, value_name = "CONTEXT")]
+    lsm_mount_context: Option<String>,
+}
+
+pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> ExitCode {
+    let arguments: Arguments = match runtime.parse("restore", raw) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let found = match commands::find(context, runtime, &arguments.id) {
+        Ok(found) => found,
+        Err(e) => return runtime.conclude(Err(e)),
+    };
+    if arguments.lazy_pages && runtime.may_do_more() {
+        return runtime.refuse(
+            "--lazy-pages is not possible for a container under FastMig: the checkpoint brings its memory along; \
+             leave the option out",
+        );
+    }
+    match found {
+        Some(container) => arguments.restore_standing(context, runtime, &container),
+        // runc's own checkpoints have no manifest, and runc alone can restore them.
+        None if !runtime.may_do_more() || !fastmig_engine::image::is_ours(&arguments.image_path) => {
+            runtime.hand_over("restore", raw)
+        }
+        None => arguments.restore_new(runtime),
+    }
+}
+
+impl Arguments {
+    fn path(&self) -> PathBuf {
+        std::path::absolute(&self.image_path).unwrap_or_else(|_| self.image_path.clone())
+    }
+
+    fn restore_standing(&self, context: &Context, runtime: &Runtime, container: &Container) -> ExitCode {
+        let mut request = Request::new(self.path());
+        request.tcp = self.tcp_established.then_some(Tcp::Keep);
+        request.work_path.clone_from(&self.work_path);
+        let result = container.restore(&request);
+        commands::conclude(context, runtime, result, commands::restore::print)
+    }
+
+    fn restore_new(&self, runtime: &Runtime) -> ExitCode {
+        let start = Some(StartMode::Restore(self.path()));
+        runtime.conclude(bring_up(runtime, &self.making, &self.running, &self.id, start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_containerds_shim_and_conmon_send_is_understood() {
+        let words =
+            "restore --image-path /i --work-path /w --bundle /b --pid-file /p --detach --no-subreaper \
+                     --no-pivot --tcp-established --ext-unix-sk --shell-job --file-locks web";
+        let arguments = Arguments::try_parse_from(words.split_whitespace()).unwrap();
+        assert_eq!((arguments.id.as_str(), arguments.tcp_established), ("web", true));
+    }
+}
