@@ -4,7 +4,7 @@ use anyhow::{bail, Result};
 use clap::Subcommand;
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::realm::{Realm, BY_HAND};
-use fastmig_tests::framework::{dist, host, image, Generation, Host};
+use fastmig_tests::framework::{dist, host, image, Equipment, Generation, Host};
 
 #[derive(Subcommand)]
 pub(crate) enum Chore {
@@ -18,6 +18,9 @@ pub(crate) enum Chore {
         /// Start containerd in them
         #[arg(long)]
         containerd: bool,
+        /// Give them docker, podman and nerdctl, and start what these need
+        #[arg(long)]
+        clients: bool,
     },
     /// Take hosts down
     Down {
@@ -43,9 +46,9 @@ pub(crate) fn run(chore: Chore) -> Result<()> {
     let cache = Cache::open()?;
     let realm = Realm::or_from_environment(BY_HAND)?;
     match chore {
-        Chore::Up { names, generation, containerd } => {
+        Chore::Up { names, generation, containerd, clients } => {
             let names = if names.is_empty() { vec!["a".to_owned(), "b".to_owned()] } else { names };
-            names.iter().try_for_each(|name| up(&realm, &cache, name, generation, containerd))
+            names.iter().try_for_each(|name| up(&realm, &cache, name, generation, (containerd, clients)))
         }
         Chore::Down { all: true, .. } => host::down_all(&realm, &cache),
         Chore::Down { names, .. } if names.is_empty() => bail!("name hosts, or say --all"),
@@ -60,13 +63,23 @@ pub(crate) fn run(chore: Chore) -> Result<()> {
     }
 }
 
-fn up(realm: &Realm, cache: &Cache, name: &str, generation: Generation, containerd: bool) -> Result<()> {
-    let host = Host::up(realm, cache, name, generation)?;
+fn up(
+    realm: &Realm,
+    cache: &Cache,
+    name: &str,
+    generation: Generation,
+    (containerd, clients): (bool, bool),
+) -> Result<()> {
+    let equipment = if clients { Equipment::Clients } else { Equipment::Plain };
+    let host = Host::up(realm, cache, name, generation, equipment)?;
     if dist::dist_dir().join("bin").is_dir() {
         host.install(&dist::dist_dir())?;
     }
-    if containerd {
+    if containerd || clients {
         host.start_containerd()?;
+    }
+    if clients {
+        host.start_clients()?;
     }
     host.keep();
     Ok(())

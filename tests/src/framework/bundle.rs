@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::cache::Cache;
 use super::command::Cmd;
 use super::mounts::remove_tree;
-use super::recipe::Generation;
+use super::recipe::{Equipment, Generation};
 use super::rootfs::host_root;
 
 /// The generation whose CRIU is shipped: the first one that can dump TCP sockets on today's kernels.
@@ -56,7 +56,7 @@ struct Manifest {
 
 /// The bundle in the cache: a directory that holds `criu/`.
 pub fn cached(cache: &Cache) -> Result<PathBuf> {
-    let root = host_root(cache, SOURCE)?;
+    let root = host_root(cache, SOURCE, Equipment::Plain)?;
     let recipe = format!("{REVISION}\n{}", root.display());
     cache.get("bundles", "criu", &recipe, |target| make(&root, &target.join("criu")))
 }

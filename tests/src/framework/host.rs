@@ -14,7 +14,7 @@ use super::mounts::remove_tree;
 use super::process::ProcessId;
 use super::progress::step;
 use super::realm::{check_name, Realm};
-use super::recipe::Generation;
+use super::recipe::{Equipment, Generation};
 use super::state::HostState;
 use super::{cgroups, hostns, install, network, rootfs, tools};
 
@@ -34,10 +34,16 @@ pub struct Host {
 
 impl Host {
     /// Brings up the host `name`, with FastMig's CRIU in it.
-    pub fn up(realm: &Realm, cache: &Cache, name: &str, generation: Generation) -> Result<Self> {
+    pub fn up(
+        realm: &Realm,
+        cache: &Cache,
+        name: &str,
+        generation: Generation,
+        equipment: Equipment,
+    ) -> Result<Self> {
         check_name(name)?;
         tools::ensure(tools::FOR_HOSTS)?;
-        let root = rootfs::host_root(cache, generation)?;
+        let root = rootfs::host_root(cache, generation, equipment)?;
         let bundle = super::bundle::cached(cache)?;
         let host = step(&format!("host {name} ({generation})"), || {
             // Given back before the host can be dropped, which takes it again.

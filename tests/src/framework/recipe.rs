@@ -1,5 +1,6 @@
 //! What the root file systems are made of.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -68,6 +69,32 @@ const HOST_PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
+/// What a host has besides, when the clients of the field are tested on it. podman is given both OCI runtimes that Debian has.
+const CLIENT_PACKAGES: &[&str] = &[
+    "aardvark-dns",
+    "catatonit",
+    "conmon",
+    "crun",
+    "docker-cli",
+    "docker.io",
+    "fuse-overlayfs",
+    "netavark",
+    "passt",
+    "podman",
+    "slirp4netns",
+    "uidmap",
+];
+
+/// What is on a host before FastMig is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Equipment {
+    /// containerd and runc.
+    #[default]
+    Plain,
+    /// docker and podman as well.
+    Clients,
+}
+
 /// How mmdebstrap makes one tree.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -76,15 +103,19 @@ pub struct Recipe {
     /// How much of Debian goes in before the packages.
     pub variant: &'static str,
     /// Packages beyond the variant.
-    pub packages: &'static [&'static str],
+    pub packages: Cow<'static, [&'static str]>,
     /// Further arguments.
     pub options: &'static [&'static str],
 }
 
 impl Recipe {
     /// The root file system of a host.
-    pub fn host(generation: Generation) -> Self {
-        Self { suite: generation.suite(), variant: "minbase", packages: HOST_PACKAGES, options: &[] }
+    pub fn host(generation: Generation, equipment: Equipment) -> Self {
+        let packages = match equipment {
+            Equipment::Plain => Cow::Borrowed(HOST_PACKAGES),
+            Equipment::Clients => Cow::Owned([HOST_PACKAGES, CLIENT_PACKAGES].concat()),
+        };
+        Self { suite: generation.suite(), variant: "minbase", packages, options: &[] }
     }
 
     /// The arguments after `mmdebstrap` and before the target directory.

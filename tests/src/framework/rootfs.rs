@@ -1,4 +1,4 @@
-//! Debian trees in the cache: one for each generation of host, read-only by agreement.
+//! Debian trees in the cache: one for each generation and equipment of hosts, read-only by agreement.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,12 +7,16 @@ use anyhow::{Context, Result};
 
 use super::cache::Cache;
 use super::command::Cmd;
-use super::recipe::{Generation, Recipe};
+use super::recipe::{Equipment, Generation, Recipe};
 use super::tools;
 
 /// A tree of a host, made when the cache has none.
-pub fn host_root(cache: &Cache, generation: Generation) -> Result<PathBuf> {
-    root(cache, generation.suite(), &Recipe::host(generation))
+pub fn host_root(cache: &Cache, generation: Generation, equipment: Equipment) -> Result<PathBuf> {
+    let name = match equipment {
+        Equipment::Plain => generation.suite().to_owned(),
+        Equipment::Clients => format!("{generation}-clients"),
+    };
+    root(cache, &name, &Recipe::host(generation, equipment))
 }
 
 /// A tree made by `recipe`, kept under `name`.

@@ -12,7 +12,7 @@ use nix::sys::prctl::set_child_subreaper;
 use super::cache::Cache;
 use super::host::{self, Host};
 use super::realm::{Realm, OF_TESTS, STATE_ROOT};
-use super::recipe::Generation;
+use super::recipe::{Equipment, Generation};
 
 /// A run and its hosts, which go down with it.
 #[derive(Debug)]
@@ -39,6 +39,16 @@ impl Session {
 
     /// The host `name`: the one that is up already, or a fresh one that stays until the run ends.
     pub fn host(&self, name: &str, generation: Generation) -> Result<Arc<Host>> {
+        self.equipped_host(name, generation, Equipment::Plain)
+    }
+
+    /// As [`Session::host`], with this equipment.
+    pub fn equipped_host(
+        &self,
+        name: &str,
+        generation: Generation,
+        equipment: Equipment,
+    ) -> Result<Arc<Host>> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = hosts.get(name) {
             if host.generation() != generation {
@@ -46,14 +56,14 @@ impl Session {
             }
             return Ok(Arc::clone(host));
         }
-        let host = Arc::new(self.fresh_host(name, generation)?);
+        let host = Arc::new(Host::up(&self.realm, &self.cache, name, generation, equipment)?);
         hosts.insert(name.to_owned(), Arc::clone(&host));
         Ok(host)
     }
 
     /// A host that belongs to the caller alone, and goes down when dropped.
     pub fn fresh_host(&self, name: &str, generation: Generation) -> Result<Host> {
-        Host::up(&self.realm, &self.cache, name, generation)
+        Host::up(&self.realm, &self.cache, name, generation, Equipment::Plain)
     }
 
     /// The directory that all hosts of the run see as `/shared`.

@@ -1,5 +1,6 @@
 //! What is in each image, and how it starts.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub(super) static DEBIAN: Base = Base {
     recipe: Recipe {
         suite: "trixie",
         variant: "minbase",
-        packages: &[],
+        packages: Cow::Borrowed(&[]),
         options: &[
             "--dpkgopt=path-exclude=/usr/share/doc/*",
             "--dpkgopt=path-exclude=/usr/share/info/*",
@@ -54,7 +55,7 @@ static BUSYBOX: Base = Base {
     recipe: Recipe {
         suite: "trixie",
         variant: "extract",
-        packages: &["busybox-static"],
+        packages: Cow::Borrowed(&["busybox-static"]),
         options: &[
             "--extract-hook=cd \"$1\" && mkdir -p proc sys dev run root tmp var/tmp home usr/sbin etc",
             "--extract-hook=cd \"$1\" && chmod 1777 tmp var/tmp && ln -s usr/bin bin && ln -s usr/sbin sbin",
