@@ -61,6 +61,12 @@ pub enum Error {
         /// The operation.
         action: &'static str,
     },
+    /// The container is not paused.
+    #[error("cannot resume container {id:?}: it is not paused")]
+    NotPaused {
+        /// The container.
+        id: String,
+    },
     /// Another operation held the container for too long.
     #[error("container {id:?} is busy with another operation: try again when it is done")]
     Busy {
@@ -217,6 +223,7 @@ impl Error {
             Self::NotWarm { .. }
             | Self::WrongState { .. }
             | Self::Paused { .. }
+            | Self::NotPaused { .. }
             | Self::PidTaken { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }

@@ -42,6 +42,9 @@ impl Container {
     /// When it does not freeze in time, or is not running.
     pub fn pause(&self) -> Result<(), Error> {
         let mut operation = self.begin()?;
+        if operation.record.paused {
+            return Err(Error::Paused { id: self.key.id().into(), action: "pause" });
+        }
         if self.is_warm() {
             match self.application()? {
                 ApplicationState::Running => self.freeze()?,
@@ -61,6 +64,9 @@ impl Container {
     /// When it is not paused, or the freezer fails.
     pub fn resume(&self) -> Result<(), Error> {
         let mut operation = self.begin()?;
+        if !operation.record.paused {
+            return Err(Error::NotPaused { id: self.key.id().into() });
+        }
         if self.is_warm() {
             let cgroup = self.application_cgroup()?;
             cgroup.thaw().map_err(|e| Error::io("thaw", cgroup.directory(), e))?;

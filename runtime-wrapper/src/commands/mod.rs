@@ -40,9 +40,10 @@ impl Context {
     }
 }
 
-/// The container that a command of both worlds means: with `--root` a client's own, by its id; otherwise any.
+/// The container that a command of both worlds means, if FastMig knows it: with `--root` one of the client that gave
+/// it, by its id; otherwise any, by its name too.
 pub(crate) fn find(context: &Context, runtime: &Runtime, id: &str) -> Result<Option<Container>, Error> {
-    if runtime.global.root.is_some() || !runtime.may_do_more() {
+    if runtime.is_called_by_client() || !runtime.may_do_more() {
         return runtime.known(id);
     }
     match context.container(id) {
@@ -60,7 +61,7 @@ pub(crate) fn conclude<T>(
     outcome: Result<T, Error>,
     print: impl FnOnce(Output, &T),
 ) -> ExitCode {
-    if runtime.global.root.is_some() || runtime.global.log.is_some() {
+    if runtime.is_called_by_client() {
         return runtime.conclude(outcome.map(|_| ExitCode::SUCCESS));
     }
     context.conclude(outcome.map(|report| {

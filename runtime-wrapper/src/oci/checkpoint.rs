@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fastmig_engine::checkpoint::{After, Request, Tcp};
+use fastmig_engine::Error;
 
 use super::Runtime;
 use crate::commands::{self, Context};
@@ -108,11 +109,16 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
     };
     let container = match commands::find(context, runtime, &arguments.id) {
         Ok(Some(container)) => container,
-        Ok(None) => return runtime.hand_over("checkpoint", raw),
-        Err(e) => return runtime.conclude(Err(e)),
+        Ok(None) if runtime.is_called_by_client() || runtime.is_runcs(&arguments.id) => {
+            return runtime.hand_over("checkpoint", raw);
+        }
+        Ok(None) => {
+            return context.conclude(Err(Error::NotFound { id: arguments.id }));
+        }
+        Err(e) => return context.conclude(Err(e)),
     };
     // runc made it as it is, and checkpoints it so.
-    if !container.is_warm() && !arguments.standby {
+    if !container.is_warm() && runtime.is_called_by_client() && !arguments.standby {
         return runtime.hand_over("checkpoint", raw);
     }
     if let Some(option) = arguments.refused.first() {

@@ -36,6 +36,15 @@ pub(crate) struct Making {
 }
 
 impl Making {
+    fn bundle(&self) -> PathBuf {
+        self.bundle.clone().unwrap_or_else(|| ".".into())
+    }
+
+    /// Whether there is anything to make a container from.
+    pub(crate) fn has_bundle(&self) -> bool {
+        self.bundle().join("config.json").exists()
+    }
+
     /// What the engine needs to know. The caller's streams become the container's.
     pub(crate) fn request(
         &self,
@@ -45,7 +54,7 @@ impl Making {
     ) -> Result<CreateRequest, Error> {
         Ok(CreateRequest {
             key: runtime.key(id)?,
-            bundle: self.bundle.clone().unwrap_or_else(|| ".".into()),
+            bundle: self.bundle(),
             runc: runtime.options(),
             voice: runtime.voice(),
             stdio: StdioFds {

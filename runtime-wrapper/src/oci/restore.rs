@@ -8,7 +8,7 @@ use clap::Parser;
 use fastmig_engine::checkpoint::Tcp;
 use fastmig_engine::restore::Request;
 use fastmig_engine::start_options::StartMode;
-use fastmig_engine::Container;
+use fastmig_engine::{Container, Error};
 
 use super::create::Making;
 use super::run::{bring_up, Running};
@@ -71,7 +71,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
     };
     let found = match commands::find(context, runtime, &arguments.id) {
         Ok(found) => found,
-        Err(e) => return runtime.conclude(Err(e)),
+        Err(e) => return context.conclude(Err(e)),
     };
     if arguments.lazy_pages && runtime.may_do_more() {
         return runtime.refuse(
@@ -81,6 +81,10 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
     }
     match found {
         Some(container) => arguments.restore_standing(context, runtime, &container),
+        // A person means a container that stands, unless there is a bundle to make one from.
+        None if !runtime.is_called_by_client() && !arguments.making.has_bundle() => {
+            context.conclude(Err(Error::NotFound { id: arguments.id }))
+        }
         // runc's own checkpoints have no manifest, and runc alone can restore them.
         None if !runtime.may_do_more() || !fastmig_engine::image::is_ours(&arguments.image_path) => {
             runtime.hand_over("restore", raw)

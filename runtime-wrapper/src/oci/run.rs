@@ -47,6 +47,9 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
     if runtime.global.root.is_none() && arguments.making.bundle.is_none() {
         match commands::find(context, runtime, &arguments.id) {
             Ok(Some(container)) => return context.conclude(commands::run::run(context, &container)),
+            Ok(None) if !arguments.making.has_bundle() => {
+                return context.conclude(Err(Error::NotFound { id: arguments.id }));
+            }
             Ok(None) => {}
             Err(e) => return context.conclude(Err(e)),
         }

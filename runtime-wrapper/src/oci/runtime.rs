@@ -56,6 +56,17 @@ impl Runtime {
         Key::new(&self.options().namespace(), id)
     }
 
+    /// Whether somebody uses us in runc's place; otherwise it is a person who asks.
+    pub(crate) fn is_called_by_client(&self) -> bool {
+        self.global.root.is_some() || self.global.log.is_some()
+    }
+
+    /// Whether runc has a container of this id, which it made without us.
+    pub(crate) fn is_runcs(&self, id: &str) -> bool {
+        // A path that leads elsewhere is no id.
+        Key::new("any", id).is_ok() && self.options().root.join(id).exists()
+    }
+
     /// Whether a new container can have FastMig's init at all.
     pub(crate) fn may_do_more(&self) -> bool {
         self.host_root

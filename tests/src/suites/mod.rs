@@ -1,5 +1,6 @@
 //! The test suites, by name.
 
+mod clients;
 mod hosts;
 mod shim;
 mod unit;
@@ -11,5 +12,5 @@ pub type Run = fn(&Ctx) -> anyhow::Result<Tally>;
 
 /// All suites, in the order in which they run: what is fast comes first.
 pub fn suites() -> &'static [(&'static str, Run)] {
-    &[("unit", unit::run), ("hosts", hosts::run), ("shim", shim::run)]
+    &[("unit", unit::run), ("hosts", hosts::run), ("shim", shim::run), ("clients", clients::run)]
 }
