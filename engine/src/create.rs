@@ -93,7 +93,7 @@ impl Container {
     /// # Errors
     /// When the name is taken, or the spec or an annotation is wrong.
     pub fn prepare(config: Arc<Config>, request: CreateRequest) -> Result<Prepared, Error> {
-        let mut spec = Spec::load(&request.bundle)?;
+        let mut spec = Spec::load(&request.bundle, config.defaults)?;
         let facts = spec.facts()?;
         let names = Names::of(&spec);
         let directory = Directory::of(&config, &request.key);

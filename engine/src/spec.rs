@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use fastmig_control::{INIT_PATH, RUNTIME_DIR};
 use serde_json::{json, Map, Value};
 
+use crate::config::Defaults;
 use crate::files::replace;
-use crate::start_options::{StartMode, TcpPolicy};
+use crate::start_options::{IoUring, Mode, StartMode, TcpPolicy};
 use crate::Error;
 
-/// `off` leaves the container to runc; anything else is refused.
+/// `off` leaves the container to runc, `warm` puts the init above it.
 pub const MODE: &str = "fastmig.dev/mode";
 /// `run`, `standby` or `restore=PATH`: how the application comes up when the container starts.
 pub const START: &str = "fastmig.dev/start";
-/// `allow` lets the application use io_uring, which CRIU cannot dump; `deny` is the default.
+/// `allow` lets the application use io_uring, which CRIU cannot dump; `deny` does not.
 pub const IO_URING: &str = "fastmig.dev/io-uring";
 /// `close`, `keep` or `refuse`: what a checkpoint does with established TCP connections.
 pub const TCP: &str = "fastmig.dev/tcp";
@@ -57,6 +58,8 @@ pub enum SpecError {
 #[derive(Debug)]
 pub(crate) struct Spec {
     value: Value,
+    /// What holds where there is no annotation.
+    defaults: Defaults,
 }
 
 /// What the engine needs to know of a spec.
@@ -74,11 +77,11 @@ pub(crate) struct Facts {
 }
 
 impl Spec {
-    pub(crate) fn load(bundle: &Path) -> Result<Self, SpecError> {
+    pub(crate) fn load(bundle: &Path, defaults: Defaults) -> Result<Self, SpecError> {
         let path = bundle.join("config.json");
         let text = std::fs::read(&path).map_err(|source| SpecError::File { path: path.clone(), source })?;
         match serde_json::from_slice(&text) {
-            Ok(value) => Ok(Self { value }),
+            Ok(value) => Ok(Self { value, defaults }),
             Err(source) => Err(SpecError::Syntax { path, source }),
         }
     }
@@ -103,7 +106,7 @@ impl Spec {
         };
         let environment = strings(&process["env"]);
         let command = strings(&process["args"]);
-        self.allows_io_uring()?;
+        self.io_uring()?;
         Ok(Facts {
             left_alone: self.why_left_alone(&command)?,
             path: environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=").map(str::to_owned)),
@@ -144,7 +147,7 @@ impl Spec {
             "source": runtime_dir,
             "options": ["bind", "ro", "nosuid", "nodev"],
         }));
-        if !self.allows_io_uring().unwrap_or(false) {
+        if self.io_uring().unwrap_or_default() == IoUring::Deny {
             self.deny_io_uring()?;
         }
         Ok(())
@@ -180,6 +183,9 @@ impl Spec {
     fn why_left_alone(&self, command: &[String]) -> Result<Option<String>, Error> {
         match self.annotation(MODE) {
             Some("off") => return Ok(Some(format!("annotation {MODE}=off"))),
+            None if self.defaults.mode == Mode::Off => {
+                return Ok(Some(format!("defaults.mode is off and no annotation {MODE}=warm asks for it")));
+            }
             None | Some("warm") => {}
             Some(value) => return Err(bad_annotation(MODE, value, "it must be off or warm")),
         }
@@ -213,7 +219,8 @@ impl Spec {
 
     fn start_mode(&self) -> Result<StartMode, Error> {
         match self.annotation(START) {
-            None | Some("run") => Ok(StartMode::Run),
+            None => Ok(self.defaults.start.into()),
+            Some("run") => Ok(StartMode::Run),
             Some("standby") => Ok(StartMode::Standby),
             Some(value) => match value.strip_prefix("restore=") {
                 Some(path) if path.starts_with('/') => Ok(StartMode::Restore(path.into())),
@@ -224,17 +231,19 @@ impl Spec {
 
     fn tcp_policy(&self) -> Result<TcpPolicy, Error> {
         match self.annotation(TCP) {
-            None | Some("close") => Ok(TcpPolicy::Close),
+            None => Ok(self.defaults.tcp),
+            Some("close") => Ok(TcpPolicy::Close),
             Some("keep") => Ok(TcpPolicy::Keep),
             Some("refuse") => Ok(TcpPolicy::Refuse),
             Some(value) => Err(bad_annotation(TCP, value, "it must be close, keep or refuse")),
         }
     }
 
-    fn allows_io_uring(&self) -> Result<bool, Error> {
+    fn io_uring(&self) -> Result<IoUring, Error> {
         match self.annotation(IO_URING) {
-            None | Some("deny") => Ok(false),
-            Some("allow") => Ok(true),
+            None => Ok(self.defaults.io_uring),
+            Some("deny") => Ok(IoUring::Deny),
+            Some("allow") => Ok(IoUring::Allow),
             Some(value) => Err(bad_annotation(IO_URING, value, "it must be allow or deny")),
         }
     }
@@ -281,7 +290,7 @@ mod tests {
             "unknownTopField": { "deep": [true] },
         });
         change(&mut value);
-        Spec { value }
+        Spec { value, defaults: Defaults::default() }
     }
 
     #[test]
@@ -357,6 +366,38 @@ mod tests {
         assert_eq!(start("restore=/var/c").unwrap(), StartMode::Restore("/var/c".into()));
         assert!(start("restore=relative").is_err());
         assert!(start("later").unwrap_err().to_string().contains("later"));
+    }
+
+    #[test]
+    fn a_default_holds_until_an_annotation_says_otherwise() {
+        use crate::start_options::DefaultStart;
+        let defaults = Defaults {
+            mode: Mode::Off,
+            start: DefaultStart::Standby,
+            tcp: TcpPolicy::Refuse,
+            io_uring: IoUring::Allow,
+        };
+        let silent = Spec { defaults, ..spec(|_| {}) };
+        let facts = silent.facts().unwrap();
+        assert!(facts.left_alone.unwrap().contains("defaults.mode"));
+        assert_eq!((facts.start, facts.tcp), (StartMode::Standby, TcpPolicy::Refuse));
+        assert_eq!(silent.io_uring().unwrap(), IoUring::Allow);
+
+        let annotations = json!({ MODE: "warm", START: "run", TCP: "close", IO_URING: "deny" });
+        let outspoken = Spec { defaults, ..spec(|v| v["annotations"] = annotations) };
+        let facts = outspoken.facts().unwrap();
+        assert_eq!((facts.left_alone, facts.start, facts.tcp), (None, StartMode::Run, TcpPolicy::Close));
+        assert_eq!(outspoken.io_uring().unwrap(), IoUring::Deny);
+    }
+
+    #[test]
+    fn io_uring_is_denied_or_allowed_by_default() {
+        let filtered = |io_uring: IoUring| {
+            let mut spec = Spec { defaults: Defaults { io_uring, ..Defaults::default() }, ..spec(|_| {}) };
+            spec.put_init_above(Path::new("/r"), 3).unwrap();
+            spec.value["linux"].get("seccomp").is_some()
+        };
+        assert_eq!((filtered(IoUring::Deny), filtered(IoUring::Allow)), (true, false));
     }
 
     #[test]

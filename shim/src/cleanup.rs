@@ -53,7 +53,8 @@ fn purge(bundle: &Path, namespace: &str, id: &str) -> Result<(), Error> {
     let key = Key::new(namespace, id).map_err(Error::engine(failed))?;
     let config = Config::load().map_err(Error::engine(failed))?;
     operations::forget(&config, namespace, id);
-    Container::purge(&config, &key, &Options::load(bundle).runc(namespace)).map_err(Error::engine(failed))
+    let runc = Options::load(bundle).runc(namespace, &config.runtime);
+    Container::purge(&config, &key, &runc).map_err(Error::engine(failed))
 }
 
 /// containerd says where it is, or runs this in it or beside it.

@@ -100,7 +100,7 @@ impl Created {
         let wanted = CreateRequest {
             key,
             bundle: bundle.into(),
-            runc: options.runc(&context.namespace),
+            runc: options.runc(&context.namespace, &config.runtime),
             stdio: fds,
             console_socket: laid.console_socket().map(Into::into),
             no_pivot_root: options.no_pivot_root,

@@ -1,11 +1,13 @@
 //! `-info`: what this shim and its runc can do, asked by containerd 2 and later.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 use containerd_shim::protos::types::introspection::{RuntimeInfo, RuntimeVersion};
+use fastmig_engine::Config;
 use serde_json::{json, Value};
 
 use crate::options::Options;
@@ -25,7 +27,8 @@ pub(crate) fn answer() -> io::Result<()> {
 
 fn info(input: &[u8]) -> RuntimeInfo {
     let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), ..RuntimeVersion::default() };
-    let features = features(Options::from_stdin(input).binary()).map(|features| Any {
+    let configured = Config::load().inspect_err(|e| eprintln!("{}", e.report())).unwrap_or_default().runtime;
+    let features = features(Options::from_stdin(input).binary(&configured)).map(|features| Any {
         type_url: FEATURES_TYPE.into(),
         value: features.to_string().into_bytes(),
         ..Any::default()
@@ -40,7 +43,7 @@ fn info(input: &[u8]) -> RuntimeInfo {
 }
 
 /// runc's own features and the one that FastMig adds; nothing when runc cannot say.
-fn features(runc: &str) -> Option<Value> {
+fn features(runc: &Path) -> Option<Value> {
     let output = Command::new(runc).arg("features").stdin(Stdio::null()).output();
     let output = output.inspect_err(|e| eprintln!("could not start {runc:?}: {e}")).ok()?;
     with_checkpoint(serde_json::from_slice(&output.stdout).ok()?)

@@ -120,22 +120,22 @@ impl Options {
             .unwrap_or_default()
     }
 
-    /// The runc that these options ask for.
-    pub(crate) fn runc(&self, namespace: &str) -> runc::Options {
+    /// The runc that these options ask for; `configured` where they name none.
+    pub(crate) fn runc(&self, namespace: &str, configured: &Path) -> runc::Options {
         let root = if self.root.is_empty() { RUNC_ROOT } else { &self.root };
         runc::Options {
-            binary: self.binary().into(),
+            binary: self.binary(configured).into(),
             root: PathBuf::from(root).join(namespace),
             systemd_cgroup: self.systemd_cgroup,
         }
     }
 
-    /// The name or path of runc.
-    pub(crate) fn binary(&self) -> &str {
+    /// The name or path of runc; `configured` where these options name none.
+    pub(crate) fn binary<'a>(&'a self, configured: &'a Path) -> &'a Path {
         if self.binary_name.is_empty() {
-            "runc"
+            configured
         } else {
-            &self.binary_name
+            Path::new(&self.binary_name)
         }
     }
 }
@@ -181,7 +181,7 @@ mod tests {
         let any = any("containerd.runc.v1.Options", message.write_to_bytes().unwrap());
         let options = Options::from_any(Some(&any)).unwrap();
         assert_eq!(options.io_uid, 1000);
-        let runc = options.runc("k8s.io");
+        let runc = options.runc("k8s.io", Path::new("crun"));
         assert_eq!(runc.binary, Path::new("/opt/runc"));
         assert_eq!(runc.root, Path::new("/run/other/k8s.io"));
         assert!(runc.systemd_cgroup);
@@ -209,8 +209,11 @@ mod tests {
     fn no_options_are_the_defaults() {
         let options = Options::from_any(None).unwrap();
         assert_eq!(options, Options::default());
-        assert_eq!(options.runc("default").root, Path::new("/run/containerd/runc/default"));
-        assert_eq!(options.binary(), "runc");
+        assert_eq!(
+            options.runc("default", Path::new("crun")).root,
+            Path::new("/run/containerd/runc/default")
+        );
+        assert_eq!(options.binary(Path::new("crun")), Path::new("crun"));
     }
 
     #[test]
@@ -238,6 +241,6 @@ mod tests {
         options.save(bundle.path()).unwrap();
         assert_eq!(Options::load(bundle.path()), options);
         std::fs::write(bundle.path().join(FILE), r#"{"binary_name":"crun","systemd_cgroup":true}"#).unwrap();
-        assert_eq!(Options::load(bundle.path()).binary(), "crun");
+        assert_eq!(Options::load(bundle.path()).binary(Path::new("runc")), Path::new("crun"));
     }
 }
