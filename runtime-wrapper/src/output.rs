@@ -1,6 +1,6 @@
 //! How commands answer: one line of text for people, one JSON document for programs.
 
-use fastmig_engine::Error;
+use fastmig_engine::{Error, Kind};
 use serde::Serialize;
 
 /// The chosen form.
@@ -24,13 +24,19 @@ impl Output {
 
     /// Prints a failure: on stderr for people; as `{"error": ..., "kind": ...}` on stdout for programs.
     pub(crate) fn failure(self, error: &Error) {
+        self.tell(&error.report(), &format!("{:?}", error.kind()));
+    }
+
+    /// As [`Output::failure`], for one that is not the engine's.
+    pub(crate) fn failure_text(self, text: &str) {
+        self.tell(text, &format!("{:?}", Kind::FailedPrecondition));
+    }
+
+    fn tell(self, error: &str, kind: &str) {
         if self.json {
-            println!(
-                "{}",
-                serde_json::json!({ "error": error.report(), "kind": format!("{:?}", error.kind()) })
-            );
+            println!("{}", serde_json::json!({ "error": error, "kind": kind }));
         } else {
-            eprintln!("fastmig: {}", error.report());
+            eprintln!("fastmig: {error}");
         }
     }
 }

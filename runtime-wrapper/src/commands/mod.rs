@@ -3,6 +3,8 @@
 
 pub(crate) mod check;
 pub(crate) mod checkpoint;
+pub(crate) mod config;
+pub(crate) mod install;
 pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod standby;

@@ -1,0 +1,249 @@
+//! The tree that an installation happens in: a host's own, or another below a directory. Paths are named as that
+//! host sees them; files are replaced in one step, and keep their owner and mode.
+
+use std::fs::{self, File, FileTimes, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{fchown, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// Links that a path may lead over.
+const LINKS: usize = 8;
+
+/// A host's tree of files.
+#[derive(Debug, Clone)]
+pub struct Site {
+    root: PathBuf,
+}
+
+/// What a file is beside its content.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attributes {
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    times: Option<FileTimes>,
+}
+
+impl Attributes {
+    /// A new file of this mode, which belongs to its maker.
+    pub(crate) fn new(mode: u32) -> Self {
+        Self { mode, owner: None, times: None }
+    }
+
+    /// Those of a file that is there; not its time, for its content is about to change.
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
+        let owner = Some((metadata.uid(), metadata.gid()));
+        Self { mode: metadata.mode() & 0o7777, owner, times: None }
+    }
+
+    /// Those of a file of which this will be an exact copy.
+    pub(crate) fn exactly_of(metadata: &fs::Metadata) -> Self {
+        let times = metadata.modified().ok().map(|time| FileTimes::new().set_modified(time));
+        Self { times, ..Self::of(metadata) }
+    }
+
+    fn give(&self, file: &File) -> io::Result<()> {
+        if let Some((uid, gid)) = self.owner {
+            fchown(file, Some(uid), Some(gid))?;
+        }
+        file.set_permissions(Permissions::from_mode(self.mode))?;
+        self.times.map_or(Ok(()), |times| file.set_times(times))
+    }
+}
+
+impl Site {
+    /// The tree below `root`, `/` for the host itself.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Whether it is the host that this program runs on.
+    #[must_use]
+    pub fn is_this_host(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Where `path` really is; the target, when it is a symbolic link.
+    pub(crate) fn real(&self, path: &Path) -> PathBuf {
+        let mut real = self.below(path);
+        for _ in 0..LINKS {
+            let Ok(target) = fs::read_link(&real) else { break };
+            real = match target.is_absolute() {
+                true => self.below(&target),
+                false => real.with_file_name("").join(target),
+            };
+        }
+        real
+    }
+
+    fn below(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Whether one of these programs is there.
+    #[must_use]
+    pub fn has_program(&self, name: &str) -> bool {
+        self.program(name).is_some()
+    }
+
+    /// The program of this name, in the directories of a service's PATH.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        dirs.iter().map(|dir| self.below(Path::new(dir)).join(name)).find(|path| path.is_file())
+    }
+
+    /// The content of a file; nothing when there is none.
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        match fs::read(self.real(path)) {
+            Ok(content) => Ok(Some(content)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::io("read", path)(source)),
+        }
+    }
+
+    /// As [`Site::read`], for a file that must be text.
+    pub(crate) fn read_text(&self, path: &Path) -> Result<Option<String>, Error> {
+        let Some(content) = self.read(path)? else { return Ok(None) };
+        let wrong = |e: std::string::FromUtf8Error| {
+            let good = e.utf8_error().valid_up_to();
+            let line = e.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            Error::Syntax { path: path.to_owned(), line, cause: "it is not UTF-8".into() }
+        };
+        String::from_utf8(content).map(Some).map_err(wrong)
+    }
+
+    /// Where the next content of a file is prepared.
+    pub(crate) fn staged(&self, path: &Path) -> PathBuf {
+        let real = self.real(path);
+        let name = real.file_name().unwrap_or_default().to_string_lossy();
+        real.with_file_name(format!(".{name}.fastmig-new"))
+    }
+
+    /// Writes the next content of `path` beside it.
+    pub(crate) fn stage(
+        &self,
+        path: &Path,
+        content: &[u8],
+        attributes: Attributes,
+    ) -> Result<PathBuf, Error> {
+        let staged = self.staged(path);
+        let write = || {
+            let mut file = File::create(&staged)?;
+            file.write_all(content)?;
+            attributes.give(&file)?;
+            file.sync_all()
+        };
+        write().map_err(Error::io("write", path))?;
+        Ok(staged)
+    }
+
+    /// Puts what was staged into its place.
+    pub(crate) fn commit(&self, path: &Path) -> Result<(), Error> {
+        fs::rename(self.staged(path), self.real(path)).map_err(Error::io("replace", path))
+    }
+
+    /// Writes a file that is either the old one or the new one, never half of it.
+    pub(crate) fn replace(&self, path: &Path, content: &[u8], attributes: Attributes) -> Result<(), Error> {
+        self.stage(path, content, attributes)?;
+        self.commit(path)
+    }
+
+    /// Removes a file, if it is there.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
+        gone(fs::remove_file(self.real(path))).map_err(Error::io("remove", path))
+    }
+
+    /// Removes what a killed run had staged.
+    pub(crate) fn unstage(&self, path: &Path) -> Result<(), Error> {
+        gone(fs::remove_file(self.staged(path))).map_err(Error::io("remove", path))
+    }
+
+    /// Removes a directory, if it is there and empty; answers whether it is gone.
+    pub(crate) fn remove_directory(&self, path: &Path) -> Result<bool, Error> {
+        match gone(fs::remove_dir(self.real(path))) {
+            Ok(()) => Ok(true),
+            // A mount point is as little ours as a directory with something in it.
+            Err(e) if [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy].contains(&e.kind()) => {
+                Ok(false)
+            }
+            Err(source) => Err(Error::io("remove", path)(source)),
+        }
+    }
+
+    pub(crate) fn make_directory(&self, path: &Path) -> Result<(), Error> {
+        let real = self.real(path);
+        let made =
+            fs::create_dir(&real).and_then(|()| fs::set_permissions(&real, Permissions::from_mode(0o755)));
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && real.is_dir() => Ok(()),
+            made => made.map_err(Error::io("make", path)),
+        }
+    }
+
+    /// The directories above `path` that are not there, the topmost first.
+    pub(crate) fn missing_parents(&self, path: &Path) -> Vec<PathBuf> {
+        let mut missing: Vec<PathBuf> =
+            path.ancestors().skip(1).take_while(|dir| !self.real(dir).is_dir()).map(Path::to_owned).collect();
+        missing.reverse();
+        missing
+    }
+
+    pub(crate) fn metadata(&self, path: &Path) -> Result<Option<fs::Metadata>, Error> {
+        match fs::metadata(self.real(path)) {
+            Ok(metadata) => Ok(Some(metadata)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::io("look at", path)(source)),
+        }
+    }
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_is_followed_within_the_tree() {
+        let root = tempfile::tempdir().unwrap();
+        let site = Site::new(root.path());
+        fs::create_dir_all(root.path().join("etc/real")).unwrap();
+        symlink("/etc/real/config", root.path().join("etc/absolute")).unwrap();
+        symlink("real/config", root.path().join("etc/relative")).unwrap();
+        for link in ["/etc/absolute", "/etc/relative"] {
+            site.replace(Path::new(link), link.as_bytes(), Attributes::new(0o640)).unwrap();
+            let written = root.path().join("etc/real/config");
+            assert_eq!(fs::read_to_string(&written).unwrap(), link);
+            assert_eq!(fs::metadata(&written).unwrap().mode() & 0o777, 0o640);
+        }
+        assert!(root.path().join("etc/absolute").is_symlink());
+    }
+
+    #[test]
+    fn a_directory_with_something_in_it_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let site = Site::new(root.path());
+        assert_eq!(site.missing_parents(Path::new("/a/b/c")), [Path::new("/a"), Path::new("/a/b")]);
+        site.make_directory(Path::new("/a")).unwrap();
+        site.make_directory(Path::new("/a/b")).unwrap();
+        assert!(!site.remove_directory(Path::new("/a")).unwrap());
+        assert!(site.remove_directory(Path::new("/a/b")).unwrap());
+        assert!(site.remove_directory(Path::new("/a")).unwrap());
+    }
+
+    #[test]
+    fn text_that_is_none_is_told_with_its_line() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("f"), b"one\ntwo \xff\n").unwrap();
+        let error = Site::new(root.path()).read_text(Path::new("/f")).unwrap_err().to_string();
+        assert!(error.starts_with("/f, line 2: "), "{error}");
+    }
+}

@@ -1,0 +1,102 @@
+//! What is installed, one file each. A new thing is a file here and an entry in [`THINGS`].
+
+mod containerd;
+mod docker;
+mod podman;
+mod programs;
+mod settings;
+pub mod source;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::consumer::Consumer;
+use crate::{Error, Site};
+
+pub use source::Source;
+
+/// What is installed; also the name of it in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Thing {
+    /// The programs, the init and CRIU.
+    Programs,
+    /// FastMig's own settings.
+    Settings,
+    /// containerd's handlers for Kubernetes.
+    Containerd,
+    /// docker's runtime.
+    Docker,
+    /// podman's runtime.
+    Podman,
+}
+
+/// All, in the order in which they are installed: what a configuration names is there before it is named.
+pub(crate) const THINGS: &[Thing] =
+    &[Thing::Programs, Thing::Settings, Thing::Containerd, Thing::Docker, Thing::Podman];
+
+/// What one thing wants to be there.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) files: Vec<Wanted>,
+    /// Why something is left alone.
+    pub(crate) notes: Vec<String>,
+    /// The service that reads the files when it starts.
+    pub(crate) restart: Option<&'static str>,
+}
+
+/// A file as it should be.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) path: PathBuf,
+    /// Nothing for a directory.
+    pub(crate) content: Option<Vec<u8>>,
+    /// For a file that is not there yet.
+    pub(crate) mode: u32,
+    /// Who must agree.
+    pub(crate) consumer: Option<Consumer>,
+}
+
+impl Part {
+    /// Nothing, and why.
+    pub(crate) fn left_alone(note: impl Into<String>) -> Self {
+        Self { notes: vec![note.into()], ..Self::default() }
+    }
+}
+
+impl Thing {
+    pub(crate) fn part(self, site: &Site, source: &Source) -> Result<Part, Error> {
+        match self {
+            Self::Programs => programs::part(source),
+            Self::Settings => settings::part(site),
+            Self::Containerd => containerd::part(site, source),
+            Self::Docker => docker::part(site, source),
+            Self::Podman => Ok(podman::part(site, source)),
+        }
+    }
+
+    /// Takes our own lines out of a file that somebody has changed since; nothing when the file is all ours, or
+    /// not of lines.
+    pub(crate) fn without_ours(self, path: &std::path::Path, text: &str) -> Result<Option<String>, Error> {
+        match self {
+            Self::Containerd => containerd::without_ours(path, text).map(Some),
+            Self::Docker => docker::without_ours(path, text).map(Some),
+            Self::Programs | Self::Settings | Self::Podman => Ok(None),
+        }
+    }
+
+    /// Whether its files are text that an operator reads.
+    pub(crate) fn is_configuration(self) -> bool {
+        self != Self::Programs
+    }
+
+    /// The service that has read its files.
+    pub(crate) fn service(self) -> Option<&'static str> {
+        match self {
+            Self::Containerd => Some(containerd::SERVICE),
+            Self::Docker => Some(docker::SERVICE),
+            Self::Programs | Self::Settings | Self::Podman => None,
+        }
+    }
+}

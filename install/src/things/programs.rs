@@ -1,0 +1,45 @@
+//! The programs, the init, and CRIU with its libraries.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::source::{PROGRAMS, RUNTIME_DIR};
+use super::{Part, Source, Wanted};
+use crate::Error;
+
+/// Everything in them is executed or loaded by a loader of ours.
+const MODE: u32 = 0o755;
+
+/// Directories below the bundle's.
+const DEPTH: usize = 4;
+
+pub(super) fn part(source: &Source) -> Result<Part, Error> {
+    let Some(from) = &source.from else { return Ok(Part::default()) };
+    let mut files = Vec::new();
+    for name in PROGRAMS {
+        files.push(wanted(&from.join("bin").join(name), source.program(name))?);
+    }
+    add_tree(&from.join("libexec"), Path::new(RUNTIME_DIR), DEPTH, &mut files)?;
+    Ok(Part { files, ..Part::default() })
+}
+
+fn add_tree(from: &Path, to: &Path, depth: usize, files: &mut Vec<Wanted>) -> Result<(), Error> {
+    files.push(Wanted { path: to.to_owned(), content: None, mode: MODE, consumer: None });
+    let read = |e| Error::io("read", from)(e);
+    let mut entries = fs::read_dir(from).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() && depth > 0 {
+            add_tree(&path, &target, depth - 1, files)?;
+        } else {
+            files.push(wanted(&path, target)?);
+        }
+    }
+    Ok(())
+}
+
+fn wanted(from: &Path, path: PathBuf) -> Result<Wanted, Error> {
+    let content = Some(fs::read(from).map_err(Error::io("read", from))?);
+    Ok(Wanted { path, content, mode: MODE, consumer: None })
+}

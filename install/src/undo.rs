@@ -1,0 +1,101 @@
+//! One change taken back, unless somebody else has changed the file since.
+
+use crate::journal::{checksum, Entry, Journal, Kept};
+use crate::site::{Attributes, Site};
+use crate::Error;
+
+/// What taking a change back comes to.
+#[derive(Debug)]
+pub(crate) enum Reversal {
+    /// It was never made, or is gone already.
+    Nothing,
+    /// The directory is ours.
+    RemoveDirectory,
+    /// The file is ours.
+    Remove,
+    /// The file is ours, and there was another.
+    PutBack(Kept),
+    /// The file is not only ours any more: without our lines it is this.
+    TakeOut(String),
+    /// The file is no longer ours.
+    Leave,
+}
+
+impl Reversal {
+    /// What there will be to say.
+    pub(crate) fn tell(&self, entry: &Entry) -> Told {
+        let path = entry.path.display();
+        match self {
+            Self::Nothing => Told::Nothing,
+            Self::RemoveDirectory => Told::Done(format!("remove {path}/")),
+            Self::Remove => Told::Done(format!("remove {path}")),
+            Self::PutBack(_) => Told::Done(format!("put back {path}")),
+            Self::TakeOut(_) => {
+                Told::Done(format!("take FastMig's lines out of {path}, which was changed since"))
+            }
+            Self::Leave => Told::Left(format!("{path} was changed since it was installed: left as it is")),
+        }
+    }
+
+    /// What an entry of the journal needs now.
+    pub(crate) fn of(site: &Site, entry: &Entry) -> Result<Self, Error> {
+        let Some(after) = &entry.after else { return Ok(Self::RemoveDirectory) };
+        let content = site.read(&entry.path)?;
+        let now = content.as_deref().map(checksum);
+        if now.as_ref() == entry.before.as_ref().map(|kept| &kept.checksum) {
+            return Ok(Self::Nothing);
+        }
+        if now.as_ref() == Some(after) {
+            return Ok(entry.before.clone().map_or(Self::Remove, Self::PutBack));
+        }
+        if content.is_none() {
+            return Ok(Self::Leave);
+        }
+        let text = site.read_text(&entry.path)?.unwrap_or_default();
+        Ok(entry.thing.without_ours(&entry.path, &text)?.map_or(Self::Leave, Self::TakeOut))
+    }
+
+    /// Does it, and tells.
+    pub(crate) fn carry_out(self, site: &Site, journal: &Journal, entry: &Entry) -> Result<Told, Error> {
+        let path = &entry.path;
+        site.unstage(path)?;
+        let told = self.tell(entry);
+        match self {
+            Self::Nothing | Self::Leave => {}
+            Self::RemoveDirectory => {
+                if !site.remove_directory(path)? {
+                    return Ok(Told::Left(format!("{}/ is not empty: left where it is", path.display())));
+                }
+            }
+            Self::Remove => site.remove(path)?,
+            Self::PutBack(kept) => {
+                let (content, attributes) = journal.kept(&kept)?;
+                site.replace(path, &content, attributes)?;
+            }
+            Self::TakeOut(text) => {
+                let metadata = site.metadata(path)?;
+                let attributes =
+                    metadata.map_or(Attributes::new(0o644), |metadata| Attributes::of(&metadata));
+                site.replace(path, text.as_bytes(), attributes)?;
+            }
+        }
+        Ok(told)
+    }
+}
+
+/// What there is to say about it.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Nothing,
+    Done(String),
+    Left(String),
+}
+
+/// Takes back all that a run under way has done, the last first.
+pub(crate) fn take_back(site: &Site, journal: &mut Journal) -> Result<(), Error> {
+    while let Some(entry) = journal.pending().last().cloned() {
+        Reversal::of(site, &entry)?.carry_out(site, journal, &entry)?;
+        journal.taken_back()?;
+    }
+    Ok(())
+}
