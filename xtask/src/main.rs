@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
+use fastmig_bench::wrapper;
 use fastmig_tests::demo;
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::{bundle, dist, hostns, mounts};
@@ -49,10 +50,19 @@ enum Chore {
         #[arg(long)]
         app: Option<String>,
     },
+    /// Measure against what a user would take instead
+    #[command(subcommand)]
+    Bench(Bench),
     /// Check format, clippy and documentation
     Lint,
     /// Take all hosts down and remove the cache
     Clean,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What the OCI runtime costs in front of runc
+    Wrapper,
 }
 
 fn main() -> ExitCode {
@@ -84,6 +94,7 @@ fn run(chore: Chore) -> Result<()> {
             true => Ok(()),
             false => bail!("the demo failed"),
         },
+        Chore::Bench(Bench::Wrapper) => wrapper::run(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),
     }

@@ -20,10 +20,19 @@ pub(crate) struct Arguments {
     /// runc leaves the container when it ends
     #[arg(long)]
     keep: bool,
+    /// Nobody's child any more
+    #[arg(long)]
+    orphan: bool,
 }
 
 impl Arguments {
     pub(crate) fn run(self, runtime: &Runtime) -> ExitCode {
+        if !self.orphan {
+            let spawned =
+                Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).arg("--orphan").spawn();
+            let spawned = spawned.map_err(|e| Error::stdio("start a process beside runc", e));
+            return runtime.conclude(spawned.map(|_| ExitCode::SUCCESS));
+        }
         let attended = Key::new(&self.namespace_of, &self.id)
             .and_then(|key| Container::attend(&runtime.config, &key, self.runc, !self.keep));
         runtime.conclude(attended.map(|()| ExitCode::SUCCESS))
@@ -51,7 +60,11 @@ pub(crate) fn become_runc(
     // A signal from the terminal is runc's.
     attendant.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     prepared.leave()?;
-    attendant.spawn().map_err(|e| Error::stdio("start a process beside runc", e))?;
+    // It must not be runc's child when we are runc: crun ends only after the last of its children.
+    let spawned = attendant.status().map_err(|e| Error::stdio("start a process beside runc", e))?;
+    if !spawned.success() {
+        return Ok(ExitCode::FAILURE);
+    }
 
     let mut runc = runtime.command();
     runc.args(arguments);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 
 use crate::framework::image::reference;
+use crate::framework::recipe::Equipment;
 use crate::framework::{dist, Ctx, Generation, Host, Output};
 
 /// The runtimes that are compared.
@@ -22,7 +23,8 @@ pub(super) fn host(ctx: &Ctx, generation: Generation) -> Result<Arc<Host>> {
         Generation::Trixie => "ot",
         Generation::Forky => "of",
     };
-    let host = ctx.session()?.host(name, generation)?;
+    // With crun on it.
+    let host = ctx.session()?.equipped_host(name, generation, Equipment::Clients)?;
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
     if !ready.contains(&host.pid()) {
         host.install(&dist::build()?)?;

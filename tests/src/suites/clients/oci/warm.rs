@@ -30,7 +30,7 @@ const COUNT: &str =
 macro_rules! counting {
     ($script:literal) => {
         concat!(
-            "set -e\nlast() { tail -n 1 /oci/out/o; }\n",
+            "set -e\nlast() { tail -n 1 /oci/out/o 2>/dev/null || :; }\n",
             "at() { for i in $(seq 300); do n=$(last); test \"${n:-0}\" -ge $1 && return; sleep 0.05; done; echo stuck at $n; return 1; }\n",
             "gone() { for i in $(seq 100); do $R state $1 | grep -q stopped && return; sleep 0.05; done; return 1; }\n",
             $script
@@ -79,6 +79,14 @@ pub(super) const CASES: &[Case] = warm! {
     "why it is left to runc": r#"del(.linux.namespaces[] | select(.type == "pid")) | .process.args = ["sleep", "600"]"#, r#"
         $R run -d c </dev/null >/dev/null 2>&1; fastmig status c; fastmig checkpoint --standby --image-path /oci/out/ck c 2>&1; echo code $?; $R delete -f c; ls -d /run/fastmig/*/c 2>/dev/null; true"#
         => ["left to runc: it has no pid namespace of its own", "is not under FastMig's init", "code 1"];
+    "crun in runc's place": COUNT, counting!(r#"
+        R='fastmig --runtime-binary crun --root /oci/state'; trap '$R delete -f c' EXIT
+        $R run -d c </dev/null 2>&1 | cat >/oci/out/o & at 5
+        $R pause c; $R state c | jq -r .status; $R resume c; $R exec c echo a session; crun --root /oci/state list | grep -c running
+        $R checkpoint --image-path /oci/out/ck c; gone c; n=$(last); $R delete c
+        $R restore -d --image-path /oci/out/ck c </dev/null 2>&1 | cat >/oci/out/o & at $((n + 5)); $R kill c KILL; gone c; $R delete c
+        jq '.process.args = ["sh", "-c", "exit 7"]' config.json > n; mv n config.json; $R run c </dev/null || echo code $?"#)
+        => ["paused", "a session", "code 7"];
     "ourselves behind ourselves is refused": ".", r#"
         fastmig --runtime-binary fastmig list 2>&1; fastmig --runtime-binary fastmig features 2>&1; fastmig --runtime-binary /nonexistent features 2>&1; true"#
         => ["is fastmig itself", "could not start /nonexistent"];
