@@ -4,10 +4,8 @@ use crate::journal::{checksum, Entry, Journal};
 use crate::plan::{plan, Change, Plan};
 use crate::site::Site;
 use crate::things::Source;
-use crate::undo::take_back;
+use crate::undo::{take_back, INTERRUPTED};
 use crate::{Error, Outcome};
-
-const INTERRUPTED: &str = "an interrupted installation was taken back first";
 
 /// What an installation would change.
 ///

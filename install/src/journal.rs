@@ -44,7 +44,7 @@ pub(crate) struct Kept {
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     format: u32,
-    /// Directories made for the journal itself.
+    /// Directories made above the journal's own.
     made: Vec<PathBuf>,
     /// The number of the next copy.
     next: u32,
@@ -73,15 +73,20 @@ impl Journal {
         // One that cannot be read is refused before anything is made beside it.
         read(site)?;
         let copies = Path::new(COPIES);
-        let mut made = site.missing_parents(copies);
-        made.push(copies.to_owned());
-        made.iter().try_for_each(|dir| site.make_directory(dir))?;
+        let made = site.missing_parents(Path::new(DIR));
+        let dirs = made.iter().map(PathBuf::as_path).chain([Path::new(DIR), copies]);
+        dirs.into_iter().try_for_each(|dir| site.make_directory(dir))?;
         let lock = lock(site)?;
         let content = match read(site)? {
             Some(content) => content,
             None => Content { format: FORMAT, made, next: 0, done: Vec::new(), pending: Vec::new() },
         };
         Ok(Self { site: site.clone(), content, _lock: lock })
+    }
+
+    /// Whether an installation has ever begun on a host.
+    pub(crate) fn exists(site: &Site) -> bool {
+        [FILE, COPIES].iter().any(|path| site.real(Path::new(path)).exists())
     }
 
     /// All that was done on a host, without opening its journal.
@@ -164,7 +169,9 @@ impl Journal {
         }
         if self.content.done.is_empty() && self.content.pending.is_empty() {
             self.site.remove(Path::new(FILE))?;
-            for dir in self.content.made.iter().rev() {
+            self.site.unstage(Path::new(FILE))?;
+            let above = self.content.made.iter().rev().map(PathBuf::as_path);
+            for dir in [Path::new(COPIES), Path::new(DIR)].into_iter().chain(above) {
                 self.site.remove_directory(dir)?;
             }
         }

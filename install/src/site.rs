@@ -152,12 +152,12 @@ impl Site {
 
     /// Removes a file, if it is there.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
-        gone(fs::remove_file(self.real(path))).map_err(Error::io("remove", path))
+        remove_file(&self.real(path)).map_err(Error::io("remove", path))
     }
 
     /// Removes what a killed run had staged.
     pub(crate) fn unstage(&self, path: &Path) -> Result<(), Error> {
-        gone(fs::remove_file(self.staged(path))).map_err(Error::io("remove", path))
+        remove_file(&self.staged(path)).map_err(Error::io("remove", path))
     }
 
     /// Removes a directory, if it is there and empty; answers whether it is gone.
@@ -196,6 +196,14 @@ impl Site {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::io("look at", path)(source)),
         }
+    }
+}
+
+/// A read-only file system refuses to remove even what is not there.
+fn remove_file(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => gone(fs::remove_file(path)),
     }
 }
 

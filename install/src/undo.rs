@@ -91,6 +91,9 @@ pub(crate) enum Told {
     Left(String),
 }
 
+/// What there is to say after [`take_back`], where a run was killed.
+pub(crate) const INTERRUPTED: &str = "an interrupted installation was taken back";
+
 /// Takes back all that a run under way has done, the last first.
 pub(crate) fn take_back(site: &Site, journal: &mut Journal) -> Result<(), Error> {
     while let Some(entry) = journal.pending().last().cloned() {

@@ -2,7 +2,7 @@
 
 use crate::journal::{Entry, Journal};
 use crate::site::Site;
-use crate::undo::{take_back, Reversal, Told};
+use crate::undo::{take_back, Reversal, Told, INTERRUPTED};
 use crate::{Error, Outcome};
 
 /// Uninstalls: every file is as it was, but for what others have changed since.
@@ -11,9 +11,8 @@ use crate::{Error, Outcome};
 /// When a file that others have changed cannot be understood (nothing is taken back then), or a file cannot be
 /// written; a second try goes on where the first one failed.
 pub fn uninstall(site: &Site) -> Result<Outcome, Error> {
-    if Journal::entries(site)?.is_empty() {
-        let notes = vec!["there is nothing to take back: no installation's journal is there".into()];
-        return Ok(Outcome { notes, ..Outcome::default() });
+    if !Journal::exists(site) {
+        return Ok(Outcome::default());
     }
     let mut journal = Journal::open(site)?;
     let result = uninstall_with(site, &mut journal);
@@ -36,11 +35,14 @@ pub fn preview(site: &Site) -> Result<Outcome, Error> {
 }
 
 fn uninstall_with(site: &Site, journal: &mut Journal) -> Result<Outcome, Error> {
-    take_back(site, journal)?;
+    let mut outcome = Outcome::default();
+    if !journal.pending().is_empty() {
+        take_back(site, journal)?;
+        outcome.notes.push(INTERRUPTED.into());
+    }
     for entry in journal.done() {
         Reversal::of(site, entry)?;
     }
-    let mut outcome = Outcome::default();
     while let Some(entry) = journal.done().last().cloned() {
         let told = Reversal::of(site, &entry)?.carry_out(site, journal, &entry)?;
         note(&mut outcome, &entry, told);

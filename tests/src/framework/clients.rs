@@ -94,6 +94,14 @@ impl Host {
         })
     }
 
+    /// Ends dockerd, and starts it with the settings that are there.
+    pub fn restart_docker(&self) -> Result<()> {
+        let script =
+            "pid=$(cat /run/docker.pid) && kill $pid && while test -d /proc/$pid; do sleep 0.05; done";
+        self.sh(script).ok().context("cannot end dockerd")?;
+        self.start_docker()
+    }
+
     fn start_docker(&self) -> Result<()> {
         let script = format!(
             "setsid dockerd --containerd /run/containerd/containerd.sock >>{DOCKER_LOG} 2>&1 </dev/null &"

@@ -19,6 +19,11 @@ impl Host {
     /// Starts containerd and waits until it answers. Shims are found in the host's path.
     pub fn start_containerd(&self) -> Result<()> {
         self.write_file(CONFIG, config(self.generation()))?;
+        self.start_configured_containerd()
+    }
+
+    /// As [`Host::start_containerd`], with the configuration that is there.
+    pub fn start_configured_containerd(&self) -> Result<()> {
         let script = format!("setsid containerd >>{LOG} 2>&1 </dev/null & echo $! >{PID_FILE}");
         self.sh(&script).ok()?;
         let answers = || self.cmd(["ctr", "version"]).output().is_ok_and(|output| output.status.success());

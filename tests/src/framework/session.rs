@@ -63,7 +63,17 @@ impl Session {
 
     /// A host that belongs to the caller alone, and goes down when dropped.
     pub fn fresh_host(&self, name: &str, generation: Generation) -> Result<Host> {
-        Host::up(&self.realm, &self.cache, name, generation, Equipment::Plain)
+        self.fresh_equipped_host(name, generation, Equipment::Plain)
+    }
+
+    /// As [`Session::fresh_host`], with this equipment.
+    pub fn fresh_equipped_host(
+        &self,
+        name: &str,
+        generation: Generation,
+        equipment: Equipment,
+    ) -> Result<Host> {
+        Host::up(&self.realm, &self.cache, name, generation, equipment)
     }
 
     /// The directory that all hosts of the run see as `/shared`.

@@ -1,5 +1,6 @@
 //! `fastmig` where clients use it: as an OCI runtime in front of runc.
 
+mod install;
 mod oci;
 
 use anyhow::Result;
@@ -12,6 +13,6 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "clients", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("clients", ctx, &[skipped]));
     }
-    let all: Vec<Case> = [oci::cases()].concat();
+    let all: Vec<Case> = [oci::cases(), install::cases()].concat();
     Ok(run_cases("clients", ctx, &all))
 }

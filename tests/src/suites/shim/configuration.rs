@@ -26,9 +26,11 @@ fn drop_in(ctx: &Ctx, generation: Generation, file: &str) -> Result<()> {
     let host = ctx.session()?.fresh_host("config", generation)?;
     host.write_file("/etc/fastmig-drop-in.toml", shipped(file)?)?;
     let dump = host.cmd(["containerd", "--config", "/etc/fastmig-drop-in.toml", "config", "dump"]).ok()?;
-    for (handler, kind) in
-        [("fastmig", "io.containerd.fastmig.v1"), ("fastmig-as-runc", "io.containerd.runc.v2")]
-    {
+    for (handler, kind) in [
+        ("fastmig", "io.containerd.fastmig.v1"),
+        ("fastmig-as-runc", "io.containerd.runc.v2"),
+        ("fastmig-oci", "io.containerd.runc.v2"),
+    ] {
         let table =
             dump.split(&format!(".runtimes.{handler}]")).nth(1).context("the handler is not in force")?;
         let (table, _) = table.split_once("\n\n").unwrap_or((table, ""));

@@ -1,0 +1,12 @@
+//! FastMig put into hosts and taken out again: what it finds there runs under it, and what it leaves is what it found.
+
+mod failures;
+mod lifecycle;
+mod shipped;
+mod stage;
+
+use crate::framework::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    [shipped::CASES, lifecycle::CASES, failures::CASES].concat()
+}
