@@ -185,6 +185,7 @@ impl Container {
     /// Signals the task (all of it when `all`), or one exec process.
     pub(crate) async fn kill(&self, exec_id: &str, signal: i32, all: bool) -> Result<(), Error> {
         let process = self.process(exec_id)?;
+        let _before_its_end = process.kills.read().await;
         if !exec_id.is_empty() {
             return process.signal(signal);
         }

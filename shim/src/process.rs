@@ -27,6 +27,9 @@ pub(crate) struct Process {
     exit: watch::Sender<Option<Exit>>,
     /// Held while a start is under way, so that its end is announced after it.
     pub(crate) announcements: tokio::sync::Mutex<()>,
+    /// Held by each kill that is under way, so that the end is announced after it: containerd hangs up on a shim
+    /// once its last task has ended, and a kill would be left without an answer.
+    pub(crate) kills: tokio::sync::RwLock<()>,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl Process {
             io: tokio::sync::Mutex::new(None),
             exit: watch::Sender::new(None),
             announcements: tokio::sync::Mutex::new(()),
+            kills: tokio::sync::RwLock::new(()),
         }
     }
 

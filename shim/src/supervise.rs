@@ -1,5 +1,5 @@
-//! The ends of processes, announced in the stock shim's order: after the start of the same process, and that
-//! of a container's init after those of all its exec processes.
+//! The ends of processes, announced in the stock shim's order: after the start and the kills of the same process,
+//! and that of a container's init after those of all its exec processes.
 
 use std::sync::Arc;
 
@@ -38,6 +38,7 @@ pub(crate) async fn exec(container: Arc<Container>, process: Arc<Process>, child
 
 async fn announce(container: &Container, process: &Process, exit: Exit) {
     let _start_is_announced = process.announcements.lock().await;
+    let _kills_are_answered = process.kills.write().await;
     process.stopped().await;
     container.context.events.publish(TaskExit {
         container_id: container.id.clone(),

@@ -3,9 +3,9 @@
 use anyhow::{ensure, Result};
 
 use super::{as_before, clear, refusal, says, PLACE};
-use crate::framework::{Ctx, Generation};
+use crate::framework::{Ctx, Generation, Host};
 use crate::suites::shim::counter::{counted, start_python, went_on};
-use crate::suites::shim::stage::{self, SOON};
+use crate::suites::shim::stage::{self, ctr_run, Task, FASTMIG, SOON};
 
 pub(super) fn checkpoints(ctx: &Ctx, generation: Generation) -> Result<()> {
     let host = stage::host(ctx, generation)?;
@@ -44,5 +44,44 @@ pub(super) fn checkpoints(ctx: &Ctx, generation: Generation) -> Result<()> {
     }
     task.remove()?;
     host.sh(&format!("rm -rf {PLACE}")).ok()?;
+    stage::nothing_is_left(&host)
+}
+
+/// A runc that takes long to come back from a kill; the real one is found behind it again with its guard gone.
+struct SlowKill<'a>(&'a Host);
+
+const SLOW_RUNC: &str = "/usr/local/sbin/runc";
+const SLOW_SCRIPT: &str = r#"#!/bin/sh
+/usr/sbin/runc "$@" || exit
+case " $* " in *" kill "*) sleep 1 ;; esac
+"#;
+
+impl<'a> SlowKill<'a> {
+    fn install(host: &'a Host) -> Result<Self> {
+        host.write_file(SLOW_RUNC, SLOW_SCRIPT)?;
+        let guard = Self(host);
+        host.cmd(["chmod", "755", SLOW_RUNC]).ok()?;
+        Ok(guard)
+    }
+}
+
+impl Drop for SlowKill<'_> {
+    fn drop(&mut self) {
+        // Without it the next case is slow, not wrong.
+        let _ = self.0.cmd(["rm", "-f", SLOW_RUNC]).ok();
+    }
+}
+
+/// Whoever waits for the end deletes the task, and containerd hangs up on its shim.
+pub(super) fn kill_and_end(ctx: &Ctx, generation: Generation) -> Result<()> {
+    let host = stage::host(ctx, generation)?;
+    let slow = SlowKill::install(&host)?;
+    let task = Task { host: &host, id: "answered".into() };
+    let foreground = ctr_run(&host, FASTMIG, &["--rm"], "busybox", &task.id, &["sleep", "1000"]).spawn()?;
+    task.wait_for_status("RUNNING")?;
+    task.ctr(&["kill", "-s", "KILL"], &[]).ok()?;
+    let code = foreground.wait(SOON)?.status.code();
+    ensure!(code == Some(137), "the container ended with {code:?}");
+    drop((task, slow));
     stage::nothing_is_left(&host)
 }

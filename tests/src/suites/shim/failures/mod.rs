@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case] = on_both![
     "requests out of turn are refused" => requests::out_of_turn,
     "annotations with a wrong value are refused by name" => requests::annotations,
     "two checkpoints at once both end well" => concurrent::checkpoints,
+    "a kill is answered before its container's end is told" => concurrent::kill_and_end,
     "a CRIU that never answers is killed at its limit" => hanging::silent,
     "a CRIU that stops in the middle is killed at its limit" => hanging::stopped,
     "a killed shim leaves nothing" => killed::shim,
