@@ -92,10 +92,12 @@ impl Spec {
         replace(path, &text).map_err(|source| SpecError::File { path: path.into(), source })
     }
 
-    /// A relative root is one in the bundle.
+    /// A relative root is one in the bundle. It loses its dots: runc takes an absolute root as it is, and then
+    /// looks for mount points at paths that have none.
     pub(crate) fn make_root_absolute(&mut self, bundle: &Path) {
         if let Some(path) = self.value["root"]["path"].as_str().map(|path| bundle.join(path)) {
-            self.value["root"]["path"] = json!(path);
+            let clean: PathBuf = path.components().collect();
+            self.value["root"]["path"] = json!(clean);
         }
     }
 
@@ -308,6 +310,19 @@ mod tests {
         {
             assert_eq!(rewritten.value.pointer(pointer), spec(|_| {}).value.pointer(pointer), "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_root_becomes_absolute_and_loses_its_dots() {
+        let root = |path: &str| {
+            let mut spec = spec(|v| v["root"] = json!({ "path": path }));
+            spec.make_root_absolute(Path::new("/run/bundle"));
+            spec.value["root"]["path"].clone()
+        };
+        assert_eq!(root("rootfs"), "/run/bundle/rootfs");
+        assert_eq!(root("."), "/run/bundle");
+        assert_eq!(root("./rootfs/."), "/run/bundle/rootfs");
+        assert_eq!(root("/var/image"), "/var/image");
     }
 
     #[test]
