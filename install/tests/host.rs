@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -50,6 +50,9 @@ impl Host {
             "libexec/criu/bundle.json",
         ] {
             self.write_to(&self.dist().join(name), &format!("{name} {version}"));
+        }
+        for name in ["bin/fastmig", "bin/containerd-shim-fastmig-v1", "libexec/fastmig-init"] {
+            fs::set_permissions(self.dist().join(name), Permissions::from_mode(0o700)).unwrap();
         }
         fs::create_dir_all(self.dist().join("libexec/criu/plugins")).unwrap();
     }
@@ -133,7 +136,9 @@ fn what_is_installed_is_all_there_and_goes_again() {
     let done = host.install().unwrap();
     assert_eq!(done.restart, ["containerd", "docker"]);
     assert_eq!(host.read("usr/local/bin/fastmig"), "bin/fastmig 1");
-    assert_eq!(fs::metadata(host.path("usr/local/bin/fastmig")).unwrap().mode() & 0o7777, 0o755);
+    let mode = |path| fs::metadata(host.path(path)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("usr/local/bin/fastmig"), 0o755);
+    assert_eq!(mode("usr/lib/fastmig/runtime/criu/bundle.json"), 0o644);
     assert_eq!(host.read("usr/lib/fastmig/runtime/fastmig-init"), "libexec/fastmig-init 1");
     assert!(host.path("usr/lib/fastmig/runtime/criu/plugins").is_dir());
     assert!(host.read(CONTAINERD).contains("fastmig-oci") && host.read(CONTAINERD).contains("# mine"));

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use fastmig_bench::wrapper;
 use fastmig_tests::demo;
 use fastmig_tests::framework::cache::Cache;
-use fastmig_tests::framework::{bundle, dist, hostns, mounts};
+use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts};
 
 #[derive(Parser)]
 #[command(about, bin_name = "cargo xtask")]
@@ -42,6 +42,8 @@ enum Chore {
     },
     /// Build all programs as they are shipped, into target/dist
     Build,
+    /// Build the Debian package, target/dist/fastmig.deb
+    Deb,
     /// Run test suites, all of them by default
     Test(test::Arguments),
     /// Show the main job: a container that moves
@@ -87,6 +89,10 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Images { names, into } => hosts::images(&names, into.as_deref()),
         Chore::Build => {
             println!("{}", dist::build()?.display());
+            Ok(())
+        }
+        Chore::Deb => {
+            println!("{}", deb::build(&Cache::open()?)?.display());
             Ok(())
         }
         Chore::Test(arguments) => test::run(&arguments),

@@ -1,13 +1,14 @@
 //! The programs, the init, and CRIU with its libraries.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::source::{PROGRAMS, RUNTIME_DIR};
 use super::{Part, Source, Wanted};
 use crate::Error;
 
-/// Everything in them is executed or loaded by a loader of ours.
+/// Everybody may read and execute what its owner may.
 const MODE: u32 = 0o755;
 
 /// Directories below the bundle's.
@@ -41,5 +42,7 @@ fn add_tree(from: &Path, to: &Path, depth: usize, files: &mut Vec<Wanted>) -> Re
 
 fn wanted(from: &Path, path: PathBuf) -> Result<Wanted, Error> {
     let content = Some(fs::read(from).map_err(Error::io("read", from))?);
-    Ok(Wanted { path, content, mode: MODE, consumer: None })
+    let metadata = fs::metadata(from).map_err(Error::io("look at", from))?;
+    let mode = if metadata.mode() & 0o100 == 0 { 0o644 } else { MODE };
+    Ok(Wanted { path, content, mode, consumer: None })
 }

@@ -1,5 +1,6 @@
 //! FastMig put into hosts and taken out again: what it finds there runs under it, and what it leaves is what it found.
 
+mod deb;
 mod failures;
 mod lifecycle;
 mod shipped;
@@ -8,5 +9,5 @@ mod stage;
 use crate::framework::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    [shipped::CASES, lifecycle::CASES, failures::CASES].concat()
+    [shipped::CASES, lifecycle::CASES, failures::CASES, deb::CASES].concat()
 }
