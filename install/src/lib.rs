@@ -5,7 +5,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`things`] | the list of what is installed, one file each: programs, settings, the clients' configurations |
+//! | `things` | the list of what is installed, one file each: programs, settings, the clients' configurations |
 //! | `plan` | what of it this host still lacks |
 //! | `install`, `uninstall` | the two commands |
 //! | `journal` | what was done, and what is being done |
@@ -21,7 +21,7 @@ mod install;
 mod journal;
 mod plan;
 mod site;
-pub mod things;
+mod things;
 mod undo;
 pub mod uninstall;
 
@@ -29,6 +29,7 @@ pub use error::Error;
 pub use install::{install, preview};
 pub use plan::{Change, Plan};
 pub use site::Site;
+pub use things::Source;
 
 use serde::Serialize;
 

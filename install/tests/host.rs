@@ -9,9 +9,8 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fastmig_install::things::Source;
 use fastmig_install::uninstall::{self, uninstall};
-use fastmig_install::{install, preview, Error, Outcome, Site};
+use fastmig_install::{install, preview, Error, Outcome, Site, Source};
 use tempfile::TempDir;
 
 const CONTAINERD: &str = "etc/containerd/config.toml";

@@ -5,7 +5,7 @@ mod docker;
 mod podman;
 mod programs;
 mod settings;
-pub mod source;
+mod source;
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub use source::Source;
 /// What is installed; also the name of it in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Thing {
+pub(crate) enum Thing {
     /// The programs, the init and CRIU.
     Programs,
     /// FastMig's own settings.

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use fastmig_engine::{state, Config};
-use fastmig_install::things::Source;
-use fastmig_install::{install, preview, uninstall, Change, Error, Outcome, Site};
+use fastmig_install::{install, preview, uninstall, Change, Error, Outcome, Site, Source};
 use serde_json::json;
 
 use crate::output::Output;
