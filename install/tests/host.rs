@@ -36,6 +36,7 @@ impl Host {
             "version = 2\n# mine\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"p\"\n",
         );
         host.write(DOCKER, "{\n  \"debug\": true\n}\n");
+        fs::set_permissions(host.path(DOCKER), Permissions::from_mode(0o640)).unwrap();
         fs::create_dir_all(host.path("usr/local/bin")).unwrap();
         host.build("1");
         host
@@ -138,6 +139,7 @@ fn what_is_installed_is_all_there_and_goes_again() {
     let mode = |path| fs::metadata(host.path(path)).unwrap().mode() & 0o7777;
     assert_eq!(mode("usr/local/bin/fastmig"), 0o755);
     assert_eq!(mode("usr/lib/fastmig/runtime/criu/bundle.json"), 0o644);
+    assert_eq!(mode(DOCKER), 0o640);
     assert_eq!(host.read("usr/lib/fastmig/runtime/fastmig-init"), "libexec/fastmig-init 1");
     assert!(host.path("usr/lib/fastmig/runtime/criu/plugins").is_dir());
     assert!(host.read(CONTAINERD).contains("fastmig-oci") && host.read(CONTAINERD).contains("# mine"));

@@ -241,13 +241,16 @@ mod tests {
 
     #[test]
     fn runtimes_of_the_operators_stay_alone() {
-        let text = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd]\n\
-                    default_runtime_name = 'mine'\n\
-                    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.mine]\n\
-                    runtime_type = 'io.containerd.runc.v2'\n[grpc]\naddress = '/a'\n";
-        let after = changed(text);
-        assert_eq!(runtimes(&after, PLUGINS[2]), [&OURS[..], &["mine"]].concat(), "{after}");
-        assert_eq!(without_ours(Path::new(PATH), &after).unwrap(), text);
+        for (version, plugin) in [(2, PLUGINS[1]), (3, PLUGINS[2])] {
+            let text = format!(
+                "version = {version}\n[plugins.'{plugin}'.containerd]\ndefault_runtime_name = 'mine'\n\
+                 [plugins.'{plugin}'.containerd.runtimes.mine]\nruntime_type = 'io.containerd.runc.v2'\n\
+                 [grpc]\naddress = '/a'\n"
+            );
+            let after = changed(&text);
+            assert_eq!(runtimes(&after, plugin), [&OURS[..], &["mine"]].concat(), "{after}");
+            assert_eq!(without_ours(Path::new(PATH), &after).unwrap(), text);
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 mod deb;
 mod failures;
 mod lifecycle;
+mod settings;
 mod shipped;
 mod stage;
 
 use crate::framework::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    [shipped::CASES, lifecycle::CASES, failures::CASES, deb::CASES].concat()
+    [shipped::CASES, lifecycle::CASES, settings::CASES, failures::CASES, deb::CASES].concat()
 }
