@@ -149,7 +149,7 @@ impl Container {
         Ok(Status {
             id: self.key.id().into(),
             namespace: self.key.namespace().into(),
-            names: record.names.now(self.key.id()),
+            names: record.names.now(self.key.id(), &record.bundle),
             warm: self.is_warm(),
             left_alone: record.left_alone,
             pid: record.pid,

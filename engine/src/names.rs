@@ -5,7 +5,7 @@
 //! | nerdctl | annotation `nerdctl/name` |
 //! | CRI (kubelet, crictl) | annotations `io.kubernetes.cri.*` |
 //! | docker | `config.v2.json`, beside the file that it mounts at `/etc/hostname` |
-//! | podman | `containers.json`, three directories above the one that it mounts at `/etc/hostname` |
+//! | podman | `containers.json`, or `volatile-containers.json` with `--rm`, two directories above the bundle |
 //!
 //! A name is a convenience: where none can be read the id still serves.
 
@@ -41,13 +41,11 @@ impl Names {
         Self { told, client }
     }
 
-    /// The names that container `id` has now.
+    /// The names that container `id` has now; `bundle` is that of its runtime.
     #[must_use]
-    pub fn now(&self, id: &str) -> Vec<String> {
+    pub fn now(&self, id: &str, bundle: &Path) -> Vec<String> {
         let mut names = self.told.clone();
-        if let Some(directory) = &self.client {
-            names.extend(docker(directory).or_else(|| podman(directory, id)));
-        }
+        names.extend(self.client.as_deref().and_then(docker).or_else(|| podman(bundle, id)));
         names
     }
 }
@@ -57,11 +55,14 @@ fn docker(directory: &Path) -> Option<String> {
     Some(config["Name"].as_str()?.trim_start_matches('/').to_owned())
 }
 
-/// `directory` is `GRAPH/overlay-containers/ID/userdata`; where it lies on a tmpfs the name is only in the other one.
-fn podman(directory: &Path, id: &str) -> Option<String> {
-    let list = read(&directory.parent()?.parent()?.join("containers.json"))?;
-    let container = list.as_array()?.iter().find(|container| container["id"] == id)?;
-    container["names"][0].as_str().map(str::to_owned)
+/// `bundle` is `GRAPH/overlay-containers/ID/userdata`.
+fn podman(bundle: &Path, id: &str) -> Option<String> {
+    let lists = bundle.parent()?.parent()?;
+    ["containers.json", "volatile-containers.json"].iter().find_map(|name| {
+        let list = read(&lists.join(name))?;
+        let container = list.as_array()?.iter().find(|container| container["id"] == id)?;
+        container["names"][0].as_str().map(str::to_owned)
+    })
 }
 
 fn read(path: &Path) -> Option<Value> {
@@ -86,7 +87,7 @@ mod tests {
             "io.kubernetes.cri.sandbox-name": "web",
             "io.kubernetes.cri.sandbox-namespace": "shop",
         }}));
-        assert_eq!(names.now("x"), ["shop/web/app", "web/app", "app"]);
+        assert_eq!(names.now("x", Path::new("/")), ["shop/web/app", "web/app", "app"]);
     }
 
     #[test]
@@ -100,17 +101,22 @@ mod tests {
         let docker = root.path().join("containers/0123");
         std::fs::create_dir_all(&docker).unwrap();
         std::fs::write(docker.join("config.v2.json"), json!({ "Name": "/shop" }).to_string()).unwrap();
-        assert_eq!(at(&docker).now("0123"), ["shop"]);
+        assert_eq!(at(&docker).now("0123", Path::new("/run/bundle")), ["shop"]);
 
-        let podman = root.path().join("overlay-containers/4567/userdata");
-        std::fs::create_dir_all(&podman).unwrap();
-        let list = json!([{ "id": "89", "names": ["other"] }, { "id": "4567", "names": ["cart"] }]);
-        std::fs::write(root.path().join("overlay-containers/containers.json"), list.to_string()).unwrap();
-        assert_eq!(at(&podman).now("4567"), ["cart"]);
+        let lists = root.path().join("overlay-containers");
+        for (list, id, name) in [("containers", "4567", "cart"), ("volatile-containers", "89", "till")] {
+            let bundle = lists.join(id).join("userdata");
+            std::fs::create_dir_all(&bundle).unwrap();
+            let list = lists.join(list).with_extension("json");
+            std::fs::write(list, json!([{ "id": id, "names": [name] }]).to_string()).unwrap();
+            // The file at /etc/hostname lies elsewhere, on a tmpfs.
+            let names = at(Path::new("/run/overlay-containers").join(id).as_path());
+            assert_eq!(names.now(id, &bundle), [name]);
+        }
     }
 
     #[test]
     fn without_a_client_there_is_no_name() {
-        assert!(names(&json!({})).now("x").is_empty());
+        assert!(names(&json!({})).now("x", Path::new("/")).is_empty());
     }
 }

@@ -296,7 +296,7 @@ pub fn find(config: &Config, text: &str, namespace: Option<&str>) -> Result<Key,
 /// What its client calls a container now. One whose state cannot be read has no name.
 fn names(config: &Config, key: &Key) -> Vec<String> {
     let record = Directory::of(config, key).load(key);
-    record.map(|record| record.names.now(key.id())).unwrap_or_default()
+    record.map(|record| record.names.now(key.id(), &record.bundle)).unwrap_or_default()
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>, Error> {
