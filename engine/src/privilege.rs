@@ -16,9 +16,8 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     let cgroup = container.application_cgroup()?;
     let root = application::host_pid_of(root, cgroup.pids());
     for pid in root.into_iter().flat_map(application::tree_of) {
-        // A zombie has no status worth a look, and one that is gone harms nobody.
-        let Ok(found) = Process::new(pid).and_then(|process| process.status()) else { continue };
-        if let Some(what) = excess(&found, &allowed) {
+        let mut threads = living_threads(pid).into_iter();
+        if let Some(what) = threads.find_map(|found| excess(&found, &allowed)) {
             let killed = cgroup.kill_all(container.config.limits.freeze());
             killed.map_err(|e| Error::io("kill what was restored in", cgroup.directory(), e))?;
             let id = container.key().id().into();
@@ -26,6 +25,14 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The threads of a process, each of which may hold privileges of its own. A restored zombie still has CRIU's, and no use
+/// for them; what is gone harms nobody.
+fn living_threads(pid: i32) -> Vec<Status> {
+    let threads = Process::new(pid).and_then(|process| process.tasks()).into_iter().flatten().flatten();
+    let found = threads.filter_map(|thread| thread.status().ok());
+    found.filter(|status| !status.state.starts_with(['Z', 'X'])).collect()
 }
 
 /// What `found` holds beyond `allowed`.
@@ -64,6 +71,30 @@ mod tests {
     #[test]
     fn one_never_exceeds_oneself() {
         assert_eq!(excess(&own(), &own()), None);
+    }
+
+    #[test]
+    fn every_thread_counts_and_a_zombie_does_not() {
+        let ids = |pid| living_threads(pid).iter().map(|thread| thread.pid).collect::<Vec<_>>();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            wait.recv().unwrap_err();
+        });
+        let thread = told.recv().unwrap();
+        assert!(ids(me).contains(&thread), "{:?}", ids(me));
+        drop(go);
+        other.join().unwrap();
+
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        while !Process::new(pid).unwrap().status().unwrap().state.starts_with('Z') {
+            std::thread::yield_now();
+        }
+        assert!(ids(pid).is_empty());
+        child.wait().unwrap();
     }
 
     #[test]
