@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
 use fastmig_bench::wrapper;
-use fastmig_tests::demo;
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts};
+use fastmig_tests::{demo, suites};
 
 #[derive(Parser)]
 #[command(about, bin_name = "cargo xtask")]
@@ -55,6 +55,8 @@ enum Chore {
     /// Measure against what a user would take instead
     #[command(subcommand)]
     Bench(Bench),
+    /// Put the table that the suite clients made into README.md
+    Table,
     /// Check format, clippy and documentation
     Lint,
     /// Take all hosts down and remove the cache
@@ -101,6 +103,7 @@ fn run(chore: Chore) -> Result<()> {
             false => bail!("the demo failed"),
         },
         Chore::Bench(Bench::Wrapper) => wrapper::run(),
+        Chore::Table => suites::put_table_into_readme(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),
     }

@@ -26,6 +26,9 @@ pub const DOCKER_SHIM: &str = "fastmig-shim";
 const START_LIMIT: Duration = Duration::from_secs(40);
 const LOAD_LIMIT: Duration = Duration::from_secs(180);
 
+/// Images on their way from containerd to the others; on disk, not in memory.
+const ARCHIVE: &str = "/var/lib/fastmig/images.tar";
+
 /// Where the clients keep images and containers.
 const DATA: &[&str] = &["/var/lib/docker", "/var/lib/containers", "/var/lib/nerdctl"];
 
@@ -45,13 +48,14 @@ const PODMAN_SETTINGS: &str = r#"[containers]
 log_driver = "k8s-file"
 
 [engine]
+env = ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
-
-[engine.runtimes]
-fastmig = ["/usr/local/bin/fastmig"]
 "#;
+
+/// What FastMig ships.
+const PODMAN_DROP_IN: &str = include_str!("../../../containerd-config/podman.conf");
 
 /// podman looks for images at docker's registry, and loads them without asking for a signature.
 const PODMAN_REGISTRIES: &str = "unqualified-search-registries = [\"docker.io\"]\n";
@@ -62,10 +66,14 @@ impl Host {
     /// Writes the clients' settings, starts dockerd on the host's containerd, and waits until it answers.
     pub fn start_clients(&self) -> Result<()> {
         for dir in DATA {
-            self.sh(&format!("mkdir -p {dir} && mount -t tmpfs -o mode=711 none {dir}")).ok()?;
+            let mount = format!(
+                "mountpoint -q {dir} || {{ mkdir -p {dir} && mount -t tmpfs -o mode=711 none {dir}; }}"
+            );
+            self.sh(&mount).ok()?;
         }
         self.write_file("/etc/docker/daemon.json", DOCKER_SETTINGS)?;
         self.write_file("/etc/containers/containers.conf", PODMAN_SETTINGS)?;
+        self.write_file("/etc/containers/containers.conf.d/50-fastmig.conf", PODMAN_DROP_IN)?;
         self.write_file("/etc/containers/registries.conf", PODMAN_REGISTRIES)?;
         self.write_file("/etc/containers/policy.json", PODMAN_POLICY)?;
         if let Some(nerdctl) = nerdctl() {
@@ -79,19 +87,20 @@ impl Host {
     /// Gives docker and podman images that containerd has; nerdctl shares containerd's.
     pub fn share_images(&self, names: &[&str]) -> Result<()> {
         let references: Vec<String> = names.iter().map(|name| reference(name)).collect();
-        let references = references.join(" ");
         // docker reads no plain OCI layout: containerd writes what both understand.
+        let export = [["ctr", "images", "export", ARCHIVE].map(String::from).to_vec(), references].concat();
+        self.cmd(export).timeout(LOAD_LIMIT).ok()?;
         let into = |client: &str| {
-            let load = format!("set -o pipefail; ctr images export - {references} | {client} load -q");
             step(&format!("host {}: images for {client}", self.name()), || {
-                self.cmd(["bash", "-c", &load]).timeout(LOAD_LIMIT).ok().map(drop)
+                self.cmd([client, "load", "-q", "-i", ARCHIVE]).timeout(LOAD_LIMIT).ok().map(drop)
             })
         };
         std::thread::scope(|scope| {
             let docker = scope.spawn(|| into("docker"));
             into("podman")?;
             docker.join().unwrap_or_else(|_| bail!("the thread that fills docker panicked"))
-        })
+        })?;
+        self.cmd(["rm", ARCHIVE]).ok().map(drop)
     }
 
     /// Ends dockerd, and starts it with the settings that are there.

@@ -14,3 +14,8 @@ pub type Run = fn(&Ctx) -> anyhow::Result<Tally>;
 pub fn suites() -> &'static [(&'static str, Run)] {
     &[("unit", unit::run), ("hosts", hosts::run), ("shim", shim::run), ("clients", clients::run)]
 }
+
+/// Puts the table that the suite `clients` made into README.
+pub fn put_table_into_readme() -> anyhow::Result<()> {
+    clients::put_into_readme()
+}

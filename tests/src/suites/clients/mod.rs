@@ -1,18 +1,29 @@
-//! `fastmig` where clients use it: as an OCI runtime in front of runc.
+//! The clients of the field on FastMig: nerdctl, docker, podman and ctr, each in the ways in which it can call it; and what
+//! they call: an OCI runtime in front of runc.
 
+mod client;
+mod container;
+mod engines;
 mod install;
 mod oci;
+mod parity;
+mod row;
+mod stage;
+mod table;
 
 use anyhow::Result;
 
 use crate::framework::suite::run_cases;
 use crate::framework::{Case, Ctx, Outcome, Tally};
 
+pub(crate) use table::put_into_readme;
+
 pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
     if !nix::unistd::geteuid().is_root() {
         let skipped = Case { name: "clients", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("clients", ctx, &[skipped]));
     }
-    let all: Vec<Case> = [oci::cases(), install::cases()].concat();
+    let own = [table::CASES, engines::CASES, parity::CASES].concat();
+    let all = [oci::cases(), install::cases(), own].concat();
     Ok(run_cases("clients", ctx, &all))
 }
