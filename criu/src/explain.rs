@@ -63,6 +63,11 @@ const KNOWN: &[Known] = &[
         remedy: "see `fastmig check` for the descriptor, and close it before the checkpoint",
     },
     Known {
+        marks: &["In-flight connection"],
+        cause: "a client is just connecting to the application, which has not accepted the connection yet",
+        remedy: "try again; or let connections be closed (annotation fastmig.dev/tcp=close)",
+    },
+    Known {
         marks: &["Connected TCP socket, consider using"],
         cause: "the application has an established TCP connection",
         remedy: "set the annotation fastmig.dev/tcp to close or keep",

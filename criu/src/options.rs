@@ -130,6 +130,8 @@ fn base(images: RawFd, common: &Common) -> rpc::Criu_opts {
     });
     options.set_tcp_established(common.tcp == Tcp::Keep);
     options.set_tcp_close(common.tcp == Tcp::Close);
+    // Where connections are closed, one that nobody has accepted yet is no reason to fail.
+    options.set_tcp_skip_in_flight(common.tcp == Tcp::Close);
     options.set_ext_unix_sk(common.external_unix_sockets);
     options.set_file_locks(common.file_locks);
     options.set_shell_job(common.shell_job);
