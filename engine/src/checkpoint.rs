@@ -17,6 +17,7 @@ use crate::cgroup::ApplicationCgroup;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::{self, Draft, Manifest};
+use crate::root_files::RootFiles;
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Failure, Record};
 use crate::watchdog::Watchdog;
@@ -49,6 +50,8 @@ pub struct Request {
     pub external_unix_sockets: bool,
     /// File locks are allowed, and restored.
     pub file_locks: bool,
+    /// What was written in the root file system since the container was made travels along.
+    pub files: bool,
     /// Where CRIU's log is put too, as `dump.log`.
     pub work_path: Option<PathBuf>,
 }
@@ -57,7 +60,15 @@ impl Request {
     /// A checkpoint at `path` with the defaults.
     #[must_use]
     pub fn new(path: PathBuf, after: After) -> Self {
-        Self { path, after, tcp: None, external_unix_sockets: true, file_locks: true, work_path: None }
+        Self {
+            path,
+            after,
+            tcp: None,
+            external_unix_sockets: true,
+            file_locks: true,
+            files: false,
+            work_path: None,
+        }
     }
 }
 
@@ -72,6 +83,8 @@ pub struct Report {
     pub bytes: u64,
     /// How many processes it holds.
     pub processes: usize,
+    /// Files, directories, links and deletions in the root file system that travel along.
+    pub files: u64,
     /// From the freeze to the thaw or the end, in milliseconds.
     pub frozen_ms: u64,
     /// CRIU's part of it, in milliseconds.
@@ -105,6 +118,8 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     let cgroup = container.application_cgroup()?;
     let record = &operation.record;
     let dump = Dump { container, record, request, bundle, cgroup, root: root.get() };
+    let mut files = RootFiles::begin(container, request.files)?;
+    files.pack(draft.directory())?;
     // Started before the freeze: its start-up costs the application nothing.
     let ready = dump.start_criu(&draft)?;
 
@@ -114,6 +129,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     dump.require_whole_tree(&processes)?;
     let manifest = dump.describe(&application::inner_numbers(&processes))?;
     let held = dump.run(ready)?;
+    files.pack(draft.directory())?;
     fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;
     let dump_ms = milliseconds(begun);
     // What runs on is not kept waiting for checksums; what ends must not end before the checkpoint is whole.
@@ -131,6 +147,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
         after: request.after,
         bytes,
         processes: processes.len(),
+        files: files.entries(),
         frozen_ms: if request.after == After::Run { dump_ms } else { milliseconds(begun) },
         dump_ms,
     })

@@ -167,6 +167,9 @@ pub enum Error {
     /// The checkpoint is missing, damaged or does not fit.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The files of the root file system could not be packed or put back.
+    #[error("the files of the container's root file system cannot travel")]
+    RootFiles(#[from] fastmig_rootfs::Error),
     /// A file operation failed.
     #[error("could not {action} {path:?}")]
     Io {
@@ -230,6 +233,8 @@ impl Error {
             | Self::Image(_)
             | Self::Bundle(_)
             | Self::Refused { .. } => Kind::FailedPrecondition,
+            Self::RootFiles(fastmig_rootfs::Error::Io { .. }) => Kind::Internal,
+            Self::RootFiles(_) => Kind::FailedPrecondition,
             Self::Busy { .. } => Kind::Unavailable,
             Self::NotFrozen { .. } | Self::Criu(CriuError::TimedOut { .. }) => Kind::DeadlineExceeded,
             Self::Runc(e) => e.kind(),

@@ -18,7 +18,7 @@
 //! | `remove` | delete, also after a crash |
 //! | [`container`] | what they all share: the container, its lock, its status |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
-//! | [`image`] | a checkpoint on disk: CRIU's files and the manifest that makes them one |
+//! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections, its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
@@ -48,6 +48,7 @@ mod orphans;
 mod privilege;
 mod remove;
 pub mod restore;
+mod root_files;
 pub mod runc;
 pub mod spec;
 mod start;

@@ -18,6 +18,7 @@ use crate::container::{Container, Operation};
 use crate::image::Image;
 use crate::orphans;
 use crate::privilege;
+use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Failure};
 use crate::Error;
@@ -107,6 +108,7 @@ fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) 
         file: crate::image::MANIFEST.into(),
         problem: "names an impossible pid",
     })?;
+    root_files::put_back(container, &image)?;
     container.init()?.ask(&InitRequest::Expect { pid: root })?;
     let restored = Instant::now();
     let result = run_criu(container, request, image, root).and_then(|()| adopt(container));

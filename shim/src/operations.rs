@@ -106,6 +106,7 @@ impl Fastmig for Service {
         };
         let mut wanted = Checkpoint::new(absolute(request.path)?, after);
         wanted.tcp = request.tcp_established.then_some(Tcp::Keep);
+        wanted.files = request.files;
         let report = self.on(&request.id, move |container| container.checkpoint(&wanted)).await?;
         let processes = u32::try_from(report.processes).unwrap_or(u32::MAX);
         let (bytes, frozen_ms) = (report.bytes, report.frozen_ms);

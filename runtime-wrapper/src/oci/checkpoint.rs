@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Keep established TCP connections; the address must move along
     #[arg(long)]
     tcp_established: bool,
+    /// Take along what was written in the container's root file system
+    #[arg(long)]
+    files: bool,
     #[command(flatten)]
     implied: Implied,
     #[command(flatten)]
@@ -142,6 +145,7 @@ impl Arguments {
         let path = std::path::absolute(&self.image_path).unwrap_or_else(|_| self.image_path.clone());
         let mut request = Request::new(path, after);
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
+        request.files = self.files;
         request.work_path.clone_from(&self.work_path);
         request
     }

@@ -133,7 +133,7 @@ impl Container {
 
     /// Saves the application to `path` and leaves the container in standby.
     pub fn checkpoint(&self, path: &str) -> Result<Value> {
-        self.operate("checkpoint", &["--standby", "--image-path", path])
+        self.operate("checkpoint", &["--standby", "--files", "--image-path", path])
     }
 
     /// Brings the application at `path` up.
@@ -183,11 +183,6 @@ impl Container {
     /// The command of [`Container::exec`].
     pub fn exec_command(&self, session: &str, command: &[&str]) -> Cmd {
         self.host.cmd([&["ctr", "tasks", "exec", "--exec-id", session, &self.id], command].concat())
-    }
-
-    /// The root of its file systems, as its host sees it.
-    pub fn root(&self) -> Result<String> {
-        Ok(format!("/proc/{}/root", self.status()?.pid))
     }
 
     /// Ends it, and removes all of it.

@@ -51,10 +51,6 @@ impl App for Java {
         ["java", "-Xmx256m", NO_DELAY, "-cp", "/app", "Count", &port].map(String::from).to_vec()
     }
 
-    fn files(&self) -> &'static [&'static str] {
-        &["tmp"]
-    }
-
     fn prepare(&self, session: &Session) -> Result<()> {
         let target = session.shared_dir().join("apps/java");
         fs::create_dir_all(&target)?;

@@ -53,11 +53,6 @@ pub trait App {
         Vec::new()
     }
 
-    /// What it writes below the root of its container, and needs after a move.
-    fn files(&self) -> &'static [&'static str] {
-        &[]
-    }
-
     /// Makes what `options` and `command` speak of.
     fn prepare(&self, _: &Session) -> Result<()> {
         Ok(())

@@ -22,7 +22,6 @@ const ENOUGH: u64 = 300;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 const IMAGE_PORT: u16 = 7001;
-const FILES_PORT: u16 = 7002;
 
 /// What FastMig reported of a move.
 #[derive(Debug)]
@@ -33,10 +32,8 @@ pub struct Moved {
     pub restore: Value,
 }
 
-/// Moves the application of `source` into `destination`: checkpoint to standby, copy of image and `files`, restore.
-///
-/// `files` are names below the root of both containers. They travel while the application runs nowhere.
-pub fn move_application(source: &Container, destination: &Container, files: &[&str]) -> Result<Moved> {
+/// Moves the application of `source`, with the files that it wrote, into `destination`: checkpoint to standby, copy, restore.
+pub fn move_application(source: &Container, destination: &Container) -> Result<Moved> {
     let image = format!("{IMAGES}/{}", source.id());
     let same_host = source.host.name() == destination.host.name();
     let same_container = same_host && source.id() == destination.id();
@@ -45,20 +42,13 @@ pub fn move_application(source: &Container, destination: &Container, files: &[&s
     }
     let image_receiver = match same_host {
         true => None,
-        false => Some(Receiver::new(&destination.host, IMAGE_PORT, IMAGES, &[])?),
-    };
-    let file_receiver = match same_container || files.is_empty() {
-        true => None,
-        false => Some(Receiver::new(&destination.host, FILES_PORT, &destination.root()?, files)?),
+        false => Some(Receiver::new(&destination.host, IMAGE_PORT, IMAGES)?),
     };
     let first = destination.first_process()?;
 
     let checkpoint = source.checkpoint(&image)?;
     if let Some(receiver) = image_receiver {
         receiver.receive(&source.host, IMAGES, &[source.id()])?;
-    }
-    if let Some(receiver) = file_receiver {
-        receiver.receive(&source.host, &source.root()?, files)?;
     }
     let restore = destination.restore(&image)?;
 
@@ -102,7 +92,7 @@ pub fn journey(app: &mut dyn App, from: &Arc<Host>, to: &Arc<Host>, extra: &[&st
     let before = app.fill(&peers[0]).with_context(|| told(&source))?;
     let load = Load::start(app.clients(), &peers);
     load.wait_for_more(0, ENOUGH, ANSWER_LIMIT).with_context(|| told(&source))?;
-    let moved = move_application(&source, &destination, app.files())?;
+    let moved = move_application(&source, &destination)?;
     load.wait_for_more(last, ENOUGH, ANSWER_LIMIT).with_context(|| told(&destination))?;
     let traffic = load.stop()?;
     ensure!(traffic.reconnects > 0, "no client noticed the move: nothing was moved under load");

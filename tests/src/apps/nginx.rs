@@ -24,10 +24,6 @@ impl App for Nginx {
         80
     }
 
-    fn files(&self) -> &'static [&'static str] {
-        &["run", "var/log/nginx", "var/lib/nginx"]
-    }
-
     fn fill(&mut self, peer: &Peer) -> Result<Facts> {
         peer.wait_until_up(START_LIMIT)?;
         self.page = get(&mut peer.connect()?, "/")?;

@@ -44,10 +44,6 @@ impl App for Postgres {
         5432
     }
 
-    fn files(&self) -> &'static [&'static str] {
-        &["var/lib/postgresql/data", "dev/shm"]
-    }
-
     fn fill(&mut self, peer: &Peer) -> Result<Facts> {
         wait_until(START_LIMIT, || session(peer).is_ok()).context("PostgreSQL does not come up")?;
         let mut connection = session(peer)?;

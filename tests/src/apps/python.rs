@@ -34,10 +34,6 @@ impl App for Python {
         vec!["python3".into(), in_container("count.py"), self.port().to_string()]
     }
 
-    fn files(&self) -> &'static [&'static str] {
-        &["var/tmp"]
-    }
-
     fn prepare(&self, session: &Session) -> Result<()> {
         provide(session)
     }

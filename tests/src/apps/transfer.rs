@@ -1,6 +1,6 @@
-//! What a move takes from host to host: the checkpoint, and the files that the application has written.
+//! What a move takes from host to host: the checkpoint.
 //!
-//! Both go over the hosts' network, as a stream of tar: `socat` listens on the one and sends on the other. The receiver is
+//! It goes over the hosts' network, as a stream of tar: `socat` listens on the one and sends on the other. The receiver is
 //! started ahead, so that it costs the application nothing.
 
 use std::time::Duration;
@@ -12,10 +12,9 @@ use crate::framework::{Background, Host};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Unpacks what comes. Arguments: the port, the directory, the names below it that are replaced.
+/// Unpacks what comes. Arguments: the port, the directory.
 const RECEIVE: &str = r#"
-port=$1; cd "$2"; shift 2
-for name; do test ! -e "$name" || find "$name" -xdev -mindepth 1 -delete; done
+port=$1; cd "$2"
 echo ready
 exec socat -u "TCP-LISTEN:$port,reuseaddr" EXEC:'tar -x --numeric-owner -p -f -'
 "#;
@@ -24,7 +23,6 @@ exec socat -u "TCP-LISTEN:$port,reuseaddr" EXEC:'tar -x --numeric-owner -p -f -'
 const SEND: &str = r#"
 set -o pipefail
 address=$1; cd "$2"; shift 2
-for name; do test -e "$name" && set -- "$@" "$name"; shift; done
 tar -c --numeric-owner --sparse -f - "$@" | socat -u - "TCP:$address,retry=200,interval=0.02"
 "#;
 
@@ -36,16 +34,16 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Lets `host` wait on `port` for files to be put into `dir`, in place of those that `names` has there.
-    pub fn new(host: &Host, port: u16, dir: &str, names: &[&str]) -> Result<Self> {
+    /// Lets `host` wait on `port` for files to be put into `dir`.
+    pub fn new(host: &Host, port: u16, dir: &str) -> Result<Self> {
         let port = port.to_string();
-        let command = [&["bash", "-ec", RECEIVE, "bash", &port, dir], names].concat();
+        let command = ["bash", "-ec", RECEIVE, "bash", &port, dir];
         let mut process = host.cmd(command).spawn()?;
         process.wait_for_output("ready", Duration::from_secs(10))?;
         Ok(Self { process, address: format!("{}:{port}", host.address()) })
     }
 
-    /// Sends `names` below `dir` of `from`, those that are there, and waits until all has arrived.
+    /// Sends `names` below `dir` of `from`, and waits until all has arrived.
     pub fn receive(self, from: &Host, dir: &str, names: &[&str]) -> Result<()> {
         let command = [&["bash", "-ec", SEND, "bash", &self.address, dir], names].concat();
         from.cmd(command).timeout(LIMIT).ok()?;

@@ -55,7 +55,7 @@ fn hop(
     to.expect("standby")?;
     let path = from.fresh_checkpoint()?;
     to.fresh_checkpoint()?;
-    let receiver = Receiver::new(host, PORT, CHECKPOINTS, &[])?;
+    let receiver = Receiver::new(host, PORT, CHECKPOINTS)?;
     from.fastmig("checkpoint", &["--image-path", &path])?;
     receiver.receive(&from.host, CHECKPOINTS, &[&from.name])?;
     from.wait_until_ended()?;

@@ -1,6 +1,7 @@
 //! Applications move: from host to host, into the container that they left, with all that they are made of.
 
 mod applications;
+mod files;
 mod standby;
 mod streams;
 mod terminal;
@@ -51,6 +52,12 @@ pub(super) const CASES: &[Case] = cases![
         |ctx| tree::comes_back(ctx, Trixie),
     "a tree of processes comes back into the container that it left (forky)" =>
         |ctx| tree::comes_back(ctx, Forky),
+    "all that was written and deleted in the root file system moves from trixie to forky" =>
+        |ctx| files::travel(ctx, [Trixie, Forky]),
+    "all that was written and deleted in the root file system moves from forky to trixie" =>
+        |ctx| files::travel(ctx, [Forky, Trixie]),
+    "files that were not to move are missed by name (trixie)" => |ctx| files::left_behind(ctx, Trixie),
+    "files that were not to move are missed by name (forky)" => |ctx| files::left_behind(ctx, Forky),
     "no byte of output is lost or doubled over five moves" => streams::five_moves,
     "a program on a terminal moves from trixie to forky" => |ctx| terminal::moves(ctx, [Trixie, Forky]),
     "a program on a terminal moves from forky to trixie" => |ctx| terminal::moves(ctx, [Forky, Trixie]),

@@ -49,7 +49,7 @@ pub(super) fn cycles(ctx: &Ctx, generation: Generation) -> Result<()> {
     let load = Load::start(app.clients(), std::slice::from_ref(&peer));
     for cycle in 1..=CYCLES {
         load.wait_for_more(0, 100, Duration::from_secs(30)).with_context(|| format!("cycle {cycle}"))?;
-        move_application(&container, &container, &[]).with_context(|| format!("cycle {cycle}"))?;
+        move_application(&container, &container).with_context(|| format!("cycle {cycle}"))?;
     }
     load.wait_for_more(0, 100, Duration::from_secs(30))?;
     let traffic = load.stop()?;

@@ -31,7 +31,7 @@ pub(super) fn sessions(ctx: &Ctx, generation: Generation) -> Result<()> {
     let mut forking = destination.exec_command("forks", &["sh", "-c", forks]).spawn()?;
     forking.wait_for_output("1500", Duration::from_secs(60)).context("it does not fork")?;
 
-    move_application(&source, &destination, &[])?;
+    move_application(&source, &destination)?;
     ensure!(host.cmd(["redis-cli", "get", "x"]).ok()? == "5\n", "its key is gone");
     keyboard.write_all(b"echo still here\n")?;
     shell.wait_for_output("still here", SOON)?;

@@ -34,7 +34,7 @@ pub(super) fn five_moves(ctx: &Ctx) -> Result<()> {
         next.container.wait_for("standby")?;
         let current = &writers[number - 1];
         current.writes()?;
-        move_application(&current.container, &next.container, &[])?;
+        move_application(&current.container, &next.container)?;
         writers.push(next);
     }
     let last = &writers[MOVES];

@@ -32,7 +32,7 @@ pub(super) fn moves(ctx: &Ctx, generations: [Generation; 2]) -> Result<()> {
     let mut there = Terminal::open(&to, "talk-2", &setup.in_standby())?;
     there.container.wait_for("standby")?;
 
-    move_application(&here.container, &there.container, &[])?;
+    move_application(&here.container, &there.container)?;
     there.types("two")?;
     // What is typed is echoed, by the terminal that the program is on now.
     there.sees("two\nanswer 2 two 33x101 echo=True foreground=True /dev/pts/0")?;

@@ -13,9 +13,6 @@ use crate::framework::process::wait_until;
 use crate::framework::{Ctx, Generation};
 use crate::suites::shim::stage::{nothing_is_left, SOON};
 
-/// What the tree writes to.
-const FILES: &[&str] = &["var/tmp"];
-
 /// What its report must say of each: that it is as it was.
 const CHECKS: &[&str] = &[
     "processes",
@@ -42,7 +39,7 @@ pub(super) fn moves(ctx: &Ctx, generations: [Generation; 2], extra: &[&str]) -> 
     let source = Container::run(&from, "tree-1", &setup)?;
     let destination = Container::run(&to, "tree-2", &setup.in_standby())?;
     check_ready(&source, extra.contains(&"--user"))?;
-    move_application(&source, &destination, FILES)?;
+    move_application(&source, &destination)?;
     check_report(&destination)?;
     destination.remove()?;
     source.remove()?;
@@ -55,7 +52,7 @@ pub(super) fn comes_back(ctx: &Ctx, generation: Generation) -> Result<()> {
     let container = Container::run(&host, "tree", &setup(&["--seccomp"]))?;
     check_ready(&container, false)?;
     for _ in 0..2 {
-        move_application(&container, &container, FILES)?;
+        move_application(&container, &container)?;
         check_report(&container)?;
     }
     container.remove()?;

@@ -1,0 +1,62 @@
+//! What an application wrote in its container's root file system, in a checkpoint: one archive packed while the application
+//! runs, and one, frozen, of what has changed since.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use fastmig_rootfs::Packer;
+
+use crate::image::Image;
+use crate::{Container, Error};
+
+/// The archives' names in a checkpoint, in the order of their making.
+const ARCHIVES: [&str; 2] = ["rootfs-1.tar.lz4", "rootfs-2.tar.lz4"];
+
+/// The files of one checkpoint; nothing when none were asked for.
+#[derive(Debug)]
+pub(crate) struct RootFiles {
+    packer: Option<Packer>,
+    round: usize,
+    entries: u64,
+}
+
+impl RootFiles {
+    pub(crate) fn begin(container: &Container, wanted: bool) -> Result<Self, Error> {
+        let packer = if wanted { Some(Packer::of(container.pid())?) } else { None };
+        Ok(Self { packer, round: 0, entries: 0 })
+    }
+
+    /// Packs what has changed since the last call into the checkpoint that is being made in `directory`.
+    pub(crate) fn pack(&mut self, directory: &Path) -> Result<(), Error> {
+        let (Some(packer), Some(name)) = (&mut self.packer, ARCHIVES.get(self.round)) else { return Ok(()) };
+        let path = directory.join(name);
+        let failed = |e| Error::io("write", &path, e);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut out = BufWriter::new(file);
+        self.entries += packer.round(&mut out)?.entries;
+        out.flush().map_err(failed)?;
+        self.round += 1;
+        Ok(())
+    }
+
+    /// How much travels.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+}
+
+/// Puts the files of a verified checkpoint back, if it has any, into a container that is in standby.
+pub(crate) fn put_back(container: &Container, image: &Image) -> Result<(), Error> {
+    for name in ARCHIVES {
+        if !image.manifest.files.iter().any(|file| file.name == name) {
+            continue;
+        }
+        let path = image.path.join(name);
+        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let summary = fastmig_rootfs::unpack(container.pid(), BufReader::new(file))?;
+        tracing::debug!(container = container.key().id(), name, entries = summary.entries, "files put back");
+    }
+    Ok(())
+}

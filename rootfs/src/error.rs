@@ -1,0 +1,55 @@
+//! What can go wrong with a root file system.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why files could not be packed or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was written cannot be told from the image.
+    #[error("the root file system is {kind}, not an overlay: what changed in it cannot be told from the image; carry its files along by a volume")]
+    NoOverlay {
+        /// The file system.
+        kind: String,
+    },
+    /// The overlay is mounted with an option that hides where things are.
+    #[error("{path:?} in the root file system was moved or changed by reference ({attribute}): mount overlays with redirect_dir=off,metacopy=off")]
+    ByReference {
+        /// The path.
+        path: PathBuf,
+        /// The overlay's extended attribute.
+        attribute: String,
+    },
+    /// An archive is not what a packer writes.
+    #[error("the archive of files is damaged: {path:?} {problem}")]
+    Damaged {
+        /// The entry.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A directory on the way is something else here.
+    #[error("cannot put {path:?} back: a part of its path is a symbolic link or a mount in this container; create it from the same image, with the same mounts")]
+    OtherPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("could not {action} {path:?}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`.
+    pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_path_buf();
+        move |e| Self::Io { action, path, source: e.into() }
+    }
+}

@@ -1,0 +1,48 @@
+//! What an application changed in its root file system: found, packed, and put back elsewhere.
+//!
+//! A container's root is an overlay: what was written since its creation lies in the overlay's upper directory. [`Packer`]
+//! packs that directory, first while the application runs and then, frozen, what has changed since. [`unpack`] puts it
+//! into another container of the same image, through that container's own view, for a mounted overlay's directories must
+//! not be changed behind its back.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `view` | a process's root: its upper directory, and what is mounted over it |
+//! | `walk` | the upper directory, entry by entry, by descriptors |
+//! | `pack` | entries that are new since the last time become an archive |
+//! | `unpack` | an archive becomes files again |
+//! | `names` | the paths in an archive, and OCI's whiteouts among them |
+//! | `error` | what can go wrong |
+//!
+//! The archive is a tar file under lz4, much as an OCI image's layer is: what was deleted is a whiteout (`.wh.NAME`,
+//! `.wh..wh..opq`).
+//!
+//! Both sides are hostile: the application may move directories while they are read, and an archive may name any path. So
+//! no path is followed but by descriptors, below the root, on one file system and without symbolic links.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod names;
+mod pack;
+mod unpack;
+mod view;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use pack::Packer;
+pub use unpack::unpack;
+
+/// What was packed or put back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files, directories, links and deletions.
+    pub entries: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// What cannot travel: device nodes. Sockets are made anew by whoever listens on them and do not count.
+    pub skipped: u64,
+}

@@ -1,0 +1,333 @@
+//! Puts an archive's files into a container's root, as its processes see it.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use lz4_flex::frame::FrameDecoder;
+use rustix::fs::{
+    chownat, fchmod, fchown, fsetxattr, futimens, linkat, lsetxattr, mkdirat, mknodat, openat, statat,
+    symlinkat, unlinkat, utimensat, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid,
+    XattrFlags,
+};
+use rustix::io::Errno;
+use tar::{Archive, EntryType, Header};
+
+use crate::names::{self, Name};
+use crate::view::{open_below, open_root, Place, View};
+use crate::walk::{names as names_in, through};
+use crate::{Error, Summary};
+
+/// Files are written in blocks; one that is all zero becomes a hole.
+const BLOCK: usize = 64 * 1024;
+
+/// Puts what `archive` holds into the root of host process `pid`, over what is there. Where that process has something
+/// mounted, nothing is changed.
+///
+/// # Errors
+/// When the archive is damaged, leads out of the root, or a file cannot be written. What was put back by then stays.
+pub fn unpack(pid: i32, archive: impl Read) -> Result<Summary, Error> {
+    fill_root(open_root(pid)?, View::of(pid)?, archive)
+}
+
+pub(crate) fn fill_root(root: OwnedFd, view: View, archive: impl Read) -> Result<Summary, Error> {
+    Target { root, view, times: Vec::new(), summary: Summary::default() }.fill(archive)
+}
+
+/// A root that is being filled.
+struct Target {
+    root: OwnedFd,
+    view: View,
+    /// Of directories: what is put into them changes their time.
+    times: Vec<(PathBuf, Timestamps)>,
+    summary: Summary,
+}
+
+/// What an entry says besides its content.
+struct Attributes {
+    mode: Mode,
+    owner: (Uid, Gid),
+    times: Timestamps,
+    extended: Vec<(Vec<u8>, Vec<u8>)>,
+    target: Option<Vec<u8>>,
+}
+
+impl Target {
+    fn fill(mut self, archive: impl Read) -> Result<Summary, Error> {
+        let mut archive = Archive::new(FrameDecoder::new(archive));
+        let unreadable = || Error::io("read", Path::new("the archive"));
+        let mut whole = false;
+        for entry in archive.entries().map_err(unreadable())? {
+            let mut entry = entry.map_err(unreadable())?;
+            let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
+            match names::read(&path)? {
+                Name::There(path) if self.is_foreign(&path) => {}
+                Name::There(path) => {
+                    let attributes = attributes(&mut entry, &path)?;
+                    let link = entry.link_name_bytes().map(|link| PathBuf::from(OsStr::from_bytes(&link)));
+                    let header = entry.header().clone();
+                    self.put(&path, &header, &attributes, link.as_deref(), &mut entry)?;
+                }
+                Name::Gone(path) => self.remove(&path)?,
+                Name::Emptied(path) => self.empty(&path)?,
+                Name::End => {
+                    whole = true;
+                    break;
+                }
+            }
+            self.summary.entries += 1;
+        }
+        if !whole {
+            return Err(Error::Damaged { path: names::END.into(), problem: "is missing: it is not whole" });
+        }
+        for (path, times) in std::mem::take(&mut self.times) {
+            // One that a later entry has taken away has no time any more.
+            if let Ok((parent, name)) = self.parent(&path) {
+                let _ = utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+            }
+        }
+        Ok(self.summary)
+    }
+
+    fn put(
+        &mut self,
+        path: &Path,
+        header: &Header,
+        attributes: &Attributes,
+        link: Option<&Path>,
+        content: &mut impl Read,
+    ) -> Result<(), Error> {
+        let (parent, name) = self.parent(path)?;
+        let failed = |e: io::Error| Error::io("put back", path)(e);
+        if header.entry_type() == EntryType::Directory {
+            self.times.push((path.into(), attributes.times.clone()));
+            return directory(parent.as_fd(), name, attributes).map_err(failed);
+        }
+        self.clear(parent.as_fd(), name, path)?;
+        match header.entry_type() {
+            EntryType::Regular => {
+                self.summary.bytes += file(parent.as_fd(), name, attributes, content).map_err(failed)?;
+                Ok(())
+            }
+            EntryType::Symlink => symlink(parent.as_fd(), name, attributes).map_err(failed),
+            EntryType::Fifo => fifo(parent.as_fd(), name, attributes).map_err(failed),
+            EntryType::Link => self.link(parent.as_fd(), name, link.unwrap_or(Path::new(""))),
+            _ => Err(Error::Damaged { path: path.into(), problem: "is of a kind that does not travel" }),
+        }
+    }
+
+    fn link(&self, parent: BorrowedFd<'_>, name: &OsStr, first: &Path) -> Result<(), Error> {
+        let Name::There(first) = names::read(first)? else {
+            return Err(Error::Damaged { path: first.into(), problem: "is a whiteout and linked to" });
+        };
+        let (from, old) = self.parent(&first)?;
+        linkat(&from, old, parent, name, AtFlags::empty()).map_err(Error::io("link to", &first))
+    }
+
+    /// The directory that `path` lies in, and its name there. No part of the way may be a link or a mount.
+    fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Error> {
+        let name = path.file_name().unwrap_or_default();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok((self.directory(parent)?, name))
+    }
+
+    fn directory(&self, path: &Path) -> Result<OwnedFd, Error> {
+        let opened = match self.view.place(path) {
+            Place::Memory(point) => open_below(&self.root, point, true).and_then(|mount| {
+                let rest = path.strip_prefix(point).unwrap_or(Path::new(""));
+                open_below(&mount, rest, false)
+            }),
+            _ => open_below(&self.root, path, false),
+        };
+        opened.map_err(|e| match e {
+            Errno::LOOP | Errno::XDEV | Errno::NOTDIR => Error::OtherPath { path: path.into() },
+            e => Error::io("open", path)(e),
+        })
+    }
+
+    /// Whether a path is not to be touched: it lies in what is not the container's, or is itself mounted on. Removing such
+    /// a place here would take the mount away there.
+    fn is_foreign(&self, path: &Path) -> bool {
+        match self.view.place(path) {
+            Place::Root => false,
+            Place::Memory(point) => point == path,
+            Place::Elsewhere => true,
+        }
+    }
+
+    /// Takes away what a deletion in the archive names.
+    fn remove(&self, path: &Path) -> Result<(), Error> {
+        if self.is_foreign(path) {
+            return Ok(());
+        }
+        match self.parent(path) {
+            Ok((parent, name)) => self.clear(parent.as_fd(), name, path),
+            // What it lay in is gone as well.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn empty(&self, path: &Path) -> Result<(), Error> {
+        if self.is_foreign(path) {
+            return Ok(());
+        }
+        let directory = self.directory(path)?;
+        for name in names_in(directory.as_fd()).map_err(Error::io("list", path))? {
+            self.clear(directory.as_fd(), &name, &path.join(&name))?;
+        }
+        Ok(())
+    }
+
+    /// Removes whatever `name` is, and all below it, but for what is not to be touched.
+    fn clear(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), Error> {
+        if self.is_foreign(path) {
+            return Ok(());
+        }
+        let removed = match unlinkat(parent, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => {
+                self.empty(path)?;
+                unlinkat(parent, name, AtFlags::REMOVEDIR)
+            }
+            removed => removed,
+        };
+        match removed {
+            // A mount lies somewhere below.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
+            Err(e) => Err(Error::io("remove", path)(e)),
+        }
+    }
+}
+
+fn attributes(entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> Result<Attributes, Error> {
+    let damaged = |problem| Error::Damaged { path: path.into(), problem };
+    let number = |value: io::Result<u64>, problem| {
+        value.ok().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| damaged(problem))
+    };
+    let header = entry.header();
+    let mode = header.mode().map_err(|_| damaged("has no mode"))? & 0o7777;
+    let owner = (number(header.uid(), "has no owner")?, number(header.gid(), "has no group")?);
+    let mut found = Attributes {
+        mode: Mode::from_raw_mode(mode),
+        owner: (Uid::from_raw(owner.0), Gid::from_raw(owner.1)),
+        times: times(&header.mtime().unwrap_or_default().to_string()),
+        extended: Vec::new(),
+        target: None,
+    };
+    let records = entry.pax_extensions().map_err(Error::io("read", path))?;
+    for record in records.into_iter().flatten() {
+        let record = record.map_err(Error::io("read", path))?;
+        let (Ok(key), Ok(value)) = (record.key(), record.value()) else { continue };
+        let bytes = |text: &str| hex::decode(text).map_err(|_| damaged("has an attribute that is no text"));
+        match key {
+            names::TIME => found.times = times(value),
+            names::TARGET => found.target = Some(bytes(value)?),
+            names::ATTRIBUTE => {
+                let (name, value) =
+                    value.split_once(':').ok_or_else(|| damaged("has an attribute without value"))?;
+                found.extended.push((bytes(name)?, bytes(value)?));
+            }
+            _ => {}
+        }
+    }
+    // The overlay's own are not an archive's to set.
+    found.extended.retain(|(name, _)| !name.starts_with(b"trusted."));
+    Ok(found)
+}
+
+/// `SECONDS.FRACTION`; the time of the last access is that of the last change.
+fn times(text: &str) -> Timestamps {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let nanoseconds = format!("{fraction:0<9}").get(..9).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    let time = Timespec { tv_sec: seconds.parse().unwrap_or(0), tv_nsec: nanoseconds };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Into the directory that is there already, if one is.
+fn directory(parent: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
+    let there =
+        statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match there {
+        Ok(FileType::Directory) => {}
+        Ok(_) => {
+            unlinkat(parent, name, AtFlags::empty())?;
+            mkdirat(parent, name, Mode::RWXU)?;
+        }
+        Err(Errno::NOENT) => mkdirat(parent, name, Mode::RWXU)?,
+        Err(e) => return Err(e.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    dress(openat(parent, name, flags, Mode::empty())?.as_fd(), attributes)
+}
+
+fn file(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    attributes: &Attributes,
+    content: &mut impl Read,
+) -> io::Result<u64> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut block = vec![0; BLOCK];
+    let mut length = 0;
+    loop {
+        let count = fill(content, &mut block)?;
+        if count == 0 {
+            break;
+        }
+        if block[..count].iter().all(|&byte| byte == 0) {
+            file.seek(SeekFrom::Current(i64::try_from(count).unwrap_or(0)))?;
+        } else {
+            file.write_all(&block[..count])?;
+        }
+        length += count as u64;
+    }
+    file.set_len(length)?;
+    dress(file.as_fd(), attributes)?;
+    futimens(&file, &attributes.times)?;
+    Ok(length)
+}
+
+/// Reads until the block is full or the content ends.
+fn fill(content: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < block.len() {
+        match content.read(&mut block[count..])? {
+            0 => break,
+            read => count += read,
+        }
+    }
+    Ok(count)
+}
+
+fn symlink(parent: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
+    let target = attributes.target.as_deref().ok_or(io::ErrorKind::InvalidData)?;
+    symlinkat(OsStr::from_bytes(target), parent, name)?;
+    let (user, group) = attributes.owner;
+    chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    for (key, value) in &attributes.extended {
+        lsetxattr(through(parent, name), OsStr::from_bytes(key), value, XattrFlags::empty())?;
+    }
+    Ok(utimensat(parent, name, &attributes.times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn fifo(parent: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
+    mknodat(parent, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    // Open for both ends, so that nobody is waited for.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = openat(parent, name, flags, Mode::empty())?;
+    dress(open.as_fd(), attributes)?;
+    Ok(futimens(&open, &attributes.times)?)
+}
+
+/// The owner first: the kernel takes set-id bits and capabilities from what changes hands.
+fn dress(file: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
+    fchown(file, Some(attributes.owner.0), Some(attributes.owner.1))?;
+    fchmod(file, attributes.mode)?;
+    for (name, value) in &attributes.extended {
+        fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
