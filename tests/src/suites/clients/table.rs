@@ -182,10 +182,15 @@ pub(crate) fn put_into_readme() -> Result<()> {
     let file = target_dir().join("clients.md");
     let table = fs::read_to_string(&file)
         .with_context(|| format!("no table in {}: cargo xtask test clients", file.display()))?;
-    let text = fs::read_to_string(readme())?;
-    let old = between(&text)?;
-    fs::write(readme(), text.replacen(old, &format!("\n{}\n", table.trim()), 1))?;
+    fs::write(readme(), with_table(&fs::read_to_string(readme())?, &table)?)?;
     Ok(())
+}
+
+/// A README with this table in place of its own.
+fn with_table(readme: &str, table: &str) -> Result<String> {
+    let old = between(readme)?;
+    let place = |table: &str| format!("{BEGIN}{table}{END}");
+    Ok(readme.replacen(&place(old), &place(&format!("\n{}\n", table.trim())), 1))
 }
 
 fn readme() -> PathBuf {
@@ -228,6 +233,8 @@ mod tests {
         assert!(has(&text, "docker, shim", "redis"));
         assert!(!has(&text, "docker, shim", "nginx") && !has(&text, "ctr, shim", "redis"));
         assert_eq!(text.matches(YES).count(), 1);
-        assert_eq!(between(&format!("x\n{BEGIN}{text}{END}\ny")).unwrap(), text);
+        let readme = with_table(&format!("x\n\n{BEGIN}\n{END}\ny"), &text).unwrap();
+        assert_eq!(between(&readme).unwrap().trim(), text.trim());
+        assert!(readme.starts_with("x\n\n") && readme.ends_with("\ny"));
     }
 }
