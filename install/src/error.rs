@@ -42,6 +42,9 @@ pub enum Error {
         /// What was looked for.
         missing: PathBuf,
     },
+    /// A package brings the programs.
+    #[error("the Debian package fastmig has put the programs into this host; remove it first (apt-get remove fastmig), or leave out --from")]
+    Packaged,
     /// The journal is not ours.
     #[error("{} is not an installation's journal ({cause}); move it away, and put back what it tells of by hand", path.display())]
     Journal {

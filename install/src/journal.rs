@@ -130,10 +130,10 @@ impl Journal {
         self.write()
     }
 
-    /// The change begun last is taken back.
-    pub(crate) fn taken_back(&mut self) -> Result<(), Error> {
-        self.content.pending.pop();
-        self.write()
+    /// What the run has done is undone. To undo it once more does no harm, so a disk too full to write that is no failure.
+    pub(crate) fn all_taken_back(&mut self) {
+        self.content.pending.clear();
+        let _ = self.write();
     }
 
     /// The run has come to its end: what it did counts.

@@ -96,9 +96,19 @@ pub(crate) const INTERRUPTED: &str = "an interrupted installation was taken back
 
 /// Takes back all that a run under way has done, the last first.
 pub(crate) fn take_back(site: &Site, journal: &mut Journal) -> Result<(), Error> {
-    while let Some(entry) = journal.pending().last().cloned() {
-        Reversal::of(site, &entry)?.carry_out(site, journal, &entry)?;
-        journal.taken_back()?;
-    }
+    // On a full disk the second round has the space that the first one frees.
+    reverse_all(site, journal).or_else(|_| reverse_all(site, journal))?;
+    journal.all_taken_back();
     Ok(())
+}
+
+/// Goes on after a failure, and answers the first one.
+fn reverse_all(site: &Site, journal: &Journal) -> Result<(), Error> {
+    let mut result = Ok(());
+    for entry in journal.pending().iter().rev() {
+        let reversed =
+            Reversal::of(site, entry).and_then(|reversal| reversal.carry_out(site, journal, entry));
+        result = result.and(reversed.map(drop));
+    }
+    result
 }

@@ -308,6 +308,15 @@ fn clients_that_are_not_there_are_left_alone_and_named() {
 }
 
 #[test]
+fn what_a_package_has_installed_is_left_to_it() {
+    let host = Host::new();
+    host.write("var/lib/dpkg/info/fastmig.prerm", "");
+    let before = host.snapshot();
+    assert!(matches!(host.install().unwrap_err(), Error::Packaged));
+    assert_eq!(host.snapshot(), before);
+}
+
+#[test]
 fn two_at_once_do_not_meet() {
     let host = Host::new();
     let mut second = None;

@@ -68,7 +68,7 @@ impl Part {
 impl Thing {
     pub(crate) fn part(self, site: &Site, source: &Source) -> Result<Part, Error> {
         match self {
-            Self::Programs => programs::part(source),
+            Self::Programs => programs::part(site, source),
             Self::Settings => settings::part(site),
             Self::Containerd => containerd::part(site, source),
             Self::Docker => docker::part(site, source),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::source::{PROGRAMS, RUNTIME_DIR};
 use super::{Part, Source, Wanted};
-use crate::Error;
+use crate::{Error, Site};
 
 /// Everybody may read and execute what its owner may.
 const MODE: u32 = 0o755;
@@ -14,8 +14,14 @@ const MODE: u32 = 0o755;
 /// Directories below the bundle's.
 const DEPTH: usize = 4;
 
-pub(super) fn part(source: &Source) -> Result<Part, Error> {
+/// There while a Debian package of ours is installed.
+const PACKAGE: &str = "/var/lib/dpkg/info/fastmig.prerm";
+
+pub(super) fn part(site: &Site, source: &Source) -> Result<Part, Error> {
     let Some(from) = &source.from else { return Ok(Part::default()) };
+    if site.metadata(Path::new(PACKAGE))?.is_some() {
+        return Err(Error::Packaged);
+    }
     let mut files = Vec::new();
     for name in PROGRAMS {
         files.push(wanted(&from.join("bin").join(name), source.program(name))?);

@@ -66,6 +66,18 @@ fn disks(ctx: &Ctx) -> Result<()> {
     ensure!(left.is_empty(), "left on the full disk: {left}");
     host.sh("umount /usr/lib/fastmig/runtime/criu && rmdir /usr/lib/fastmig/runtime/criu").ok()?;
 
+    // A page for the file that is there, and none for the next one; a journal that grows beyond its disk.
+    let small = "mount -t tmpfs -o size=4k none";
+    host.sh(&format!(
+        "cp -a /etc/containerd /tmp/c && {small} /etc/containerd && cp -a /tmp/c/. /etc/containerd"
+    ))
+    .ok()?;
+    refused(&host, &["/etc/containerd/config.toml", "No space left", "as it was before"])?;
+    host.sh("umount /etc/containerd").ok()?;
+    host.sh("mount -t tmpfs -o size=16k none /var/lib/fastmig").ok()?;
+    refused(&host, &["/var/lib/fastmig/install", "No space left", "as it was before"])?;
+    host.sh("umount /var/lib/fastmig").ok()?;
+
     host.sh("mount --bind /etc/containerd /etc/containerd && mount -o remount,bind,ro /etc/containerd")
         .ok()?;
     refused(&host, &["/etc/containerd/config.toml", "Read-only", "make it writable", "as it was before"])?;
