@@ -87,8 +87,10 @@ impl Host {
     /// Gives docker and podman images that containerd has; nerdctl shares containerd's.
     pub fn share_images(&self, names: &[&str]) -> Result<()> {
         let references: Vec<String> = names.iter().map(|name| reference(name)).collect();
-        // docker reads no plain OCI layout: containerd writes what both understand.
-        let export = [["ctr", "images", "export", ARCHIVE].map(String::from).to_vec(), references].concat();
+        // docker reads no plain OCI layout: containerd writes what both understand. Without --local, containerd 2.1 writes
+        // a truncated archive now and then, and says nothing.
+        let export = ["ctr", "images", "export", "--local", ARCHIVE].map(String::from);
+        let export = [export.to_vec(), references].concat();
         self.cmd(export).timeout(LOAD_LIMIT).ok()?;
         let into = |client: &str| {
             step(&format!("host {}: images for {client}", self.name()), || {

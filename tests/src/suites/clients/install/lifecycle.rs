@@ -54,7 +54,7 @@ fn bring_up(host: &Host) -> Result<()> {
     host.start_containerd()?;
     host.start_clients()?;
     host.import_images(&["busybox"])?;
-    share_busybox(host)?;
+    host.share_images(&["busybox"])?;
     host.write_file(CONTAINERD_FILE, CONTAINERD_CONFIG)?;
     // Made by the CRI plugin when it is not there.
     host.sh("mkdir -p /etc/cni && mkdir -m 700 -p /etc/cni/net.d").ok()?;
@@ -63,17 +63,6 @@ fn bring_up(host: &Host) -> Result<()> {
         "{\n\t\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"],\n\t\"experimental\": true\n}",
     )?;
     host.sh("sed -i '/^\\[engine.runtimes\\]/,$d' /etc/containers/containers.conf").ok().map(drop)
-}
-
-/// containerd 2.1 exports a truncated archive now and then.
-fn share_busybox(host: &Host) -> Result<()> {
-    let mut shared = host.share_images(&["busybox"]);
-    for _ in 0..4 {
-        if shared.is_err() {
-            shared = host.share_images(&["busybox"]);
-        }
-    }
-    shared
 }
 
 /// Restarted, it has the handlers beside its own, its operator's settings, and containers under each registration.
