@@ -59,6 +59,12 @@ pub fn names() -> Vec<&'static str> {
 pub fn archive(cache: &Cache, name: &str) -> Result<PathBuf> {
     let app =
         APPS.iter().find(|app| app.name == name).with_context(|| format!("there is no image {name}"))?;
+    archive_of(cache, app)
+}
+
+/// The archive of an image that only one suite needs, made when the cache has none.
+pub(crate) fn archive_of(cache: &Cache, app: &App) -> Result<PathBuf> {
+    let name = app.name;
     let base = rootfs::root(cache, app.base.name, &app.base.recipe)?;
     let recipe = format!("{REVISION}\n{}\n{app:?}", base.display());
     cache.get("images", name, &recipe, |target| build(cache, app, &base, target))
@@ -76,6 +82,11 @@ fn build(cache: &Cache, app: &App, base: &Path, target: &Path) -> Result<()> {
     let config = app.config(&scratch.join("upper"))?;
     layout::write(target, &reference(app.name), &config, &layers)?;
     remove_tree(&scratch)
+}
+
+/// The tree of busybox alone, for what is no image.
+pub(crate) fn busybox_tree(cache: &Cache) -> Result<PathBuf> {
+    rootfs::root(cache, recipe::BUSYBOX.name, &recipe::BUSYBOX.recipe)
 }
 
 /// The first layer, which images of one base share.

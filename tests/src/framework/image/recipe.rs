@@ -28,9 +28,9 @@ pub struct App {
     /// Shell scripts in the tree, before and after the packages are installed.
     pub(crate) before: &'static str,
     pub(crate) after: &'static str,
-    cmd: &'static [&'static str],
-    user: &'static str,
-    env: &'static [&'static str],
+    pub(crate) cmd: &'static [&'static str],
+    pub(crate) user: &'static str,
+    pub(crate) env: &'static [&'static str],
 }
 
 /// Debian as its slim images have it: without documentation.
@@ -50,7 +50,7 @@ pub(super) static DEBIAN: Base = Base {
 };
 
 /// busybox alone, with a link for each of its commands.
-static BUSYBOX: Base = Base {
+pub(super) static BUSYBOX: Base = Base {
     name: "image-busybox",
     recipe: Recipe {
         suite: "trixie",
@@ -70,7 +70,7 @@ static BUSYBOX: Base = Base {
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What most images have nothing to say about.
-const PLAIN: App =
+pub(crate) const PLAIN: App =
     App { name: "", base: &DEBIAN, packages: &[], before: "", after: "", cmd: &[], user: "", env: &[] };
 
 /// As the official image does: no cluster by the package, but one in a directory of its own. The socket is in `/tmp`, for

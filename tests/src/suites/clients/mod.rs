@@ -1,8 +1,10 @@
-//! The clients of the field on FastMig: nerdctl, docker, podman and ctr, each in the ways in which it can call it; and what
-//! they call: an OCI runtime in front of runc.
+//! The clients of the field on FastMig: nerdctl, docker, podman and ctr, each in the ways in which it can call it; what
+//! they call: an OCI runtime in front of runc; and the conformance tests of OCI and CRI.
 
 mod client;
+mod conformance;
 mod container;
+mod cri;
 mod engines;
 mod install;
 mod oci;
@@ -23,7 +25,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "clients", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("clients", ctx, &[skipped]));
     }
-    let own = [table::CASES, engines::CASES, parity::CASES].concat();
+    let own = [table::CASES, engines::CASES, parity::CASES, conformance::CASES, cri::CASES].concat();
     let all = [oci::cases(), install::cases(), own].concat();
     Ok(run_cases("clients", ctx, &all))
 }
