@@ -62,7 +62,10 @@ fn bring_up(host: &Host) -> Result<()> {
         DOCKER_FILE,
         "{\n\t\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"],\n\t\"experimental\": true\n}",
     )?;
-    host.sh("sed -i '/^\\[engine.runtimes\\]/,$d' /etc/containers/containers.conf").ok().map(drop)
+    host.sh("rm -r /etc/containers/containers.conf.d").ok()?;
+    let known = host.cmd(["podman", "--runtime", "fastmig", "info"]).output()?;
+    ensure!(!known.status.success(), "podman knows fastmig before it is installed");
+    Ok(())
 }
 
 /// Restarted, it has the handlers beside its own, its operator's settings, and containers under each registration.
