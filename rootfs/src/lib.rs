@@ -1,7 +1,7 @@
 //! What an application changed in its root file system: found, packed, and put back elsewhere.
 //!
 //! A container's root is an overlay: what was written since its creation lies in the overlay's upper directory. [`Packer`]
-//! packs that directory, first while the application runs and then, frozen, what has changed since. [`unpack`] puts it
+//! packs that directory, first while the application runs and then, frozen, what has changed since. [`unpack()`] puts it
 //! into another container of the same image, through that container's own view, for a mounted overlay's directories must
 //! not be changed behind its back.
 //!

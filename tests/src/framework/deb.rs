@@ -26,6 +26,9 @@ const PACKAGED_DIR: &str = "/usr/bin";
 const CONFIGURATIONS: &[&str] =
     &["containerd-1.7.toml", "containerd-2.toml", "docker-daemon.json", "podman.conf", "runtimeclass.yaml"];
 
+/// The cargo-deb that is installed where there is none.
+const TOOL_VERSION: &str = "3.8.0";
+
 const BUILD_LIMIT: Duration = Duration::from_secs(300);
 const TOOL_LIMIT: Duration = Duration::from_secs(900);
 
@@ -76,6 +79,9 @@ fn ensure_tool() -> Result<()> {
         return Ok(());
     }
     long_step("installing cargo-deb", || {
-        Cmd::new([&cargo(), "install", "--locked", "cargo-deb"]).timeout(TOOL_LIMIT).ok().map(drop)
+        Cmd::new([&cargo(), "install", "--locked", "--version", TOOL_VERSION, "cargo-deb"])
+            .timeout(TOOL_LIMIT)
+            .ok()
+            .map(drop)
     })
 }

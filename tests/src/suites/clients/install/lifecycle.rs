@@ -39,6 +39,9 @@ fn round(ctx: &Ctx, generation: Generation) -> Result<()> {
     ensure!(done.contains("systemctl restart containerd docker"), "{done}");
     let again = host.cmd(["fastmig", "install"]).ok()?;
     ensure!(again.starts_with("nothing to do"), "{again}");
+    let would: serde_json::Value =
+        serde_json::from_str(&host.cmd(["fastmig", "--json", "install", "--uninstall", "--dry-run"]).ok()?)?;
+    ensure!(would["changes"].as_array().is_some_and(|changes| changes.len() > 30), "{would}");
 
     containerd(&host)?;
     docker(&host)?;
