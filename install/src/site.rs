@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{fchown, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -130,7 +130,9 @@ impl Site {
     ) -> Result<PathBuf, Error> {
         let staged = self.staged(path);
         let write = || {
-            let mut file = File::create(&staged)?;
+            // Nobody else reads what may hold secrets, before it has its mode.
+            let mut file =
+                File::options().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
             file.write_all(content)?;
             attributes.give(&file)?;
             file.sync_all()
