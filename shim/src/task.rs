@@ -22,6 +22,7 @@ use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::util::convert_to_any;
 use containerd_shim::{ExitSignal, Task, TtrpcContext, TtrpcResult};
+use tokio::sync::watch;
 
 use crate::child::Exit;
 use crate::container::Container;
@@ -43,8 +44,8 @@ pub(crate) struct Tasks {
 }
 
 enum Slot {
-    /// The id is taken by a creation that is under way.
-    Creating,
+    /// The id is taken by a creation that is under way; its end is the channel's.
+    Creating(watch::Receiver<()>),
     Ready(Arc<Container>),
 }
 
@@ -59,17 +60,25 @@ impl Tasks {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn container(&self, id: &str) -> Result<Arc<Container>> {
-        match self.containers().get(id) {
-            Some(Slot::Ready(container)) => Ok(Arc::clone(container)),
-            Some(Slot::Creating) | None => Err(Error::NoContainer),
+    /// A container, once it is created: clients ask for it, or close its input, while containerd still waits for the
+    /// creation, and do not ask again.
+    async fn container(&self, id: &str) -> Result<Arc<Container>> {
+        loop {
+            let mut creation = match self.containers().get(id) {
+                Some(Slot::Ready(container)) => return Ok(Arc::clone(container)),
+                Some(Slot::Creating(creation)) => creation.clone(),
+                None => return Err(Error::NoContainer),
+            };
+            // An error: whoever creates it is done.
+            let _ = creation.changed().await;
         }
     }
 
     async fn create(&self, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        let (_until_created, creation) = watch::channel(());
         match self.containers().entry(request.id.clone()) {
             Entry::Occupied(_) => return Err(Error::Taken { id: request.id }),
-            Entry::Vacant(slot) => slot.insert(Slot::Creating),
+            Entry::Vacant(slot) => slot.insert(Slot::Creating(creation)),
         };
         let (container, child) = match create::create(&self.context, &request).await {
             Ok(created) => created,
@@ -100,7 +109,7 @@ impl Tasks {
     }
 
     async fn start(&self, request: StartRequest) -> Result<StartResponse> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let process = container.process(&request.exec_id)?;
         let _until_announced = process.announcements.lock().await;
         if request.exec_id.is_empty() {
@@ -123,7 +132,7 @@ impl Tasks {
     }
 
     async fn exec(&self, request: ExecProcessRequest) -> Result<Empty> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let stdio = Stdio {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -140,7 +149,7 @@ impl Tasks {
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<DeleteResponse> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let process = container.process(&request.exec_id)?;
         if request.exec_id.is_empty() {
             container.delete().await?;
@@ -163,7 +172,7 @@ impl Tasks {
     }
 
     async fn state(&self, request: StateRequest) -> Result<StateResponse> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let process = container.process(&request.exec_id)?;
         let (exit_status, exited_at) = exit_fields(process.exit());
         let status = match container.state_of(&process) {
@@ -189,14 +198,14 @@ impl Tasks {
     }
 
     async fn wait(&self, request: WaitRequest) -> Result<WaitResponse> {
-        let process = self.container(&request.id)?.process(&request.exec_id)?;
+        let process = self.container(&request.id).await?.process(&request.exec_id)?;
         let (exit_status, exited_at) = exit_fields(Some(process.wait().await));
         Ok(WaitResponse { exit_status, exited_at, ..WaitResponse::default() })
     }
 
     async fn pids(&self, request: PidsRequest) -> Result<PidsResponse> {
         let mut processes = Vec::new();
-        for (pid, exec_id) in self.container(&request.id)?.pids().await? {
+        for (pid, exec_id) in self.container(&request.id).await?.pids().await? {
             let info = exec_id.map(process_details).transpose()?;
             processes.push(ProcessInfo { pid, info: info.into(), ..ProcessInfo::default() });
         }
@@ -206,24 +215,24 @@ impl Tasks {
     async fn kill(&self, request: KillRequest) -> Result<Empty> {
         let signal = i32::try_from(request.signal)
             .map_err(|e| Error::Invalid { what: "signal", reason: e.to_string() })?;
-        self.container(&request.id)?.kill(&request.exec_id, signal, request.all).await?;
+        self.container(&request.id).await?.kill(&request.exec_id, signal, request.all).await?;
         Ok(Empty::new())
     }
 
     async fn pause(&self, request: PauseRequest) -> Result<Empty> {
-        self.container(&request.id)?.pause().await?;
+        self.container(&request.id).await?.pause().await?;
         self.context.events.publish(TaskPaused { container_id: request.id, ..TaskPaused::default() });
         Ok(Empty::new())
     }
 
     async fn resume(&self, request: ResumeRequest) -> Result<Empty> {
-        self.container(&request.id)?.resume().await?;
+        self.container(&request.id).await?.resume().await?;
         self.context.events.publish(TaskResumed { container_id: request.id, ..TaskResumed::default() });
         Ok(Empty::new())
     }
 
     async fn checkpoint(&self, request: CheckpointTaskRequest) -> Result<Empty> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let wanted = checkpoint::request(&request, container.traits.stands_by_after_checkpoint)?;
         let checkpoint = wanted.path.to_string_lossy().into_owned();
         container.checkpoint(wanted).await?;
@@ -236,7 +245,7 @@ impl Tasks {
     }
 
     async fn update(&self, request: UpdateTaskRequest) -> Result<Empty> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let resources = request.resources.into_option().map(|any| any.value);
         let missing = || Error::Invalid { what: "resources", reason: "missing".into() };
         container.update(resources.ok_or_else(missing)?).await?;
@@ -247,23 +256,23 @@ impl Tasks {
         let size = |length: u32| {
             u16::try_from(length).map_err(|e| Error::Invalid { what: "size", reason: e.to_string() })
         };
-        let process = self.container(&request.id)?.process(&request.exec_id)?;
+        let process = self.container(&request.id).await?.process(&request.exec_id)?;
         process.resize(size(request.width)?, size(request.height)?)?;
         Ok(Empty::new())
     }
 
     async fn close_io(&self, request: CloseIORequest) -> Result<Empty> {
-        self.container(&request.id)?.process(&request.exec_id)?.close_stdin();
+        self.container(&request.id).await?.process(&request.exec_id)?.close_stdin();
         Ok(Empty::new())
     }
 
     async fn stats(&self, request: StatsRequest) -> Result<StatsResponse> {
-        let stats = self.container(&request.id)?.stats().await?;
+        let stats = self.container(&request.id).await?.stats().await?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }
 
     async fn connect(&self, request: ConnectRequest) -> Result<ConnectResponse> {
-        let task_pid = self.container(&request.id).map_or(0, |container| container.init.pid());
+        let task_pid = self.container(&request.id).await.map_or(0, |container| container.init.pid());
         Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, ..ConnectResponse::default() })
     }
 
