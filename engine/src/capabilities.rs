@@ -1,5 +1,6 @@
 //! Which capabilities CRIU gets: what its work needs, and nothing that only might be handy.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use caps::{CapSet, Capability, CapsHashSet};
@@ -42,13 +43,25 @@ pub(crate) fn for_dump() -> CapsHashSet {
 
 /// For a restore into the container whose PID 1 is `init`: what CRIU hands on it must hold itself.
 pub(crate) fn for_restore(init: i32) -> Result<CapsHashSet, Error> {
+    let allowed = members(allowed_in(init)?);
+    Ok(held(ALWAYS.iter().chain(TO_RESTORE).copied().chain(allowed).collect()))
+}
+
+/// What the container whose PID 1 is `init` allows at most.
+pub(crate) fn allowed_in(init: i32) -> Result<u64, Error> {
     let status = Process::new(init)
         .and_then(|process| process.status())
         .map_err(|e| Error::io("read the capabilities of", Path::new("/proc"), std::io::Error::other(e)))?;
-    let set = status.capbnd.unwrap_or(0);
-    let bounding = caps::all().into_iter().filter(|c| set & c.bitmask() != 0);
-    let wanted = ALWAYS.iter().chain(TO_RESTORE).copied().chain(bounding).collect();
-    Ok(held(wanted))
+    Ok(status.capbnd.unwrap_or(0))
+}
+
+/// The names of a set's members, such as `CAP_KILL`.
+pub(crate) fn names(set: u64) -> BTreeSet<String> {
+    members(set).map(|capability| capability.to_string()).collect()
+}
+
+fn members(set: u64) -> impl Iterator<Item = Capability> {
+    caps::all().into_iter().filter(move |capability| set & capability.bitmask() != 0)
 }
 
 /// Nobody can hand on what it lacks itself; CRIU says what it then cannot do.

@@ -21,7 +21,7 @@ use crate::root_files::RootFiles;
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Failure, Record};
 use crate::watchdog::Watchdog;
-use crate::{application, network_lock, Error};
+use crate::{application, capabilities, network_lock, privilege, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 
@@ -127,7 +127,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     let frozen = Frozen::enter(container, operation.record.paused)?;
     let processes = dump.cgroup.pids();
     dump.require_whole_tree(&processes)?;
-    let manifest = dump.describe(&application::inner_numbers(&processes))?;
+    let manifest = dump.describe(&processes)?;
     let held = dump.run(ready)?;
     files.pack(draft.directory())?;
     fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;
@@ -164,6 +164,9 @@ fn end(container: &Container, after: After) -> Result<(), Error> {
         .map_err(|e| Error::io("kill the application in", cgroup.directory(), e))
 }
 
+/// CRIU's figures of its last dump.
+const STATISTICS: &str = "stats-dump";
+
 /// A CRIU that waits to be told to dump.
 struct Ready {
     session: Session,
@@ -199,7 +202,7 @@ impl Dump<'_> {
         }
     }
 
-    fn describe(&self, numbers: &BTreeSet<i32>) -> Result<Manifest, Error> {
+    fn describe(&self, processes: &BTreeSet<i32>) -> Result<Manifest, Error> {
         let record = self.record;
         let stdio = application::streams(self.container.pid())
             .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
@@ -215,10 +218,11 @@ impl Dump<'_> {
             stdio,
             terminal: record.terminal,
             root_pid: self.root,
-            pids: numbers.clone(),
+            pids: application::inner_numbers(processes),
             tcp: self.tcp(),
             external_unix_sockets: self.request.external_unix_sockets,
             file_locks: self.request.file_locks,
+            capabilities: capabilities::names(privilege::held_by(processes)),
             files: Vec::new(),
         })
     }
@@ -228,7 +232,7 @@ impl Dump<'_> {
             .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
         let mut launch = Launch::new(&self.bundle, self.container.config.limits.criu())
             .in_namespaces_of(self.container.pid())?
-            .with_capabilities(crate::capabilities::for_dump());
+            .with_capabilities(capabilities::for_dump());
         let options = DumpOptions {
             pid: self.root,
             images: launch.pass(open_directory(draft.directory())?),
@@ -260,6 +264,9 @@ impl Dump<'_> {
         let Ready { session, options, log } = ready;
         let result = session.dump(&options);
         crate::logs::copy(&log, self.request.work_path.as_deref(), "dump.log");
+        // podman puts it into its archive.
+        let statistics = crate::logs::work_directory(&self.container.config)?.join(STATISTICS);
+        crate::logs::copy(&statistics, self.request.work_path.as_deref(), STATISTICS);
         result?;
         let table = self.holds_connections().then(|| network_lock::name(&log).unwrap_or_default());
         let held = (self.request.after != After::Run).then(|| Held {

@@ -107,6 +107,17 @@ pub enum Error {
         /// What it has.
         what: String,
     },
+    /// The application would lose what it has.
+    #[error(
+        "the application holds {missing}, and container {id:?} does not allow that: create the container with it \
+         (--cap-add), or the application's own without it (--cap-drop)"
+    )]
+    LacksCapabilities {
+        /// The container.
+        id: String,
+        /// What it does not allow.
+        missing: String,
+    },
     /// The container's command is not there or cannot be executed.
     #[error("{0}")]
     Command(String),
@@ -230,6 +241,7 @@ impl Error {
             | Self::PidTaken { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
+            | Self::LacksCapabilities { .. }
             | Self::Image(_)
             | Self::Bundle(_)
             | Self::Refused { .. } => Kind::FailedPrecondition,

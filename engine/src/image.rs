@@ -63,6 +63,9 @@ pub struct Manifest {
     pub external_unix_sockets: bool,
     /// Whether file locks were dumped.
     pub file_locks: bool,
+    /// The capabilities that its threads held: a container that does not allow them cannot take it in.
+    #[serde(default)]
+    pub capabilities: BTreeSet<String>,
     /// CRIU's files.
     pub files: Vec<FileEntry>,
 }
@@ -432,6 +435,7 @@ mod tests {
             tcp: TcpPolicy::Close,
             external_unix_sockets: false,
             file_locks: true,
+            capabilities: BTreeSet::new(),
             files: vec![],
         }
     }

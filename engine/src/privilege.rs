@@ -1,5 +1,7 @@
 //! No image decides policy: what was restored may not hold more than the live container would have given it.
 
+use std::collections::BTreeSet;
+
 use procfs::process::{Process, Status};
 
 use crate::{application, Container, Error};
@@ -18,13 +20,21 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     for pid in root.into_iter().flat_map(application::tree_of) {
         let mut threads = living_threads(pid).into_iter();
         if let Some(what) = threads.find_map(|found| excess(&found, &allowed)) {
+            let command = application::command_of(pid);
             let killed = cgroup.kill_all(container.config.limits.freeze());
             killed.map_err(|e| Error::io("kill what was restored in", cgroup.directory(), e))?;
             let id = container.key().id().into();
-            return Err(Error::TooPrivileged { id, command: application::command_of(pid), what });
+            return Err(Error::TooPrivileged { id, command, what });
         }
     }
     Ok(())
+}
+
+/// The capabilities that any thread of these processes has at hand.
+pub(crate) fn held_by(processes: &BTreeSet<i32>) -> u64 {
+    let threads = processes.iter().flat_map(|pid| living_threads(*pid));
+    let at_hand = threads.map(|thread| thread.capprm | thread.capinh | thread.capamb.unwrap_or(0));
+    at_hand.fold(0, |all, set| all | set)
 }
 
 /// The threads of a process, each of which may hold privileges of its own. A restored zombie still has CRIU's, and no use

@@ -12,6 +12,7 @@ use fastmig_criu::{Common, InheritedFd, Launch, Notification, RestoreOptions};
 use serde::Serialize;
 
 use crate::application::{self, PID_BASE};
+use crate::capabilities;
 use crate::cgroup;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
@@ -101,6 +102,7 @@ fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) 
     let image = Image::open(&request.path)?;
     image.check_fit(operation.record.terminal)?;
     require_free_pids(container, &image.manifest.pids)?;
+    require_capabilities(container, &image.manifest.capabilities)?;
     let verify_ms = milliseconds(begun);
 
     let root = Pid::new(image.manifest.root_pid).map_err(|_| crate::image::ImageError::Damaged {
@@ -130,7 +132,7 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
     let mut launch = Launch::new(&bundle, container.config.limits.criu())
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(crate::capabilities::for_restore(init)?);
+        .with_capabilities(capabilities::for_restore(init)?);
     if let Some(value) = application::oom_score_adj(init) {
         launch = launch.with_oom_score_adj(value);
     }
@@ -234,6 +236,16 @@ fn inherited_streams(
 }
 
 /// Refuses early, and with names, what CRIU would fail on late: a number that someone else has.
+/// CRIU cannot hand on what the container does not allow, and says so in words of its own, or never.
+fn require_capabilities(container: &Container, wanted: &BTreeSet<String>) -> Result<(), Error> {
+    let allowed = capabilities::names(capabilities::allowed_in(container.pid())?);
+    let missing: Vec<&str> = wanted.difference(&allowed).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::LacksCapabilities { id: container.key().id().into(), missing: missing.join(", ") })
+}
+
 fn require_free_pids(container: &Container, wanted: &BTreeSet<i32>) -> Result<(), Error> {
     for pid in container.pids()? {
         let taken = application::inner_numbers(&BTreeSet::from([pid]));
