@@ -13,6 +13,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exec;
+mod go_flags;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod pause;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Parser;
 use fastmig_engine::{runc, Config, Container, Error, Key, Kind, Voice};
 
-use super::report;
+use super::{go_flags, report};
 use crate::command_line::Global;
 
 /// What every command is given.
@@ -32,10 +32,18 @@ impl Runtime {
 
     /// Reads a command's arguments; a wrong one ends the program with runc's exit code.
     pub(crate) fn parse<T: Parser>(&self, name: &str, arguments: &[OsString]) -> Result<T, ExitCode> {
-        let words = [format!("fastmig {name}").into()].into_iter().chain(arguments.iter().cloned());
-        T::try_parse_from(words).map_err(|e| {
+        let arguments = go_flags::with_two_dashes(&T::command(), arguments);
+        let words = [format!("fastmig {name}").into()].into_iter().chain(arguments);
+        // An option may be there twice: podman says --leave-running so, and runc takes it.
+        let command = T::command().args_override_self(true);
+        let read = command.try_get_matches_from(words).and_then(|matches| T::from_arg_matches(&matches));
+        read.map_err(|e| {
             // Nothing is left to tell it to.
             let _ = e.print();
+            let log = self.global.runc_log();
+            if e.use_stderr() && log.path.is_some() {
+                report::say_text(&log, e.to_string().lines().next().unwrap_or_default());
+            }
             ExitCode::from(u8::from(e.use_stderr()))
         })
     }
