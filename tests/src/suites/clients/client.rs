@@ -34,6 +34,8 @@ pub(super) struct Setup {
     pub(super) runtime: String,
     pub(super) network: Network,
     pub(super) annotations: Vec<(String, String)>,
+    /// More of `run`'s options, in the client's own words.
+    pub(super) options: Vec<String>,
     /// Directories of the host, and where the container sees them, read-only.
     pub(super) mounts: Vec<(String, String)>,
     /// In place of the image's own command.
@@ -49,6 +51,7 @@ impl Setup {
             runtime: runtime.to_owned(),
             network: Network::Host,
             annotations: Vec::new(),
+            options: Vec::new(),
             mounts: Vec::new(),
             command: Vec::new(),
         }
@@ -87,6 +90,7 @@ pub(super) trait Client: Sync {
         for (key, value) in &setup.annotations {
             line.extend(words(&["--annotation", &format!("{key}={value}")]));
         }
+        line.extend(setup.options.iter().cloned());
         for (source, target) in &setup.mounts {
             line.extend(words(&["-v", &format!("{source}:{target}:ro")]));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use super::client::{Client, Setup, CTR, DOCKER, NERDCTL, PODMAN};
 use super::container::{Container, CHECKPOINTS};
@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
         name: "redis goes from docker on one host to podman on another, to containerd on the first, and back to docker",
         run: |ctx| travel(ctx, &[&PODMAN, &CTR, &DOCKER]).into(),
     },
+    Case { name: "a container that allows less refuses an application that has more", run: |ctx| refused(ctx).into() },
     Case {
         name: "redis goes from docker on one host to nerdctl on another",
         run: |ctx| match NERDCTL.missing() {
@@ -41,6 +42,40 @@ fn travel(ctx: &Ctx, way: &[&'static dyn Client]) -> Result<()> {
             .with_context(|| format!("to {} on {}", client.program(), there.name()))?;
     }
     here.remove()
+}
+
+/// Options for a container that allows what docker's do by default: podman leaves three capabilities out, ctr sets
+/// `no_new_privs`.
+fn allow_as_docker(client: &dyn Client) -> Vec<String> {
+    let options: &[&str] = match client.program() {
+        "podman" => &["--cap-add", "AUDIT_WRITE,MKNOD,NET_RAW"],
+        "ctr" => &["--allow-new-privs"],
+        _ => &[],
+    };
+    options.iter().map(|option| (*option).to_owned()).collect()
+}
+
+/// podman's default capabilities are fewer than docker's.
+fn refused(ctx: &Ctx) -> Result<()> {
+    let host = stage::host(ctx, Generation::Trixie)?;
+    let mut row = row("busybox")?;
+    let shaped = |name: &str| {
+        let mut setup = Setup::of("busybox", name, "fastmig");
+        row.shape(&mut setup);
+        setup
+    };
+    let from = Container::run(&host, &DOCKER, &shaped("more"))?;
+    let to = Container::run(&host, &PODMAN, &shaped("less").in_standby())?;
+    row.fill(&from)?;
+    let path = from.fresh_checkpoint()?;
+    from.checkpoint(&path)?;
+    let told = format!("{:#}", to.restore(&path).err().context("it was taken in")?);
+    ensure!(told.contains("CAP_MKNOD") && told.contains("--cap-add"), "{told}");
+    to.expect("standby")?;
+    from.restore(&path)?;
+    row.verify(&from)?;
+    to.remove()?;
+    from.remove()
 }
 
 /// One move: the container that is left ends, as after any client's checkpoint; the next one waits already.
@@ -69,5 +104,6 @@ fn setup(row: &dyn Row, client: &dyn Client, number: usize) -> Setup {
     let runtime = if client.program() == "ctr" { "io.containerd.fastmig.v1" } else { "fastmig" };
     let mut setup = Setup::of(IMAGE, &format!("travel-{number}"), runtime);
     row.shape(&mut setup);
+    setup.options = allow_as_docker(client);
     setup
 }

@@ -2,7 +2,7 @@
 //!
 //! The scripts are in `tests/fixtures/parity`. Each finds the functions `c` (the client), `run` (the client's `run` with the
 //! runtime in question) and the variables `program`, `run` and `c` (the same as words), `n` (a name that nobody else has),
-//! `port` (a port, likewise) and `address` (the host's). Lines `# expect: TEXT` say what it must tell under runc already: two
+//! `port` (a port, likewise) and `address` (the host's). A line `# without: the shim` leaves that out. Lines `# expect: TEXT` say what it must tell under runc already: two
 //! runtimes that fail alike are no parity.
 
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use super::client::{Client, DOCKER, NERDCTL, PODMAN};
 use super::stage;
 use crate::framework::clients::DOCKER_SHIM;
 use crate::framework::{Case, Ctx, Generation, Host, Outcome};
+
+const WITHOUT_SHIM: &str = "\n# without: the shim\n";
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -40,7 +42,7 @@ macro_rules! script {
 
 /// A case for docker and podman, and, where that has the commands, one for nerdctl.
 macro_rules! scripts {
-    (all: $($all:literal)*; engines: $($engines:literal)*; nerdctl: $($nerdctl:literal)*;) => {
+    (all: $($all:literal)*; engines: $($engines:literal)*; $(only $client:ident: $($only:literal)*;)*) => {
         &[
             $(Case {
                 name: concat!("parity: ", $all, " (docker, podman)"),
@@ -54,10 +56,10 @@ macro_rules! scripts {
                 name: concat!("parity: ", $engines, " (docker, podman)"),
                 run: |ctx| parity(ctx, &[&DOCKER, &PODMAN], &script!($engines)),
             },)*
-            $(Case {
-                name: concat!("parity: ", $nerdctl),
-                run: |ctx| parity(ctx, &[&NERDCTL], &script!($nerdctl)),
-            },)*
+            $($(Case {
+                name: concat!("parity: ", $only),
+                run: |ctx| parity(ctx, &[&$client], &script!($only)),
+            },)*)*
         ]
     };
 }
@@ -66,7 +68,9 @@ pub(super) const CASES: &[Case] = scripts![
     all: "ports" "volumes" "process" "commands" "terminal" "signals" "life" "exec" "logs" "health" "init" "namespaces"
          "security" "resources" "pause" "files" "processes";
     engines: "attach" "restarts";
-    nerdctl: "restarts-nerdctl";
+    only NERDCTL: "restarts-nerdctl" "checkpoint-nerdctl";
+    only DOCKER: "checkpoint-docker";
+    only PODMAN: "checkpoint-podman";
 ];
 
 struct Script {
@@ -74,12 +78,17 @@ struct Script {
     text: &'static str,
 }
 
-/// runc first, then what must not differ from it.
-fn runtimes(client: &dyn Client) -> &'static [&'static str] {
-    match client.program() {
+/// runc first, then what must not differ from it, the shim last.
+fn runtimes(client: &dyn Client, script: &Script) -> &'static [&'static str] {
+    let runtimes: &[&str] = match client.program() {
         "docker" => &["runc", "fastmig", DOCKER_SHIM],
         "podman" => &["runc", "fastmig"],
         _ => &["io.containerd.runc.v2", "fastmig", "io.containerd.fastmig.v1"],
+    };
+    if script.text.contains(WITHOUT_SHIM) {
+        &runtimes[..2]
+    } else {
+        runtimes
     }
 }
 
@@ -112,7 +121,7 @@ fn compared(ctx: &Ctx, clients: &[&'static dyn Client], script: &Script) -> Resu
 /// All runtimes of one client at the same time.
 fn compare(host: &Arc<Host>, client: &dyn Client, script: &Script) -> Result<()> {
     let told: Vec<(&str, Result<String>)> = std::thread::scope(|scope| {
-        let runs = runtimes(client)
+        let runs = runtimes(client, script)
             .iter()
             .map(|runtime| (*runtime, scope.spawn(|| tell(host, client, runtime, script))));
         let runs: Vec<_> = runs.collect();
@@ -136,7 +145,7 @@ fn compare(host: &Arc<Host>, client: &dyn Client, script: &Script) -> Result<()>
 
 /// What the script tells under this runtime, without what no two runs have in common.
 fn tell(host: &Arc<Host>, client: &dyn Client, runtime: &str, script: &Script) -> Result<String> {
-    let number = runtimes(client).iter().position(|known| *known == runtime).unwrap_or(0);
+    let number = runtimes(client, script).iter().position(|known| *known == runtime).unwrap_or(0);
     let name = format!("{}-{}-{number}", script.name, client.program());
     let port = (20000 + 10 * usize::from(client.program().as_bytes()[0]) + number).to_string();
     let text = format!("{BEFORE}{}", script.text);

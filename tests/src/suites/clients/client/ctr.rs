@@ -48,6 +48,7 @@ impl Client for Ctr {
         for (key, value) in &setup.annotations {
             line.extend(words(&["--annotation", &format!("{key}={value}")]));
         }
+        line.extend(setup.options.iter().cloned());
         for (source, target) in &setup.mounts {
             line.extend(words(&[
                 "--mount",
