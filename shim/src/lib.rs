@@ -15,7 +15,7 @@
 //! | `engine` | the engine's blocking calls |
 //! | `events`, `oom` | what containerd is told |
 //! | `cgroup`, `stats` | what a container uses |
-//! | `options`, `spec`, `checkpoint`, `rootfs` | what containerd sends, and what lies in the bundle |
+//! | `options`, `spec`, `checkpoint`, `rootfs`, `idmap` | what containerd sends, and what lies in the bundle |
 //! | `error` | failures and their ttrpc codes |
 
 mod cgroup;
@@ -28,6 +28,7 @@ mod create;
 mod engine;
 mod error;
 mod events;
+mod idmap;
 mod info;
 mod io;
 mod launch;

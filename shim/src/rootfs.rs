@@ -6,6 +6,7 @@ use containerd_shim::mount::{mount_rootfs, umount_recursive};
 use containerd_shim::protos::types::mount::Mount;
 
 use crate::error::Error;
+use crate::idmap;
 
 /// Where it is mounted; nothing when the image is used in place.
 #[derive(Debug, Default)]
@@ -50,9 +51,11 @@ fn mount_all(target: &Path, mounts: &[Mount]) -> Result<(), Error> {
     for mount in mounts {
         let below = mount.target.trim_start_matches('/');
         let target = if below.is_empty() { target.to_path_buf() } else { target.join(below) };
+        // The mapped layers are reached by their own path until the overlay stands on them.
+        let (options, _layers) = idmap::map_layers(mount, &target)?;
         let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
         let (kind, source) = (some(&mount.type_), some(&mount.source));
-        mount_rootfs(kind.as_deref(), source.as_deref(), &mount.options, target).map_err(Error::Mount)?;
+        mount_rootfs(kind.as_deref(), source.as_deref(), &options, target).map_err(Error::Mount)?;
     }
     Ok(())
 }

@@ -1,7 +1,12 @@
 //! The system calls that no safe wrapper offers. All of this crate's `unsafe` is here, one expression wide.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
@@ -49,6 +54,62 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: by this function's contract the descriptor is open and has no other owner.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A mount of its own of the directory `path`, attached nowhere yet.
+pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: `path` lives through the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(adopt(fd))
+}
+
+/// Makes a mount that is attached nowhere read-only, and shows its owners through the mapping of a user namespace.
+pub(crate) fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    let (here, size) = (c"".as_ptr(), size_of_val(&attributes));
+    let (mount, attributes) = (mount.as_raw_fd(), &raw const attributes);
+    // SAFETY: both pointers live through the call, and `size` is that of what the second points to.
+    let result =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, mount, here, libc::AT_EMPTY_PATH, attributes, size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Attaches a mount to the directory `target`.
+pub(crate) fn attach_mount(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let (target, here) = (c_path(target)?, c"");
+    let (mount, here, at, flags) =
+        (mount.as_raw_fd(), CStr::as_ptr(here), libc::AT_FDCWD, libc::MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: both paths live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, mount, here, at, target.as_ptr(), flags) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Lets a command run in a user namespace of its own, which maps nobody yet.
+pub(crate) fn in_user_namespace(command: &mut Command) -> &mut Command {
+    let enter = || nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).map_err(io::Error::from);
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(enter) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -39,12 +39,6 @@ pub(super) const WITH_OWN_TYPE: &[Known] = &[
 const NO_FEATURES: &str =
     "containerd asks for a runtime's features only under the type io.containerd.runc.v2";
 
-/// What is different with its shim under the type of the stock shim.
-pub(super) const WITH_STOCK_TYPE: &[Known] = &[Known {
-    spec: "when Host idmap mount support is needed runtime should support NamespaceMode_POD",
-    reason: "the shim mounts a root file system whose owners are not mapped",
-}];
-
 /// Counts, for the line that a run prints.
 pub(super) fn count(report: &Report) -> String {
     let count = |is: fn(&Ending) -> bool| report.values().filter(|ending| is(ending)).count();

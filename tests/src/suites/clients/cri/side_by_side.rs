@@ -6,7 +6,7 @@ use std::thread::scope;
 use anyhow::{anyhow, ensure, Context, Result};
 
 use super::compare::{
-    count, differences, faults_of_model, Known, WITH_FASTMIG, WITH_OWN_PIDS, WITH_OWN_TYPE, WITH_STOCK_TYPE,
+    count, differences, faults_of_model, Known, WITH_FASTMIG, WITH_OWN_PIDS, WITH_OWN_TYPE,
 };
 use super::critest::{self, Report};
 use super::node::{node, RUNC, SHIM, SHIM_AS_RUNC, WRAPPER};
@@ -37,7 +37,7 @@ const HANDLERS: [Handler; 4] = [
     Handler { name: RUNC, node: "runc", known: &[] },
     Handler { name: WRAPPER, node: "oci", known: &[WITH_FASTMIG] },
     Handler { name: SHIM, node: "shim", known: &[WITH_FASTMIG, WITH_OWN_TYPE] },
-    Handler { name: SHIM_AS_RUNC, node: "as", known: &[WITH_FASTMIG, WITH_STOCK_TYPE] },
+    Handler { name: SHIM_AS_RUNC, node: "as", known: &[WITH_FASTMIG] },
 ];
 
 pub(super) fn side_by_side(ctx: &Ctx, generation: Generation) -> Result<()> {
