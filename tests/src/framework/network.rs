@@ -45,10 +45,16 @@ pub fn join(realm: &Realm, host: &HostState, init: ProcessId) -> Result<()> {
 
 /// Takes a host off the bridge, at once: the kernel removes the namespace of a dead host at its leisure.
 pub fn leave(realm: &Realm, host: &HostState) -> Result<()> {
-    if exists(realm) && in_bridge(realm, &["link", "show", &port(host)]).is_ok() {
-        in_bridge(realm, &["link", "del", &port(host)])?;
+    let port = port(host);
+    let is_there = || exists(realm) && in_bridge(realm, &["link", "show", &port]).is_ok();
+    if !is_there() {
+        return Ok(());
     }
-    Ok(())
+    match in_bridge(realm, &["link", "del", &port]) {
+        Err(error) if is_there() => Err(error),
+        // Or the kernel was faster.
+        _ => Ok(()),
+    }
 }
 
 /// Removes the bridge and its namespace.
