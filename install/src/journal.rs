@@ -86,7 +86,7 @@ impl Journal {
 
     /// Whether an installation has ever begun on a host.
     pub(crate) fn exists(site: &Site) -> bool {
-        [FILE, COPIES].iter().any(|path| site.real(Path::new(path)).exists())
+        [FILE, COPIES].iter().any(|path| site.real(Path::new(path)).map_or(true, |real| real.exists()))
     }
 
     /// All that was done on a host, without opening its journal.
@@ -159,9 +159,9 @@ impl Journal {
         let entries = self.content.done.iter().chain(&self.content.pending);
         let used: Vec<&str> =
             entries.filter_map(|entry| Some(entry.before.as_ref()?.copy.as_str())).collect();
-        let dir = self.site.real(Path::new(COPIES));
         let failed = |e| Error::io("read", Path::new(COPIES))(e);
-        for copy in std::fs::read_dir(dir).map_err(failed)? {
+        let dir = self.site.real(Path::new(COPIES)).and_then(std::fs::read_dir);
+        for copy in dir.map_err(failed)? {
             let name = copy.map_err(failed)?.file_name();
             if !used.iter().any(|used| name.to_str() == Some(used)) {
                 self.site.remove(&Path::new(COPIES).join(name))?;
@@ -184,8 +184,8 @@ impl Journal {
             .map_err(|e| Error::Journal { path: path.to_owned(), cause: e.to_string() })?;
         self.site.replace(path, &text, Attributes::new(PRIVATE))?;
         // The name must be on disk, too, before the change that it tells of.
-        let dir = self.site.real(Path::new(DIR));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("write", path))
+        let dir = self.site.real(Path::new(DIR)).and_then(File::open);
+        dir.and_then(|dir| dir.sync_all()).map_err(Error::io("write", path))
     }
 }
 
@@ -195,7 +195,7 @@ fn copies(name: &str) -> PathBuf {
 
 fn lock(site: &Site) -> Result<Flock<File>, Error> {
     let path = Path::new(DIR);
-    let dir = File::open(site.real(path)).map_err(Error::io("open", path))?;
+    let dir = site.real(path).and_then(File::open).map_err(Error::io("open", path))?;
     Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|_| Error::Busy { path: path.to_owned() })
 }
 

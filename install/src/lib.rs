@@ -11,6 +11,7 @@
 //! | `journal` | what was done, and what is being done |
 //! | `undo` | one change taken back, unless somebody else has changed the file since |
 //! | `site` | the tree that all this happens in, and the rules by which a file is replaced there |
+//! | `resolve` | where a path leads in that tree, and never out of it |
 //! | `consumer` | asks containerd and dockerd what they think of a file before it is theirs |
 //! | `diff` | a change as people read it |
 
@@ -20,6 +21,7 @@ mod error;
 mod install;
 mod journal;
 mod plan;
+mod resolve;
 mod site;
 mod things;
 mod undo;

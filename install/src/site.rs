@@ -6,10 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::resolve::resolve;
 use crate::Error;
-
-/// Links that a path may lead over.
-const LINKS: usize = 8;
 
 /// A host's tree of files.
 #[derive(Debug, Clone)]
@@ -65,21 +63,9 @@ impl Site {
         self.root == Path::new("/")
     }
 
-    /// Where `path` really is; the target, when it is a symbolic link.
-    pub(crate) fn real(&self, path: &Path) -> PathBuf {
-        let mut real = self.below(path);
-        for _ in 0..LINKS {
-            let Ok(target) = fs::read_link(&real) else { break };
-            real = match target.is_absolute() {
-                true => self.below(&target),
-                false => real.with_file_name("").join(target),
-            };
-        }
-        real
-    }
-
-    fn below(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    /// Where `path` really is: always below the root, and itself no link.
+    pub(crate) fn real(&self, path: &Path) -> io::Result<PathBuf> {
+        resolve(&self.root, path)
     }
 
     /// Whether one of these programs is there.
@@ -88,15 +74,16 @@ impl Site {
         self.program(name).is_some()
     }
 
-    /// The program of this name, in the directories of a service's PATH.
+    /// The program of this name, in the directories of a service's PATH, as the host names it.
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
         let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        dirs.iter().map(|dir| self.below(Path::new(dir)).join(name)).find(|path| path.is_file())
+        let is_file = |path: &PathBuf| self.real(path).is_ok_and(|real| real.is_file());
+        dirs.iter().map(|dir| Path::new(dir).join(name)).find(is_file)
     }
 
     /// The content of a file; nothing when there is none.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-        match fs::read(self.real(path)) {
+        match self.real(path).and_then(fs::read) {
             Ok(content) => Ok(Some(content)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::io("read", path)(source)),
@@ -115,10 +102,10 @@ impl Site {
     }
 
     /// Where the next content of a file is prepared.
-    pub(crate) fn staged(&self, path: &Path) -> PathBuf {
-        let real = self.real(path);
+    pub(crate) fn staged(&self, path: &Path) -> io::Result<PathBuf> {
+        let real = self.real(path)?;
         let name = real.file_name().unwrap_or_default().to_string_lossy();
-        real.with_file_name(format!(".{name}.fastmig-new"))
+        Ok(real.with_file_name(format!(".{name}.fastmig-new")))
     }
 
     /// Writes the next content of `path` beside it.
@@ -128,22 +115,24 @@ impl Site {
         content: &[u8],
         attributes: Attributes,
     ) -> Result<PathBuf, Error> {
-        let staged = self.staged(path);
         let write = || {
+            let staged = self.staged(path)?;
+            // A killed run's, or a link: it is not written through.
+            remove_file(&staged)?;
             // Nobody else reads what may hold secrets, before it has its mode.
-            let mut file =
-                File::options().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&staged)?;
             file.write_all(content)?;
             attributes.give(&file)?;
-            file.sync_all()
+            file.sync_all()?;
+            Ok(staged)
         };
-        write().map_err(Error::io("write", path))?;
-        Ok(staged)
+        write().map_err(Error::io("write", path))
     }
 
     /// Puts what was staged into its place.
     pub(crate) fn commit(&self, path: &Path) -> Result<(), Error> {
-        fs::rename(self.staged(path), self.real(path)).map_err(Error::io("replace", path))
+        let rename = || fs::rename(self.staged(path)?, self.real(path)?);
+        rename().map_err(Error::io("replace", path))
     }
 
     /// Writes a file that is either the old one or the new one, never half of it.
@@ -154,17 +143,17 @@ impl Site {
 
     /// Removes a file, if it is there.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
-        remove_file(&self.real(path)).map_err(Error::io("remove", path))
+        self.real(path).and_then(|real| remove_file(&real)).map_err(Error::io("remove", path))
     }
 
     /// Removes what a killed run had staged.
     pub(crate) fn unstage(&self, path: &Path) -> Result<(), Error> {
-        remove_file(&self.staged(path)).map_err(Error::io("remove", path))
+        self.staged(path).and_then(|staged| remove_file(&staged)).map_err(Error::io("remove", path))
     }
 
     /// Removes a directory, if it is there and empty; answers whether it is gone.
     pub(crate) fn remove_directory(&self, path: &Path) -> Result<bool, Error> {
-        match gone(fs::remove_dir(self.real(path))) {
+        match gone(self.real(path).and_then(fs::remove_dir)) {
             Ok(()) => Ok(true),
             // A mount point is as little ours as a directory with something in it.
             Err(e) if [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy].contains(&e.kind()) => {
@@ -175,7 +164,7 @@ impl Site {
     }
 
     pub(crate) fn make_directory(&self, path: &Path) -> Result<(), Error> {
-        let real = self.real(path);
+        let real = self.real(path).map_err(Error::io("make", path))?;
         let made =
             fs::create_dir(&real).and_then(|()| fs::set_permissions(&real, Permissions::from_mode(0o755)));
         match made {
@@ -186,14 +175,16 @@ impl Site {
 
     /// The directories above `path` that are not there, the topmost first.
     pub(crate) fn missing_parents(&self, path: &Path) -> Vec<PathBuf> {
+        let is_there = |dir: &Path| self.real(dir).is_ok_and(|real| real.is_dir());
+        let parents = path.ancestors().skip(1);
         let mut missing: Vec<PathBuf> =
-            path.ancestors().skip(1).take_while(|dir| !self.real(dir).is_dir()).map(Path::to_owned).collect();
+            parents.take_while(|dir| !is_there(dir)).map(Path::to_owned).collect();
         missing.reverse();
         missing
     }
 
     pub(crate) fn metadata(&self, path: &Path) -> Result<Option<fs::Metadata>, Error> {
-        match fs::metadata(self.real(path)) {
+        match self.real(path).and_then(fs::metadata) {
             Ok(metadata) => Ok(Some(metadata)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::io("look at", path)(source)),
@@ -235,6 +226,34 @@ mod tests {
             assert_eq!(fs::metadata(&written).unwrap().mode() & 0o777, 0o640);
         }
         assert!(root.path().join("etc/absolute").is_symlink());
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("victim"), "the host's").unwrap();
+        let up = Path::new("../".repeat(32).as_str()).join(outside.strip_prefix("/").unwrap());
+        symlink(&outside, root.join("etc/absolute")).unwrap();
+        symlink(up, root.join("etc/relative")).unwrap();
+        symlink(outside.join("victim"), root.join("etc/.staged.fastmig-new")).unwrap();
+        let site = Site::new(&root);
+        // Where both links lead in the tree.
+        fs::create_dir_all(root.join(outside.strip_prefix("/").unwrap())).unwrap();
+        for dir in ["/etc/absolute", "/etc/relative", "/etc/../../etc/absolute"] {
+            let (file, below) = (Path::new(dir).join("victim"), Path::new(dir).join("directory"));
+            assert_eq!(site.read(&file).unwrap(), None, "{dir}");
+            site.replace(&file, b"the tree's", Attributes::new(0o644)).unwrap();
+            assert_eq!(site.read(&file).unwrap().unwrap(), b"the tree's");
+            site.make_directory(&below).unwrap();
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{dir}");
+            site.remove(&file).unwrap();
+            assert!(site.remove_directory(&below).unwrap());
+        }
+        site.replace(Path::new("/etc/staged"), b"the tree's", Attributes::new(0o644)).unwrap();
+        assert_eq!(fs::read_to_string(outside.join("victim")).unwrap(), "the host's");
     }
 
     #[test]
