@@ -71,7 +71,7 @@ fn make(
         None => None,
     };
     let after = change.content.as_deref().map(checksum);
-    journal.begin(Entry { path: path.clone(), thing: change.thing, before, after })?;
+    journal.begin(Entry { path: path.clone(), thing: change.thing, before, after, mixed: false })?;
     watch(change);
     match &change.content {
         None => site.make_directory(path)?,

@@ -30,6 +30,22 @@ pub(crate) struct Entry {
     pub(crate) before: Option<Kept>,
     /// The checksum of the file that is there now; nothing for a directory.
     pub(crate) after: Option<String>,
+    /// Somebody else changed the file between two runs, so that lines of ours may be in the one that was there.
+    #[serde(default)]
+    pub(crate) mixed: bool,
+}
+
+impl Entry {
+    /// A later run has changed the file again. What was there before the first is what --uninstall puts back, unless
+    /// somebody else has changed it in between.
+    fn renew(&mut self, later: Self) {
+        let found = later.before.as_ref().map(|kept| &kept.checksum);
+        if found != self.after.as_ref() {
+            self.mixed = later.before.is_some();
+            self.before = later.before;
+        }
+        self.after = later.after;
+    }
 }
 
 /// A copy of a file.
@@ -140,8 +156,7 @@ impl Journal {
     pub(crate) fn settle(&mut self) -> Result<(), Error> {
         for entry in std::mem::take(&mut self.content.pending) {
             match self.content.done.iter_mut().find(|done| done.path == entry.path) {
-                // What was there before the first run is what --uninstall puts back.
-                Some(done) => done.after = entry.after,
+                Some(done) => done.renew(entry),
                 None => self.content.done.push(entry),
             }
         }

@@ -42,17 +42,19 @@ impl Reversal {
         let Some(after) = &entry.after else { return Ok(Self::RemoveDirectory) };
         let content = site.read(&entry.path)?;
         let now = content.as_deref().map(checksum);
-        if now.as_ref() == entry.before.as_ref().map(|kept| &kept.checksum) {
+        if !entry.mixed && now.as_ref() == entry.before.as_ref().map(|kept| &kept.checksum) {
             return Ok(Self::Nothing);
         }
-        if now.as_ref() == Some(after) {
-            return Ok(entry.before.clone().map_or(Self::Remove, Self::PutBack));
+        let is_ours = now.as_ref() == Some(after);
+        if let Some(erase) = entry.thing.eraser().filter(|_| entry.mixed || !is_ours) {
+            let text = site.read_text(&entry.path)?;
+            let without_ours = text.map(|text| erase(&entry.path, &text)).transpose()?;
+            return Ok(without_ours.map_or(Self::Leave, Self::TakeOut));
         }
-        if content.is_none() {
-            return Ok(Self::Leave);
-        }
-        let text = site.read_text(&entry.path)?.unwrap_or_default();
-        Ok(entry.thing.without_ours(&entry.path, &text)?.map_or(Self::Leave, Self::TakeOut))
+        Ok(match is_ours {
+            true => entry.before.clone().map_or(Self::Remove, Self::PutBack),
+            false => Self::Leave,
+        })
     }
 
     /// Does it, and tells.

@@ -249,12 +249,15 @@ fn what_others_changed_since_stays_theirs() {
     host.append(CONTAINERD, "[grpc]\naddress = \"/mine\"\n");
     host.write(DOCKER, &host.read(DOCKER).replace("true", "false"));
     host.append(SETTINGS, "# mine\n");
+    let program = host.path("usr/local/bin/containerd-shim-fastmig-v1");
+    fs::write(&program, b"\x7fELF\xff").unwrap();
     let undone = host.uninstall().unwrap();
-    assert_eq!(undone.notes.len(), 2, "{undone:?}");
-    assert!(
-        undone.notes[0].contains(SETTINGS) && undone.notes[1].contains("etc/fastmig/ is not empty"),
-        "{undone:?}"
-    );
+    assert_eq!(undone.notes.len(), 3, "{undone:?}");
+    let places = [SETTINGS, "etc/fastmig/ is not empty", "bin/containerd-shim-fastmig-v1"];
+    for (note, place) in undone.notes.iter().zip(places) {
+        assert!(note.contains(place), "{undone:?}");
+    }
+    assert_eq!(fs::read(program).unwrap(), b"\x7fELF\xff");
     let containerd = host.read(CONTAINERD);
     assert!(
         containerd.contains("/mine")
@@ -266,6 +269,28 @@ fn what_others_changed_since_stays_theirs() {
     assert!(host.read(SETTINGS).ends_with("# mine\n"));
     assert!(!host.path("usr/local/bin/fastmig").exists());
     assert!(!host.path("var").exists(), "the journal stays");
+}
+
+#[test]
+fn what_others_changed_between_two_installations_stays_theirs() {
+    let host = Host::new();
+    host.install().unwrap();
+    // Another tool has written the file, and knows only one of ours.
+    host.append(CONTAINERD, "[grpc]\naddress = \"/mine\"\n");
+    host.write(CONTAINERD, &host.read(CONTAINERD).replace("runtimes.fastmig-oci", "runtimes.mine"));
+    host.write(DOCKER, "{\n  \"debug\": false\n}\n");
+    host.write("usr/local/bin/fastmig", "the operator's own");
+    assert_eq!(host.install().unwrap().changes.len(), 3);
+    host.uninstall().unwrap();
+    let containerd = host.read(CONTAINERD);
+    assert!(
+        containerd.contains("address = \"/mine\"")
+            && containerd.contains("runtimes.mine")
+            && !containerd.contains("containerd-shim-fastmig"),
+        "{containerd}"
+    );
+    assert_eq!(host.read(DOCKER), "{\n  \"debug\": false\n}\n");
+    assert_eq!(host.read("usr/local/bin/fastmig"), "the operator's own");
 }
 
 #[test]

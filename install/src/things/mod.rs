@@ -7,7 +7,7 @@ mod programs;
 mod settings;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,9 @@ impl Part {
     }
 }
 
+/// Answers a file's text without our own lines.
+pub(crate) type Eraser = fn(&Path, &str) -> Result<String, Error>;
+
 impl Thing {
     pub(crate) fn part(self, site: &Site, source: &Source) -> Result<Part, Error> {
         match self {
@@ -76,13 +79,12 @@ impl Thing {
         }
     }
 
-    /// Takes our own lines out of a file that somebody has changed since; nothing when the file is all ours, or
-    /// not of lines.
-    pub(crate) fn without_ours(self, path: &std::path::Path, text: &str) -> Result<Option<String>, Error> {
+    /// What takes our own lines out of a file that others write, too; nothing when its files are all ours.
+    pub(crate) fn eraser(self) -> Option<Eraser> {
         match self {
-            Self::Containerd => containerd::without_ours(path, text).map(Some),
-            Self::Docker => docker::without_ours(path, text).map(Some),
-            Self::Programs | Self::Settings | Self::Podman => Ok(None),
+            Self::Containerd => Some(containerd::without_ours),
+            Self::Docker => Some(docker::without_ours),
+            Self::Programs | Self::Settings | Self::Podman => None,
         }
     }
 
