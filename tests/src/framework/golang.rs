@@ -7,12 +7,21 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::command::Cmd;
+use super::suite::Outcome;
 
 /// The download of a module and the build of large programs, on a slow machine.
 const LIMIT: Duration = Duration::from_secs(900);
 
+/// Runs a case that builds such programs; where Go does not answer it is skipped.
+pub fn needed(case: impl FnOnce() -> Result<()>) -> Outcome {
+    match missing() {
+        Some(reason) => Outcome::Skipped(reason),
+        None => case().into(),
+    }
+}
+
 /// Why nothing can be built here; nothing when Go answers.
-pub fn missing() -> Option<String> {
+fn missing() -> Option<String> {
     let answer = Cmd::new(["go", "version"]).ok();
     answer
         .err()

@@ -11,16 +11,16 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure, Context, Result};
 
 use self::tap::Points;
-use crate::framework::{dist, golang, Case, Ctx, Generation, Host, Outcome};
+use crate::framework::{dist, golang, Case, Ctx, Generation, Host};
 
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "OCI validation: what is in order with runc is with FastMig (trixie)",
-        run: |ctx| with_go(|| side_by_side(ctx, Generation::Trixie)),
+        run: |ctx| golang::needed(|| side_by_side(ctx, Generation::Trixie)),
     },
     Case {
         name: "OCI validation: what is in order with runc is with FastMig (forky)",
-        run: |ctx| with_go(|| side_by_side(ctx, Generation::Forky)),
+        run: |ctx| golang::needed(|| side_by_side(ctx, Generation::Forky)),
     },
 ];
 
@@ -40,13 +40,6 @@ const ENOUGH: usize = 2000;
 
 /// What each program said.
 type Report = BTreeMap<String, Points>;
-
-fn with_go(run: impl FnOnce() -> Result<()>) -> Outcome {
-    match golang::missing() {
-        Some(reason) => Outcome::Skipped(reason),
-        None => run().into(),
-    }
-}
 
 /// A host for each runtime: the programs give their cgroups the same names.
 fn side_by_side(ctx: &Ctx, generation: Generation) -> Result<()> {

@@ -47,14 +47,23 @@ pub(super) fn count(report: &Report) -> String {
     format!("{passed} pass, {} fail, {skipped} skipped", report.len() - passed - skipped)
 }
 
-/// What is wrong with stock runc's report: a spec that fails without being known to. Then the node is not set up well.
+/// So many specs may fail with stock runc without being known to: on a busy machine it runs into limits, too.
+const MODEL_FAILURES: usize = 2;
+
+/// What is wrong with stock runc's report. A few specs that fail are printed, and cannot be compared; with more of them the
+/// node is not set up well.
 pub(super) fn faults_of_model(model: &Report) -> Vec<String> {
     let known: Vec<&Known> = WITH_RUNC.iter().collect();
     let failed = model.iter().filter_map(|(spec, ending)| match ending {
         Ending::Failed(message) if !is_known(spec, &known) => Some(format!("runc fails {spec}: {message}")),
         _ => None,
     });
-    failed.chain(unused(model, &known, |ending| *ending == Ending::Passed)).collect()
+    let mut failed: Vec<String> = failed.collect();
+    if failed.len() <= MODEL_FAILURES {
+        failed.drain(..).for_each(|line| println!("    not compared: {line}"));
+    }
+    failed.extend(unused(model, &known, |ending| *ending == Ending::Passed));
+    failed
 }
 
 /// Each spec that passes with runc and does not pass with `handler`, unless it is known.
@@ -101,5 +110,15 @@ mod tests {
         assert_eq!(differences(&model, "h", &other, &[&a, &b]), ["passes, and is listed (z): a"]);
         assert_eq!(differences(&model, "h", &report(&[("a", Ending::Passed)]), &[]), ["h: b: did not run"]);
         assert_eq!(count(&other), "1 pass, 1 fail, 1 skipped");
+    }
+
+    #[test]
+    fn a_model_may_fail_here_and_there_and_no_more() {
+        let of = |failing: usize| -> Report {
+            let known = (WITH_RUNC[0].spec.to_owned(), Ending::Failed("x".into()));
+            (0..failing).map(|n| (format!("s{n}"), Ending::Failed("x".into()))).chain([known]).collect()
+        };
+        assert_eq!(faults_of_model(&of(MODEL_FAILURES)), Vec::<String>::new());
+        assert_eq!(faults_of_model(&of(MODEL_FAILURES + 1)).len(), MODEL_FAILURES + 1);
     }
 }

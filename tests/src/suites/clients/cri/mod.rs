@@ -9,34 +9,25 @@ mod registry;
 mod side_by_side;
 mod tools;
 
-use anyhow::Result;
-
 use self::pods::move_out_and_in;
 use self::side_by_side::side_by_side;
-use crate::framework::{golang, Case, Generation, Outcome};
+use crate::framework::{golang, Case, Generation};
 
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "CRI: a container of a pod moves out and in, and the pod stays (trixie)",
-        run: |ctx| with_go(|| move_out_and_in(ctx, Generation::Trixie)),
+        run: |ctx| golang::needed(|| move_out_and_in(ctx, Generation::Trixie)),
     },
     Case {
         name: "CRI: a container of a pod moves out and in, and the pod stays (forky)",
-        run: |ctx| with_go(|| move_out_and_in(ctx, Generation::Forky)),
+        run: |ctx| golang::needed(|| move_out_and_in(ctx, Generation::Forky)),
     },
     Case {
         name: "critest: what passes with runc passes with FastMig (trixie)",
-        run: |ctx| with_go(|| side_by_side(ctx, Generation::Trixie)),
+        run: |ctx| golang::needed(|| side_by_side(ctx, Generation::Trixie)),
     },
     Case {
         name: "critest: what passes with runc passes with FastMig (forky)",
-        run: |ctx| with_go(|| side_by_side(ctx, Generation::Forky)),
+        run: |ctx| golang::needed(|| side_by_side(ctx, Generation::Forky)),
     },
 ];
-
-fn with_go(run: impl FnOnce() -> Result<()>) -> Outcome {
-    match golang::missing() {
-        Some(reason) => Outcome::Skipped(reason),
-        None => run().into(),
-    }
-}

@@ -48,7 +48,7 @@ pub(super) fn side_by_side(ctx: &Ctx, generation: Generation) -> Result<()> {
     for ((program, handler), report) in runs.iter().zip(&reports) {
         println!("    {}, {generation}, {}: {}", program.name, handler.name, count(report));
     }
-    let mut wrong = Vec::new();
+    let mut wrong = nodes.iter().map(|host| forgotten(host)).collect::<Result<Vec<_>>>()?.concat();
     for (program, reports) in PROGRAMS.iter().zip(reports.chunks(HANDLERS.len())) {
         wrong.extend(compare(program, reports)?);
     }
@@ -77,6 +77,15 @@ fn run_at_once(runs: &[(&Program, &Handler)], nodes: &[Arc<Host>]) -> Result<Vec
         let ends = threads.into_iter().map(|run| run.join().map_err(|_| anyhow!("a run panicked"))?);
         ends.collect()
     })
+}
+
+/// Containers that FastMig still knows, and CRI no more.
+fn forgotten(host: &Host) -> Result<Vec<String>> {
+    let list = |script: &str| host.sh(script).ok();
+    let known_to_cri = list("crictl pods -q --no-trunc; crictl ps -a -q --no-trunc")?;
+    let known_to_us = list("for dir in /run/fastmig/*/*/; do test ! -d $dir || basename $dir; done")?;
+    let left = known_to_us.lines().filter(|id| !known_to_cri.lines().any(|known| known == *id));
+    Ok(left.map(|id| format!("{}: FastMig still knows {id}", host.name())).collect())
 }
 
 /// What is wrong in the reports of one program, in the order of the handlers.
