@@ -42,6 +42,8 @@ pub enum After {
 pub struct Request {
     /// Where it is to stand: nothing or an empty directory may be there.
     pub path: PathBuf,
+    /// A checkpoint that stands there already gives way to the new one, once that is whole.
+    pub replaces: bool,
     /// What becomes of the application.
     pub after: After,
     /// What becomes of established TCP connections; the container's annotation when not given.
@@ -62,6 +64,7 @@ impl Request {
     pub fn new(path: PathBuf, after: After) -> Self {
         Self {
             path,
+            replaces: false,
             after,
             tcp: None,
             external_unix_sockets: true,
@@ -114,7 +117,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
         return Err(container.wrong_state("checkpoint", ApplicationState::Standby));
     };
     let bundle = container.criu_bundle()?;
-    let draft = Draft::begin(&request.path)?;
+    let draft = Draft::begin(&request.path, request.replaces)?;
     let cgroup = container.application_cgroup()?;
     let record = &operation.record;
     let dump = Dump { container, record, request, bundle, cgroup, root: root.get() };

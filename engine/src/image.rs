@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
 use serde::{Deserialize, Serialize};
 
 use crate::start_options::TcpPolicy;
@@ -198,10 +199,12 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Begins a checkpoint that is to stand at `place`, which must not exist or be an empty directory.
-    pub(crate) fn begin(place: &Path) -> Result<Self, ImageError> {
+    /// Begins a checkpoint that is to stand at `place`, which must not exist or be an empty directory, or hold the
+    /// checkpoint that this one `replaces`.
+    pub(crate) fn begin(place: &Path, replaces: bool) -> Result<Self, ImageError> {
         match std::fs::read_dir(place).map(Iterator::count) {
             Ok(0) => {}
+            Ok(_) if replaces && is_ours(place) => {}
             Ok(_) => return Err(ImageError::Occupied { path: place.into() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed("read", place)(e)),
@@ -229,9 +232,19 @@ impl Draft {
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|source| ImageError::BadManifest { path: self.directory.clone(), source })?;
         write_private(&path, &text).map_err(failed("write", &path))?;
-        std::fs::rename(&self.directory, &self.place).map_err(failed("put in place", &self.place))?;
+        self.put_in_place().map_err(failed("put in place", &self.place))?;
         self.published = true;
         Ok(size)
+    }
+
+    /// In one step, also where another checkpoint stands; that one goes then.
+    fn put_in_place(&self) -> io::Result<()> {
+        if !is_ours(&self.place) {
+            return std::fs::rename(&self.directory, &self.place);
+        }
+        let exchange = RenameFlags::RENAME_EXCHANGE;
+        renameat2(AT_FDCWD, &self.directory, AT_FDCWD, &self.place, exchange)?;
+        std::fs::remove_dir_all(&self.directory)
     }
 }
 
@@ -443,11 +456,24 @@ mod tests {
     fn checkpoint() -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let place = root.path().join("ckpt");
-        let draft = Draft::begin(&place).unwrap();
+        let draft = Draft::begin(&place, false).unwrap();
         std::fs::write(draft.directory().join("core-1001.img"), "core").unwrap();
         std::fs::write(draft.directory().join("pages-1.img"), vec![7; 5000]).unwrap();
         assert_eq!(draft.publish(manifest()).unwrap(), 5004);
         (root, place)
+    }
+
+    #[test]
+    fn a_new_checkpoint_takes_the_place_of_an_old_one_when_it_is_whole() {
+        let (root, place) = checkpoint();
+        drop(Draft::begin(&place, true).unwrap());
+        assert!(place.join("pages-1.img").exists(), "an unfinished one took it");
+        let draft = Draft::begin(&place, true).unwrap();
+        std::fs::write(draft.directory().join("core-1001.img"), "new").unwrap();
+        draft.publish(manifest()).unwrap();
+        assert_eq!(std::fs::read_to_string(place.join("core-1001.img")).unwrap(), "new");
+        assert!(Image::open(&place).is_ok());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "the old one stays");
     }
 
     #[test]
@@ -462,7 +488,7 @@ mod tests {
     #[test]
     fn an_abandoned_draft_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let draft = Draft::begin(&root.path().join("ckpt")).unwrap();
+        let draft = Draft::begin(&root.path().join("ckpt"), false).unwrap();
         std::fs::write(draft.directory().join("x"), "x").unwrap();
         drop(draft);
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
@@ -471,10 +497,10 @@ mod tests {
     #[test]
     fn an_empty_directory_is_replaced_and_a_full_one_refused() {
         let (_root, place) = checkpoint();
-        assert!(matches!(Draft::begin(&place), Err(ImageError::Occupied { .. })));
+        assert!(matches!(Draft::begin(&place, false), Err(ImageError::Occupied { .. })));
         let empty = place.with_file_name("empty");
         std::fs::create_dir(&empty).unwrap();
-        Draft::begin(&empty).unwrap().publish(manifest()).unwrap();
+        Draft::begin(&empty, true).unwrap().publish(manifest()).unwrap();
         assert!(empty.join(MANIFEST).exists());
     }
 

@@ -150,6 +150,8 @@ impl Arguments {
         let mut request = Request::new(path, after);
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
         request.files = self.files;
+        // runc writes over what is there; podman relies on it.
+        request.replaces = self.work_path.is_some();
         request.work_path.clone_from(&self.work_path);
         request
     }
