@@ -10,8 +10,10 @@ mod install;
 mod oci;
 mod parity;
 mod row;
+mod shim_checkpoints;
 mod stage;
 mod table;
+mod unprivileged;
 
 use anyhow::Result;
 
@@ -25,7 +27,8 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "clients", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("clients", ctx, &[skipped]));
     }
-    let own = [table::CASES, engines::CASES, parity::CASES, conformance::CASES, cri::CASES].concat();
-    let all = [oci::cases(), install::cases(), own].concat();
-    Ok(run_cases("clients", ctx, &all))
+    let own = [table::CASES, engines::CASES, parity::CASES, shim_checkpoints::CASES, unprivileged::CASES];
+    let all =
+        [oci::cases(), install::cases(), own.concat(), conformance::CASES.to_vec(), cri::CASES.to_vec()];
+    Ok(run_cases("clients", ctx, &all.concat()))
 }
