@@ -52,9 +52,12 @@ impl Attributes {
 
 impl Site {
     /// The tree below `root`, `/` for the host itself.
-    #[must_use]
-    pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    ///
+    /// # Errors
+    /// When nothing is there: a tree of a mistyped name is not made.
+    pub fn new(root: &Path) -> Result<Self, Error> {
+        let root = root.canonicalize().map_err(Error::io("find the tree", root))?;
+        Ok(Self { root })
     }
 
     /// Whether it is the host that this program runs on.
@@ -68,6 +71,11 @@ impl Site {
         resolve(&self.root, path)
     }
 
+    /// Whether a file is there.
+    pub(crate) fn has_file(&self, path: &Path) -> bool {
+        self.real(path).is_ok_and(|real| real.is_file())
+    }
+
     /// Whether one of these programs is there.
     #[must_use]
     pub fn has_program(&self, name: &str) -> bool {
@@ -77,13 +85,12 @@ impl Site {
     /// The program of this name, in the directories of a service's PATH, as the host names it.
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
         let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        let is_file = |path: &PathBuf| self.real(path).is_ok_and(|real| real.is_file());
-        dirs.iter().map(|dir| Path::new(dir).join(name)).find(is_file)
+        dirs.iter().map(|dir| Path::new(dir).join(name)).find(|path| self.has_file(path))
     }
 
     /// The content of a file; nothing when there is none.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-        match self.real(path).and_then(fs::read) {
+        match self.real(path).and_then(|real| read_file(&real)) {
             Ok(content) => Ok(Some(content)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::io("read", path)(source)),
@@ -192,6 +199,14 @@ impl Site {
     }
 }
 
+/// A device or a pipe is nobody's configuration, and would be replaced by a file.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Err(io::Error::other("it is not a regular file; remove it and try again")),
+    }
+}
+
 /// A read-only file system refuses to remove even what is not there.
 fn remove_file(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
@@ -215,7 +230,7 @@ mod tests {
     #[test]
     fn a_link_is_followed_within_the_tree() {
         let root = tempfile::tempdir().unwrap();
-        let site = Site::new(root.path());
+        let site = Site::new(root.path()).unwrap();
         fs::create_dir_all(root.path().join("etc/real")).unwrap();
         symlink("/etc/real/config", root.path().join("etc/absolute")).unwrap();
         symlink("real/config", root.path().join("etc/relative")).unwrap();
@@ -239,7 +254,7 @@ mod tests {
         symlink(&outside, root.join("etc/absolute")).unwrap();
         symlink(up, root.join("etc/relative")).unwrap();
         symlink(outside.join("victim"), root.join("etc/.staged.fastmig-new")).unwrap();
-        let site = Site::new(&root);
+        let site = Site::new(&root).unwrap();
         // Where both links lead in the tree.
         fs::create_dir_all(root.join(outside.strip_prefix("/").unwrap())).unwrap();
         for dir in ["/etc/absolute", "/etc/relative", "/etc/../../etc/absolute"] {
@@ -257,9 +272,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_regular_file_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let pipe = root.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("pipe", root.path().join("config")).unwrap();
+        // Whoever opens it is not kept waiting.
+        std::thread::spawn(move || fs::write(pipe, "text"));
+        let error = Site::new(root.path()).unwrap().read(Path::new("/config")).unwrap_err().to_string();
+        assert!(error.starts_with("could not read /config: it is not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_tree_is_there_and_known_by_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/", dir.path().join("host")).unwrap();
+        for (name, is_this_host) in [("host", true), ("host/./etc/..", true), (".", false)] {
+            let site = Site::new(&dir.path().join(name)).unwrap();
+            assert_eq!(site.is_this_host(), is_this_host, "{name}");
+        }
+        for missing in [Path::new(""), &dir.path().join("typo")] {
+            let error = Site::new(missing).unwrap_err().to_string();
+            assert!(error.starts_with("could not find the tree"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_directory_with_something_in_it_stays() {
         let root = tempfile::tempdir().unwrap();
-        let site = Site::new(root.path());
+        let site = Site::new(root.path()).unwrap();
         assert_eq!(site.missing_parents(Path::new("/a/b/c")), [Path::new("/a"), Path::new("/a/b")]);
         site.make_directory(Path::new("/a")).unwrap();
         site.make_directory(Path::new("/a/b")).unwrap();
@@ -272,7 +313,7 @@ mod tests {
     fn text_that_is_none_is_told_with_its_line() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("f"), b"one\ntwo \xff\n").unwrap();
-        let error = Site::new(root.path()).read_text(Path::new("/f")).unwrap_err().to_string();
+        let error = Site::new(root.path()).unwrap().read_text(Path::new("/f")).unwrap_err().to_string();
         assert!(error.starts_with("/f, line 2: "), "{error}");
     }
 }

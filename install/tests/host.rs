@@ -83,7 +83,7 @@ impl Host {
     }
 
     fn site(&self) -> Site {
-        Site::new(&self.path(""))
+        Site::new(&self.path("")).unwrap()
     }
 
     fn source(&self) -> Source {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, Site};
 
 /// Programs that no package manager brings.
 const LOCAL_DIR: &str = "/usr/local/bin";
@@ -37,19 +37,19 @@ impl Source {
         }
     }
 
-    /// What the program at `executable` belongs to: such a directory, or a host where a package has put everything in
-    /// its place.
+    /// What the program at `executable` belongs to: such a directory, or what a package has put into its place, which
+    /// must be so in the tree that is installed into.
     ///
     /// # Errors
     /// When it lies alone.
-    pub fn of_program(executable: &Path) -> Result<Self, Error> {
+    pub fn of_program(executable: &Path, site: &Site) -> Result<Self, Error> {
         let dir = executable.parent().unwrap_or(Path::new("/"));
         let around = dir.parent().unwrap_or(dir);
         if around.join("libexec").join(INIT).is_file() {
             return Self::directory(around);
         }
         let runtime = PathBuf::from(RUNTIME_DIR).join(INIT);
-        match PROGRAMS.iter().map(|name| dir.join(name)).chain([runtime]).find(|path| !path.is_file()) {
+        match PROGRAMS.iter().map(|name| dir.join(name)).chain([runtime]).find(|path| !site.has_file(path)) {
             Some(missing) => Err(Error::NothingToInstall { missing }),
             None => Ok(Self { from: None, programs_dir: dir.to_owned() }),
         }
@@ -77,8 +77,25 @@ mod tests {
         std::fs::write(dir.path().join("bin/fastmig"), "").unwrap();
         let error = Source::directory(dir.path()).unwrap_err().to_string();
         assert!(error.contains("bin/containerd-shim-fastmig-v1") && error.contains("--from DIR"), "{error}");
-        let error = Source::of_program(&dir.path().join("bin/fastmig")).unwrap_err().to_string();
+        let host = Site::new(Path::new("/")).unwrap();
+        let error = Source::of_program(&dir.path().join("bin/fastmig"), &host).unwrap_err().to_string();
         assert!(error.contains("bin/containerd-shim-fastmig-v1"), "{error}");
+    }
+
+    #[test]
+    fn what_a_package_has_brought_must_be_in_the_tree() {
+        let tree = tempfile::tempdir().unwrap();
+        let site = Site::new(tree.path()).unwrap();
+        let packaged = || Source::of_program(Path::new("/usr/bin/fastmig"), &site);
+        assert!(matches!(packaged().unwrap_err(), Error::NothingToInstall { .. }));
+        for name in
+            ["usr/bin/fastmig", "usr/bin/containerd-shim-fastmig-v1", "usr/lib/fastmig/runtime/fastmig-init"]
+        {
+            let path = tree.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        assert_eq!(packaged().unwrap().from, None);
     }
 
     #[test]
@@ -94,7 +111,8 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let source = Source::of_program(&dir.path().join("bin/fastmig")).unwrap();
+        let site = Site::new(dir.path()).unwrap();
+        let source = Source::of_program(&dir.path().join("bin/fastmig"), &site).unwrap();
         assert_eq!(source.from.as_deref(), Some(dir.path()));
         assert_eq!(source.program("fastmig"), Path::new("/usr/local/bin/fastmig"));
     }

@@ -32,10 +32,13 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The host's configuration may be wrong or not there yet, so it is not read.
     pub(crate) fn run(&self, output: Output) -> ExitCode {
-        let site = Site::new(&self.root);
+        let site = match Site::new(&self.root) {
+            Ok(site) => site,
+            Err(e) => return fail(&e.to_string(), output),
+        };
         let outcome = match (self.uninstall, self.dry_run) {
             (false, true) => return self.show(&site, output),
-            (false, false) => self.source().and_then(|source| install(&site, &source, &mut |_| {})),
+            (false, false) => self.source(&site).and_then(|source| install(&site, &source, &mut |_| {})),
             (true, true) => uninstall::preview(&site),
             (true, false) => match self.containers(&site).as_slice() {
                 [] => uninstall::uninstall(&site),
@@ -52,7 +55,7 @@ impl Arguments {
     }
 
     fn show(&self, site: &Site, output: Output) -> ExitCode {
-        match self.source().and_then(|source| preview(site, &source)) {
+        match self.source(site).and_then(|source| preview(site, &source)) {
             Ok(plan) => {
                 let changes: Vec<String> = plan.changes.iter().map(Change::line).collect();
                 let diffs: Vec<String> = plan.changes.iter().filter_map(Change::diff).collect();
@@ -65,10 +68,10 @@ impl Arguments {
         }
     }
 
-    fn source(&self) -> Result<Source, Error> {
+    fn source(&self, site: &Site) -> Result<Source, Error> {
         match &self.from {
             Some(from) => Source::directory(from),
-            None => Source::of_program(&std::env::current_exe().unwrap_or_default()),
+            None => Source::of_program(&std::env::current_exe().unwrap_or_default(), site),
         }
     }
 
