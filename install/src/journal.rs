@@ -20,6 +20,7 @@ const FORMAT: u32 = 1;
 
 /// Only root is to read what the copies hold.
 const PRIVATE: u32 = 0o600;
+const PRIVATE_DIR: u32 = 0o700;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,8 +91,10 @@ impl Journal {
         read(site)?;
         let copies = Path::new(COPIES);
         let made = site.missing_parents(Path::new(DIR));
-        let dirs = made.iter().map(PathBuf::as_path).chain([Path::new(DIR), copies]);
+        let dirs = made.iter().map(PathBuf::as_path).chain([Path::new(DIR)]);
         dirs.into_iter().try_for_each(|dir| site.make_directory(dir))?;
+        // A copy has the mode of the file, which may have been in a directory closed to others.
+        site.make_directory_of(copies, PRIVATE_DIR)?;
         let lock = lock(site)?;
         let content = match read(site)? {
             Some(content) => content,

@@ -170,10 +170,16 @@ impl Site {
         }
     }
 
+    /// Makes a directory that everybody may look into, unless it is there.
     pub(crate) fn make_directory(&self, path: &Path) -> Result<(), Error> {
+        self.make_directory_of(path, 0o755)
+    }
+
+    /// Makes a directory of this mode, unless it is there.
+    pub(crate) fn make_directory_of(&self, path: &Path, mode: u32) -> Result<(), Error> {
         let real = self.real(path).map_err(Error::io("make", path))?;
         let made =
-            fs::create_dir(&real).and_then(|()| fs::set_permissions(&real, Permissions::from_mode(0o755)));
+            fs::create_dir(&real).and_then(|()| fs::set_permissions(&real, Permissions::from_mode(mode)));
         match made {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && real.is_dir() => Ok(()),
             made => made.map_err(Error::io("make", path)),

@@ -140,6 +140,7 @@ fn what_is_installed_is_all_there_and_goes_again() {
     assert_eq!(mode("usr/local/bin/fastmig"), 0o755);
     assert_eq!(mode("usr/lib/fastmig/runtime/criu/bundle.json"), 0o644);
     assert_eq!(mode(DOCKER), 0o640);
+    assert_eq!(mode("var/lib/fastmig/install"), 0o700, "everybody may read the copies");
     assert_eq!(host.read("usr/lib/fastmig/runtime/fastmig-init"), "libexec/fastmig-init 1");
     assert!(host.path("usr/lib/fastmig/runtime/criu/plugins").is_dir());
     assert!(host.read(CONTAINERD).contains("fastmig-oci") && host.read(CONTAINERD).contains("# mine"));
