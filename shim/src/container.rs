@@ -19,7 +19,7 @@ use crate::oom::OomWatch;
 use crate::process::Process;
 use crate::rootfs::Rootfs;
 use crate::state::{Action, State, Step};
-use crate::{stats, supervise};
+use crate::stats;
 
 /// How long a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -117,8 +117,8 @@ impl Container {
         Ok(())
     }
 
-    /// Starts an exec process.
-    pub(crate) async fn start_exec(self: &Arc<Self>, process: &Arc<Process>) -> Result<(), Error> {
+    /// Starts an exec process; the caller sees to it that its end is waited for.
+    pub(crate) async fn start_exec(&self, process: &Process) -> Result<Arc<Child>, Error> {
         process.check(Step::Start)?;
         self.init.permits(Action::Exec)?;
         if !self.begin_exec() {
@@ -134,7 +134,7 @@ impl Container {
         started
     }
 
-    async fn spawn_exec(self: &Arc<Self>, process: &Arc<Process>) -> Result<(), Error> {
+    async fn spawn_exec(&self, process: &Process) -> Result<Arc<Child>, Error> {
         let process_json = self
             .execs()
             .get(&process.id)
@@ -159,8 +159,7 @@ impl Container {
         })?;
         process.attach(pid, Arc::clone(&child), io).await;
         process.advance(Step::Start)?;
-        tokio::spawn(supervise::exec(Arc::clone(self), Arc::clone(process), child));
-        Ok(())
+        Ok(child)
     }
 
     fn begin_exec(&self) -> bool {

@@ -115,7 +115,8 @@ impl Tasks {
         if request.exec_id.is_empty() {
             container.start().await?;
         } else {
-            container.start_exec(&process).await?;
+            let child = container.start_exec(&process).await?;
+            tokio::spawn(supervise::exec(Arc::clone(&container), Arc::clone(&process), child));
         }
         let pid = process.pid();
         if request.exec_id.is_empty() {
