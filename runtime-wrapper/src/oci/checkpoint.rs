@@ -8,6 +8,7 @@ use clap::Parser;
 use fastmig_engine::checkpoint::{After, Request, Tcp};
 use fastmig_engine::Error;
 
+use super::ignored::Ignored;
 use super::Runtime;
 use crate::commands::{self, Context};
 
@@ -35,59 +36,31 @@ pub(crate) struct Arguments {
     #[arg(long)]
     files: bool,
     #[command(flatten)]
-    implied: Implied,
+    ignored: Ignored,
+    /// Connections half open are closed with the others
+    #[arg(long, help_heading = "Taken for runc's sake, without effect")]
+    tcp_skip_in_flight: bool,
     #[command(flatten)]
     refused: Refused,
-}
-
-/// What FastMig does anyway, or has no need of: an application takes neither its container's network nor its cgroups
-/// along.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Taken for runc's sake, without effect")]
-struct Implied {
-    /// Unix sockets with a peer outside are allowed
-    #[arg(long)]
-    ext_unix_sk: bool,
-    /// A terminal is allowed
-    #[arg(long)]
-    shell_job: bool,
-    /// File locks are kept
-    #[arg(long)]
-    file_locks: bool,
-    /// Deleted files are kept
-    #[arg(long)]
-    link_remap: bool,
-    /// The network stays where it is
-    #[arg(long, value_name = "NAMESPACE")]
-    empty_ns: Vec<String>,
-    /// The cgroups stay where they are
-    #[arg(long, value_name = "MODE")]
-    manage_cgroups_mode: Option<String>,
-    /// Memory is written once
-    #[arg(long)]
-    auto_dedup: bool,
-    /// Connections half open are closed with the others
-    #[arg(long)]
-    tcp_skip_in_flight: bool,
 }
 
 /// What FastMig does not do.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of runc that are refused")]
 struct Refused {
-    /// Use migrate instead
+    /// Memory is written by the checkpoint alone
     #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
-    /// Use migrate instead
+    /// Memory is written by the checkpoint alone
     #[arg(long)]
     pre_dump: bool,
-    /// Use migrate instead
+    /// Memory is written by the checkpoint alone
     #[arg(long)]
     lazy_pages: bool,
-    /// Use migrate instead
+    /// Memory is written by the checkpoint alone
     #[arg(long, value_name = "FD")]
     status_fd: Option<i32>,
-    /// Use migrate instead
+    /// Memory is written by the checkpoint alone
     #[arg(long, value_name = "ADDRESS:PORT")]
     page_server: Option<String>,
 }

@@ -17,15 +17,10 @@ struct Arguments {
 }
 
 pub(crate) fn run(runtime: &Runtime, raw: &[OsString]) -> ExitCode {
-    let arguments: Arguments = match runtime.parse("delete", raw) {
-        Ok(arguments) => arguments,
-        Err(code) => return code,
-    };
-    match runtime.known(&arguments.id) {
-        Ok(None) => runtime.hand_over("delete", raw),
-        Ok(Some(container)) => {
-            runtime.conclude(container.delete(arguments.force).map(|()| ExitCode::SUCCESS))
+    match runtime.parse::<Arguments>("delete", raw) {
+        Ok(arguments) => {
+            runtime.on(&arguments.id, "delete", raw, |container| container.delete(arguments.force))
         }
-        Err(e) => runtime.conclude(Err(e)),
+        Err(code) => code,
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(runtime: &Runtime, raw: &[OsString]) -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    if let Ok(Some(container)) = runtime.warm(&arguments.id) {
+    if let Ok(Some(container)) = runtime.known(&arguments.id) {
         // A container that has ended, or not started, is runc's to refuse.
         if let Err(e) = container.make_room_for_session() {
             tracing::debug!(container = arguments.id, error = %e.report(), "the session's pid is left to chance");

@@ -25,13 +25,7 @@ pub(crate) fn run(runtime: &Runtime, raw: &[OsString]) -> ExitCode {
         Err(code) => return code,
     };
     let Some(signal) = ours_to_send(&arguments.signal) else { return runtime.hand_over("kill", raw) };
-    match runtime.warm(&arguments.id) {
-        Ok(None) => runtime.hand_over("kill", raw),
-        Ok(Some(container)) => {
-            runtime.conclude(container.kill(signal, arguments.all).map(|()| ExitCode::SUCCESS))
-        }
-        Err(e) => runtime.conclude(Err(e)),
-    }
+    runtime.on(&arguments.id, "kill", raw, |container| container.kill(signal, arguments.all))
 }
 
 /// SIGSTOP, which no init can pass on, and SIGKILL, after which a frozen application must be thawed to end.

@@ -11,6 +11,7 @@ use fastmig_engine::start_options::StartMode;
 use fastmig_engine::{Container, Error};
 
 use super::create::Making;
+use super::ignored::Ignored;
 use super::run::{bring_up, Running};
 use super::Runtime;
 use crate::commands::{self, Context};
@@ -34,34 +35,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     running: Running,
     #[command(flatten)]
-    implied: Implied,
+    ignored: Ignored,
+    /// The container has labels of its own
+    #[arg(long, value_name = "LABEL", help_heading = "Taken for runc's sake, without effect")]
+    lsm_profile: Option<String>,
+    /// The container has labels of its own
+    #[arg(long, value_name = "CONTEXT", help_heading = "Taken for runc's sake, without effect")]
+    lsm_mount_context: Option<String>,
     /// Refused: the checkpoint brings its memory along
     #[arg(long)]
     lazy_pages: bool,
-}
-
-/// The checkpoint says what it holds, and the container has its own network, cgroups and labels.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Taken for runc's sake, without effect")]
-struct Implied {
-    #[arg(long)]
-    ext_unix_sk: bool,
-    #[arg(long)]
-    shell_job: bool,
-    #[arg(long)]
-    file_locks: bool,
-    #[arg(long)]
-    link_remap: bool,
-    #[arg(long)]
-    auto_dedup: bool,
-    #[arg(long, value_name = "NAMESPACE")]
-    empty_ns: Vec<String>,
-    #[arg(long, value_name = "MODE")]
-    manage_cgroups_mode: Option<String>,
-    #[arg(long, value_name = "LABEL")]
-    lsm_profile: Option<String>,
-    #[arg(long, value_name = "CONTEXT")]
-    lsm_mount_context: Option<String>,
 }
 
 pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> ExitCode {

@@ -94,9 +94,19 @@ impl Runtime {
         }
     }
 
-    /// [`Runtime::known`], with our init in it.
-    pub(crate) fn warm(&self, id: &str) -> Result<Option<Container>, Error> {
-        Ok(self.known(id)?.filter(Container::is_warm))
+    /// Does `work` on container `id`; one that FastMig does not know is runc's.
+    pub(crate) fn on(
+        &self,
+        id: &str,
+        command: &str,
+        raw: &[OsString],
+        work: impl FnOnce(&Container) -> Result<(), Error>,
+    ) -> ExitCode {
+        match self.known(id) {
+            Ok(None) => self.hand_over(command, raw),
+            Ok(Some(container)) => self.conclude(work(&container).map(|()| ExitCode::SUCCESS)),
+            Err(e) => self.conclude(Err(e)),
+        }
     }
 
     /// Becomes runc: `name` and its arguments, untouched. Returns only when that fails.
