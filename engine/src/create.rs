@@ -13,10 +13,10 @@ use fastmig_control::CONTROL_FD;
 
 use crate::cgroup::ApplicationCgroup;
 use crate::names::Names;
-use crate::runc::{Gifts, Runc, StdioFds, Voice};
+use crate::runc::{Gifts, Runc, RuncError, StdioFds, Voice};
 use crate::spec::{Facts, Spec};
 use crate::start_options::StartMode;
-use crate::state::{Directory, Key, Record};
+use crate::state::{Directory, Key, ProcessMark, Record};
 use crate::{application, bundle, init, lookup, runc, Config, Container, Error, Kind};
 
 /// How long an attendant may take.
@@ -74,9 +74,13 @@ impl Container {
         let preserved = prepared.take_descriptors();
         let mut arguments = vec!["create".into()];
         arguments.extend(prepared.arguments(preserved.len()));
-        runc.run_with(&arguments, Gifts { stdio, preserved })?;
-
-        let undo = UndoCreate { runc: &runc, key: prepared.record.key.clone(), armed: true };
+        let mut undo = UndoCreate { runc: &runc, key: prepared.record.key.clone(), armed: false };
+        if let Err(e) = runc.run_with(&arguments, Gifts { stdio, preserved }) {
+            // It undoes its own failures, but was killed here.
+            undo.armed = matches!(e, RuncError::TimedOut { .. });
+            return Err(e.into());
+        }
+        undo.armed = true;
         let pid = runc::read_pid(&prepared.pid_file(), "create")?;
         prepared.check_command(pid)?;
         prepared.record.created(pid);
@@ -97,7 +101,7 @@ impl Container {
         let facts = spec.facts()?;
         let names = Names::of(&spec);
         let directory = Directory::of(&config, &request.key);
-        make(&directory, &request.key)?;
+        make(&config, &directory, &request.key)?;
         let mut prepared = Prepared {
             record: record(&request, &facts, names),
             config,
@@ -114,26 +118,40 @@ impl Container {
     }
 }
 
-/// A container of the same name may have ended just now: its attendant is about to clear it away.
-fn make(directory: &Directory, key: &Key) -> Result<(), Error> {
+/// A container of the same name may have ended just now: its attendant is about to clear it away. Or runc has deleted it
+/// without us: then nobody will.
+fn make(config: &Config, directory: &Directory, key: &Key) -> Result<(), Error> {
     let deadline = Instant::now() + CLEARED_AWAY;
     loop {
         match directory.make(key) {
-            Err(e)
-                if e.kind() == Kind::AlreadyExists
-                    && Instant::now() < deadline
-                    && is_ending(directory, key) =>
-            {
-                std::thread::sleep(Duration::from_millis(2));
+            Err(e) if e.kind() == Kind::AlreadyExists => {
+                if is_forgotten(config, directory, key) {
+                    directory.remove()?;
+                } else if Instant::now() < deadline && is_ending(directory, key) {
+                    std::thread::sleep(Duration::from_millis(2));
+                } else {
+                    return Err(e);
+                }
             }
             result => return result,
         }
     }
 }
 
+/// Its PID 1 has ended, nobody attends to it, and runc does not know it.
+fn is_forgotten(config: &Config, directory: &Directory, key: &Key) -> bool {
+    let Ok(record) = directory.load(key) else { return false };
+    let ended = record.pid != 0 && application::start_time(record.pid) != Some(record.pid_start);
+    let attended = record.attendant_of.is_some_and(ProcessMark::runs);
+    let runc = Runc::new(record.runc, "/dev/null".into(), config.limits.runc());
+    let unknown = || runc.run(&["state", key.id()]).is_err_and(|e| e.kind() == Kind::NotFound);
+    ended && !attended && unknown()
+}
+
 fn is_ending(directory: &Directory, key: &Key) -> bool {
     directory.load(key).is_ok_and(|record| {
-        record.attended && record.pid != 0 && application::start_time(record.pid) != Some(record.pid_start)
+        let ended = application::start_time(record.pid) != Some(record.pid_start);
+        record.attendant_of.is_some() && record.pid != 0 && ended
     })
 }
 
@@ -145,7 +163,7 @@ fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
         pid: 0,
         pid_start: 0,
         pid_file: request.pid_file.clone(),
-        attended: false,
+        attendant_of: None,
         cgroup: None,
         left_alone: facts.left_alone.clone(),
         started: false,
@@ -210,15 +228,19 @@ impl Prepared {
         std::mem::take(&mut self.request.preserved)
     }
 
-    /// Leaves it to [`Container::attend`], which another process calls.
+    /// Writes down what [`Container::attend`] needs to know, in another process. This one is about to become runc.
     ///
     /// # Errors
     /// When its state cannot be written.
-    pub fn leave(mut self) -> Result<(), Error> {
-        self.record.attended = true;
-        self.directory.store(&self.record)?;
+    pub fn announce(&mut self) -> Result<(), Error> {
+        let ourselves = i32::try_from(std::process::id()).unwrap_or(0);
+        self.record.attendant_of = ProcessMark::of(ourselves);
+        self.directory.store(&self.record)
+    }
+
+    /// Leaves it to the attendant, which has been started.
+    pub fn leave(mut self) {
         self.keep = true;
-        Ok(())
     }
 
     fn runc(&self) -> Runc {

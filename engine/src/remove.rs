@@ -11,8 +11,10 @@ impl Container {
     /// When it still runs and `force` is not given, or runc fails.
     pub fn delete(&self, force: bool) -> Result<(), Error> {
         let record = self.directory.load(&self.key)?;
-        clear(&self.config, &record, force);
-        remove(&self.directory, &record.key, &self.runc(&record), force)
+        clear_cgroup(&self.config, &record, force);
+        remove(&self.directory, &record.key, &self.runc(&record), force)?;
+        unlock_network(&record);
+        Ok(())
     }
 
     /// Removes whatever is left of a container after its shim died. What is already gone is no error.
@@ -23,17 +25,21 @@ impl Container {
         let directory = Directory::of(config, key);
         let record = directory.load(key).ok();
         if let Some(record) = &record {
-            clear(config, record, true);
+            clear_cgroup(config, record, true);
         }
         // containerd purges after every end, mostly when all is gone: runc must not fail for want of a place to log.
         let log = if directory.path().exists() { directory.file("runc.log") } else { "/dev/null".into() };
         let options = record.as_ref().map_or(runc, |record| &record.runc);
-        remove(&directory, key, &Runc::new(options.clone(), log, config.limits.runc()), true)
+        remove(&directory, key, &Runc::new(options.clone(), log, config.limits.runc()), true)?;
+        if let Some(record) = &record {
+            unlock_network(record);
+        }
+        Ok(())
     }
 }
 
-/// Takes away what runc knows nothing of.
-fn clear(config: &Config, record: &Record, force: bool) {
+/// Takes away the application's own cgroup, which runc knows nothing of.
+fn clear_cgroup(config: &Config, record: &Record, force: bool) {
     if let Some(cgroup) = &record.cgroup {
         if force {
             // Frozen processes would outlive their init's death.
@@ -42,6 +48,10 @@ fn clear(config: &Config, record: &Record, force: bool) {
         // One that is still in use makes runc's delete fail, which says so.
         let _ = cgroup.remove();
     }
+}
+
+/// A container that is gone waits for no connections. While it stands, a delete that runc refuses must not touch them.
+fn unlock_network(record: &Record) {
     if let Some(table) = &record.network_lock {
         // A network namespace of its own has gone with the container; otherwise it is ours.
         let ours = i32::try_from(std::process::id()).unwrap_or(0);

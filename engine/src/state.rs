@@ -17,7 +17,7 @@ use crate::clock::now;
 use crate::files::replace;
 use crate::names::Names;
 use crate::start_options::{StartMode, TcpPolicy};
-use crate::{runc, Config, Error};
+use crate::{application, runc, Config, Error};
 
 /// A container's name: namespace and id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -118,6 +118,25 @@ impl Failure {
     }
 }
 
+/// A process, told from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessMark {
+    pub(crate) pid: i32,
+    pub(crate) start: u64,
+}
+
+impl ProcessMark {
+    /// That of a living process.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        Some(Self { pid, start: application::start_time(pid)? })
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(self) -> bool {
+        Self::of(self.pid) == Some(self) && !application::is_zombie(self.pid)
+    }
+}
+
 /// `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -130,9 +149,9 @@ pub(crate) struct Record {
     /// Where its creator wants that pid too.
     #[serde(default)]
     pub(crate) pid_file: Option<PathBuf>,
-    /// Its attendant removes the directory when it ends.
+    /// The runc whose attendant removes the directory when it ends.
     #[serde(default)]
-    pub(crate) attended: bool,
+    pub(crate) attendant_of: Option<ProcessMark>,
     /// The application's own; it must be found after PID 1 is gone and its number taken by another.
     pub(crate) cgroup: Option<ApplicationCgroup>,
     /// Why the container was left to runc; `None` when it is warm.
@@ -266,6 +285,13 @@ pub fn list(config: &Config) -> Result<Vec<Key>, Error> {
     }
     keys.sort_by(|a, b| (a.namespace(), a.id()).cmp(&(b.namespace(), b.id())));
     Ok(keys)
+}
+
+/// Whether somebody was killed while making a container of this name: there is a directory, and no record in it.
+#[must_use]
+pub fn is_half_made(config: &Config, key: &Key) -> bool {
+    let directory = Directory::of(config, key);
+    directory.path().exists() && !directory.file("state.json").exists()
 }
 
 /// The one container, in any namespace or in the given one, whose id is `text`; or whose client calls it so; or whose

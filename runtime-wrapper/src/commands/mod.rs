@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use fastmig_engine::{state, Config, Container, Error, Kind};
 
-use crate::oci::Runtime;
+use crate::oci::{Making, Runtime};
 use crate::output::Output;
 
 /// What every command is given.
@@ -53,6 +53,24 @@ pub(crate) fn find(context: &Context, runtime: &Runtime, id: &str) -> Result<Opt
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// [`find`] for a command that can make a container as well: where there is a bundle to make it from, only a whole id
+/// means one that stands.
+pub(crate) fn find_or_make(
+    context: &Context,
+    runtime: &Runtime,
+    making: &Making,
+    id: &str,
+) -> Result<Option<Container>, Error> {
+    if making.bundle.is_some() {
+        return runtime.known(id);
+    }
+    let found = find(context, runtime, id);
+    if making.has_bundle() {
+        return Ok(found.ok().flatten().filter(|container| container.key().id() == id));
+    }
+    found
 }
 
 /// Prints the report of an operation, or why there is none; for whoever uses us as runc, in runc's way: a success is

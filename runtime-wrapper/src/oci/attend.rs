@@ -13,7 +13,8 @@ use super::Runtime;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    namespace_of: String,
+    /// The container
+    container_namespace: String,
     id: String,
     /// runc's pid, which was ours before
     runc: i32,
@@ -27,16 +28,36 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, runtime: &Runtime) -> ExitCode {
-        if !self.orphan {
-            let spawned =
-                Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).arg("--orphan").spawn();
-            let spawned = spawned.map_err(|e| Error::stdio("start a process beside runc", e));
-            return runtime.conclude(spawned.map(|_| ExitCode::SUCCESS));
-        }
-        let attended = Key::new(&self.namespace_of, &self.id)
-            .and_then(|key| Container::attend(&runtime.config, &key, self.runc, !self.keep));
-        runtime.conclude(attended.map(|()| ExitCode::SUCCESS))
+        runtime.conclude(if self.orphan { self.attend(runtime) } else { step_aside() })
     }
+
+    fn attend(&self, runtime: &Runtime) -> Result<ExitCode, Error> {
+        let key = Key::new(&self.container_namespace, &self.id)?;
+        Container::attend(&runtime.config, &key, self.runc, !self.keep)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Starts ourselves again and ends: the new process is nobody's child, and has none of the descriptors that were passed
+/// on to the container. Whoever waits for their other ends must see the application close them.
+fn step_aside() -> Result<ExitCode, Error> {
+    for number in open_descriptors() {
+        // One that is closed already was only for the look.
+        let _ = nix::unistd::close(number);
+    }
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let positionals = arguments.iter().position(|word| word == "attend").map_or(0, |index| index + 1);
+    arguments.insert(positionals, "--orphan".into());
+    Command::new("/proc/self/exe").args(arguments).spawn().map_err(cannot_start)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open_descriptors() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect()
 }
 
 /// Becomes `runc run`, with an attendant beside it. `options` come before those of the making.
@@ -52,19 +73,13 @@ pub(crate) fn become_runc(
     arguments.push("run".into());
     arguments.extend(options.iter().map(OsString::from));
     arguments.extend(prepared.arguments(preserved.len()));
-    let mut attendant = Command::new("/proc/self/exe");
-    attendant.args(["attend", key.namespace(), key.id(), &std::process::id().to_string()]);
-    if keep {
-        attendant.arg("--keep");
-    }
-    // A signal from the terminal is runc's.
-    attendant.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-    prepared.leave()?;
+    prepared.announce()?;
     // It must not be runc's child when we are runc: crun ends only after the last of its children.
-    let spawned = attendant.status().map_err(|e| Error::stdio("start a process beside runc", e))?;
-    if !spawned.success() {
+    let started = attendant(runtime, key, keep).status().map_err(cannot_start)?;
+    if !started.success() {
         return Ok(ExitCode::FAILURE);
     }
+    prepared.leave();
 
     let mut runc = runtime.command();
     runc.args(arguments);
@@ -73,4 +88,21 @@ pub(crate) fn become_runc(
     runc.fd_mappings(mappings.collect())
         .map_err(|e| Error::stdio("pass descriptors to runc", std::io::Error::other(e)))?;
     Ok(runtime.become_it(runc))
+}
+
+/// It says what goes wrong where runc would.
+fn attendant(runtime: &Runtime, key: &Key, keep: bool) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(runtime.global.runc_log().arguments()).arg("attend");
+    if keep {
+        command.arg("--keep");
+    }
+    command.args(["--", key.namespace(), key.id(), &std::process::id().to_string()]);
+    // A signal from the terminal is runc's.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    command
+}
+
+fn cannot_start(source: std::io::Error) -> Error {
+    Error::stdio("start a process beside runc", source)
 }

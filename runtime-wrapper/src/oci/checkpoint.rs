@@ -9,7 +9,7 @@ use fastmig_engine::checkpoint::{After, Request, Tcp};
 use fastmig_engine::Error;
 
 use super::ignored::Ignored;
-use super::Runtime;
+use super::{absolute, Runtime};
 use crate::commands::{self, Context};
 
 /// The options have runc's names and meanings.
@@ -119,7 +119,7 @@ impl Arguments {
             (_, true) => After::Standby,
             _ => After::Exit,
         };
-        let path = std::path::absolute(&self.image_path).unwrap_or_else(|_| self.image_path.clone());
+        let path = absolute(&self.image_path);
         let mut request = Request::new(path, after);
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
         request.files = self.files;

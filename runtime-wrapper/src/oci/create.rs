@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
 use fastmig_engine::start_options::StartMode;
 use fastmig_engine::{Container, CreateRequest, Error, StdioFds};
 
-use super::Runtime;
+use super::{absolute, Runtime};
 
 /// How a container is made.
 #[derive(Debug, Clone, Args)]
@@ -37,7 +37,7 @@ pub(crate) struct Making {
 
 impl Making {
     fn bundle(&self) -> PathBuf {
-        self.bundle.clone().unwrap_or_else(|| ".".into())
+        absolute(self.bundle.as_deref().unwrap_or(Path::new(".")))
     }
 
     /// Whether there is anything to make a container from.
@@ -67,7 +67,7 @@ impl Making {
             no_new_keyring: self.no_new_keyring,
             preserved: preserved(self.preserve_fds)?,
             start,
-            pid_file: self.pid_file.clone(),
+            pid_file: self.pid_file.as_deref().map(absolute),
         })
     }
 }

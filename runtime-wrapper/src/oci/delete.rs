@@ -18,6 +18,9 @@ struct Arguments {
 
 pub(crate) fn run(runtime: &Runtime, raw: &[OsString]) -> ExitCode {
     match runtime.parse::<Arguments>("delete", raw) {
+        Ok(arguments) if arguments.force && runtime.is_half_made(&arguments.id) => {
+            runtime.conclude(runtime.purge(&arguments.id).map(|()| ExitCode::SUCCESS))
+        }
         Ok(arguments) => {
             runtime.on(&arguments.id, "delete", raw, |container| container.delete(arguments.force))
         }

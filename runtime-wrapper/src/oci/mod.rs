@@ -25,4 +25,5 @@ pub(crate) mod run;
 mod runtime;
 pub(crate) mod version;
 
-pub(crate) use runtime::Runtime;
+pub(crate) use create::Making;
+pub(crate) use runtime::{absolute, Runtime};

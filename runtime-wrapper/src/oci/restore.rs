@@ -10,10 +10,9 @@ use fastmig_engine::restore::Request;
 use fastmig_engine::start_options::StartMode;
 use fastmig_engine::{Container, Error};
 
-use super::create::Making;
 use super::ignored::Ignored;
 use super::run::{bring_up, Running};
-use super::Runtime;
+use super::{absolute, Making, Runtime};
 use crate::commands::{self, Context};
 
 /// The options have runc's names and meanings.
@@ -52,7 +51,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    let found = match commands::find(context, runtime, &arguments.id) {
+    let found = match commands::find_or_make(context, runtime, &arguments.making, &arguments.id) {
         Ok(found) => found,
         Err(e) => return context.conclude(Err(e)),
     };
@@ -78,7 +77,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
 
 impl Arguments {
     fn path(&self) -> PathBuf {
-        std::path::absolute(&self.image_path).unwrap_or_else(|_| self.image_path.clone())
+        absolute(&self.image_path)
     }
 
     fn restore_standing(&self, context: &Context, runtime: &Runtime, container: &Container) -> ExitCode {

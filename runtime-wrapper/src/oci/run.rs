@@ -7,8 +7,7 @@ use clap::Parser;
 use fastmig_engine::start_options::StartMode;
 use fastmig_engine::{Container, Error};
 
-use super::create::Making;
-use super::{attend, Runtime};
+use super::{attend, Making, Runtime};
 use crate::commands::{self, Context};
 
 #[derive(Debug, Parser)]
@@ -45,7 +44,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
     };
     // runc has no use for the name of a container that is there.
     if runtime.global.root.is_none() && arguments.making.bundle.is_none() {
-        match commands::find(context, runtime, &arguments.id) {
+        match commands::find_or_make(context, runtime, &arguments.making, &arguments.id) {
             Ok(Some(container)) => return context.conclude(commands::run::run(context, &container)),
             Ok(None) if !arguments.making.has_bundle() => {
                 return context.conclude(Err(Error::NotFound { id: arguments.id }));

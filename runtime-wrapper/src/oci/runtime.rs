@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use clap::Parser;
-use fastmig_engine::{runc, Config, Container, Error, Key, Kind, Voice};
+use fastmig_engine::{runc, state, Config, Container, Error, Key, Kind, Voice};
 
 use super::{go_flags, report};
 use crate::command_line::Global;
@@ -51,7 +51,7 @@ impl Runtime {
     /// Which runc, and its global options.
     pub(crate) fn options(&self) -> runc::Options {
         let binary = self.binary.clone();
-        let root = self.global.root.clone().unwrap_or_else(|| default_root(&binary));
+        let root = self.global.root.as_deref().map_or_else(|| default_root(&binary), canonical);
         runc::Options { binary, root, systemd_cgroup: self.global.systemd_cgroup }
     }
 
@@ -92,6 +92,16 @@ impl Runtime {
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether somebody was killed while making container `id`.
+    pub(crate) fn is_half_made(&self, id: &str) -> bool {
+        self.host_root && self.key(id).is_ok_and(|key| state::is_half_made(&self.config, &key))
+    }
+
+    /// Removes whatever is there of container `id`.
+    pub(crate) fn purge(&self, id: &str) -> Result<(), Error> {
+        Container::purge(&self.config, &self.key(id)?, &self.options())
     }
 
     /// Does `work` on container `id`; one that FastMig does not know is runc's.
@@ -151,6 +161,18 @@ impl Runtime {
         report::say_text(&self.global.runc_log(), text);
         ExitCode::FAILURE
     }
+}
+
+/// What is kept must mean the same from any working directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+/// The one name of a directory, which need not be there yet.
+fn canonical(path: &Path) -> PathBuf {
+    let path = absolute(path);
+    let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(parent).unwrap_or(path)
 }
 
 fn default_root(binary: &Path) -> PathBuf {

@@ -153,6 +153,12 @@ pub(super) const CASES: &[Case] = same! {
     "a user namespace": r#".linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}] | .linux.gidMappings = .linux.uidMappings
         | del(.mounts[] | select(.type == "cgroup")) | .process.args = ["sh", "-c", "id -u; cat /proc/self/uid_map | tr -s ' '; exit 4"]"#, r#"
         chown 100000:100000 rootfs; $R run c </dev/null; echo $?; chown 0:0 rootfs"#;
+    "relative paths, from elsewhere": SLEEP, r#"
+        bundle=$PWD; cd ..; R="${R%% *} --root state"; $R run -d -b bundle --pid-file out/pid c </dev/null >/dev/null 2>&1; cd /
+        R="${R%% *} --root $bundle/../state"; $R state c | jq -r .bundle,.status; $R exec c echo in; $R list -f json | jq -r '.[0].bundle'"#;
+    "a descriptor that the command closes is closed": r#".process.args = ["sh", "-c", "exec 3>&-; echo closed; sleep 3"]"#, r#"
+        mkfifo /oci/out/f; (cat /oci/out/f >/dev/null; echo the reader sees its end >> /oci/out/o) &
+        $R run --preserve-fds 1 c 3>/oci/out/f </dev/null | cat >> /oci/out/o; cat /oci/out/o"#;
     "what a process leaves behind": r#".process.args = ["sh", "-c", "(sleep 600 &) ; exit 0"]"#, r#"
         $R run c </dev/null; echo $?; $R list -q; find /sys/fs/cgroup -maxdepth 2 -name c"#;
 };

@@ -26,6 +26,8 @@ fn ask(ctx: &Ctx, generation: Generation, question: Question, expected: &[&str])
 const COUNT: &str =
     r#".process.args = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done"]"#;
 
+const SLEEP: &str = r#".process.args = ["sleep", "600"]"#;
+
 /// Helpers of the scripts: `at N` waits until the counter has passed N, `last` is where it stands.
 macro_rules! counting {
     ($script:literal) => {
@@ -76,6 +78,31 @@ pub(super) const CASES: &[Case] = warm! {
             if $R checkpoint $option --image-path /oci/out/ck c 2>&1; then exit 1; fi
         done; at 10; test ! -e /oci/out/ck && echo nothing written"#)
         => ["--pre-dump is not possible", "--parent-path is not possible", "leave the option out", "nothing written"];
+    "a bundle makes a new container, whatever others are called": COUNT, counting!(r#"
+        $R run -d c </dev/null 2>&1 | cat >/oci/out/o & at 5
+        $R checkpoint --image-path /oci/out/ck c; gone c; $R delete c
+        jq '.annotations = {"fastmig.dev/start": "standby"}' config.json > n; mv n config.json; $R run -d c-2 </dev/null 2>&1 | cat & sleep 0.5
+        fastmig restore -d --image-path /oci/out/ck c </dev/null 2>&1 | cat >/oci/out/o2 & sleep 1; fastmig status c-2; fastmig status c; fastmig delete --force c"#)
+        => ["c-2	in standby", "/c	running"];
+    "what a killed create left can be deleted": COUNT, r#"
+        $R run -d c </dev/null >/dev/null 2>&1; d=$(dirname /run/fastmig/*/c/state.json); $R delete --force c
+        mkdir $d; $R create c </dev/null 2>&1; $R delete --force c; echo deleted $?; $R create c </dev/null >/dev/null 2>&1; echo created $?"#
+        => ["already exists", "deleted 0", "created 0"];
+    "what runc deleted without us is forgotten": SLEEP, r#"
+        $R run -d c </dev/null >/dev/null 2>&1; runc --root /oci/state delete --force c; $R create c </dev/null 2>&1 >/dev/null; echo created $?"#
+        => ["created 0"];
+    "a runc that hangs is killed, in the foreground too":
+        r#".hooks = {createRuntime: [{path: "/bin/sleep", args: ["sleep", "600"]}]}"#, r#"
+        mkdir -p /etc/fastmig; printf '[limits]
+runc = 2
+' > /etc/fastmig/config.toml; trap 'clear; rm /etc/fastmig/config.toml; pkill -g $hook' EXIT
+        for c in 'run a' 'create b' 'run -d c'; do timeout 20 $R $c </dev/null >/oci/out/o 2>&1; echo code $?; cat /oci/out/o; done
+        sleep 1; hook=$(pgrep -x sleep | tail -1); echo left: $($R list -q; ls -d /run/fastmig/*/[abc] 2>/dev/null)"#
+        => ["did not end within 2s and was killed", "left:
+"];
+    "a root's name may begin with anything": r#".process.args = ["echo", "it runs"]"#, r#"
+        ${R%% *} --root /oci/state/.-hidden run c </dev/null"#
+        => ["it runs"];
     "why it is left to runc": r#"del(.linux.namespaces[] | select(.type == "pid")) | .process.args = ["sleep", "600"]"#, r#"
         $R run -d c </dev/null >/dev/null 2>&1; fastmig status c; fastmig checkpoint --standby --image-path /oci/out/ck c 2>&1; echo code $?; $R delete -f c; ls -d /run/fastmig/*/c 2>/dev/null; true"#
         => ["left to runc: it has no pid namespace of its own", "is not under FastMig's init", "code 1"];
