@@ -4,12 +4,13 @@
 //! The shim and the runtime wrapper hold no mechanism of their own; both ask this library. It knows neither
 //! containerd nor HTTP. All calls block, and every call of runc, CRIU and the init has a time limit.
 //!
-//! The files, in the order of a container's life; each of the first seven adds its operations to
+//! The files, in the order of a container's life; each of the first eight adds its operations to
 //! [`Container`]:
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `create` | rewrites the spec (`spec`), looks the command up (`lookup`), calls runc |
+//! | `create` | rewrites the spec (`spec`), gives runc a bundle (`bundle`), looks the command up (`lookup`), calls runc |
+//! | `attend` | what follows where runc itself creates, starts and waits |
 //! | `start` | the application comes up: from scratch, from a checkpoint, or not yet |
 //! | `exec` | sessions beside the application, limits |
 //! | [`check`] | what would make a checkpoint fail, said beforehand |
@@ -17,6 +18,7 @@
 //! | `halt` | signals, pause, standby |
 //! | `remove` | delete, also after a crash |
 //! | [`container`] | what they all share: the container, its lock, its status |
+//! | `oci_state`, [`names`] | what runc and the clients say of it |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections, its guard |

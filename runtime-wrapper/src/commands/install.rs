@@ -40,9 +40,14 @@ impl Arguments {
             (false, true) => return self.show(&site, output),
             (false, false) => self.source(&site).and_then(|source| install(&site, &source, &mut |_| {})),
             (true, true) => uninstall::preview(&site),
-            (true, false) => match self.containers(&site).as_slice() {
-                [] => uninstall::uninstall(&site),
-                containers => return refuse(containers, output),
+            (true, false) => match self.containers(&site) {
+                Ok(containers) if containers.is_empty() => uninstall::uninstall(&site),
+                Ok(containers) => return refuse(&containers, output),
+                Err(e) => {
+                    let text =
+                        format!("cannot tell which containers run: {}; mend it, or say --force", e.report());
+                    return fail(&text, output);
+                }
             },
         };
         match outcome {
@@ -76,13 +81,12 @@ impl Arguments {
     }
 
     /// Those that nobody could delete properly afterwards.
-    fn containers(&self, site: &Site) -> Vec<String> {
+    fn containers(&self, site: &Site) -> Result<Vec<String>, fastmig_engine::Error> {
         if self.force || !site.is_this_host() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let config = Config::load().unwrap_or_default();
-        let keys = state::list(&config).unwrap_or_default();
-        keys.iter().map(|key| format!("{}/{}", key.namespace(), key.id())).collect()
+        let keys = state::list(&Config::load()?)?;
+        Ok(keys.iter().map(|key| format!("{}/{}", key.namespace(), key.id())).collect())
     }
 }
 
