@@ -122,7 +122,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     let record = &operation.record;
     let dump = Dump { container, record, request, bundle, cgroup, root: root.get() };
     let mut files = RootFiles::begin(container, request.files)?;
-    files.pack(draft.directory())?;
+    files.pack(draft.directory(), &dump.cgroup.pids())?;
     // Started before the freeze: its start-up costs the application nothing.
     let ready = dump.start_criu(&draft)?;
 
@@ -132,7 +132,7 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     dump.require_whole_tree(&processes)?;
     let manifest = dump.describe(&processes)?;
     let held = dump.run(ready)?;
-    files.pack(draft.directory())?;
+    files.pack(draft.directory(), &processes)?;
     fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;
     let dump_ms = milliseconds(begun);
     // What runs on is not kept waiting for checksums; what ends must not end before the checkpoint is whole.

@@ -1,6 +1,7 @@
 //! What an application wrote in its container's root file system, in a checkpoint: one archive packed while the application
 //! runs, and one, frozen, of what has changed since.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,14 +29,15 @@ impl RootFiles {
         Ok(Self { packer, round: 0, entries: 0 })
     }
 
-    /// Packs what has changed since the last call into the checkpoint that is being made in `directory`.
-    pub(crate) fn pack(&mut self, directory: &Path) -> Result<(), Error> {
+    /// Packs what has changed since the last call, or may have, into the checkpoint that is being made in `directory`.
+    /// `processes` are the application's.
+    pub(crate) fn pack(&mut self, directory: &Path, processes: &BTreeSet<i32>) -> Result<(), Error> {
         let (Some(packer), Some(name)) = (&mut self.packer, ARCHIVES.get(self.round)) else { return Ok(()) };
         let path = directory.join(name);
         let failed = |e| Error::io("write", &path, e);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
         let mut out = BufWriter::new(file);
-        self.entries += packer.round(&mut out)?.entries;
+        self.entries += packer.round(&mut out, processes)?.entries;
         out.flush().map_err(failed)?;
         self.round += 1;
         Ok(())

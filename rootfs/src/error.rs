@@ -28,6 +28,20 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A path that no call takes.
+    #[error("below {path:?} directories lie too deep: a path may have 4095 bytes; delete or move them, or carry them along by a volume")]
+    TooDeep {
+        /// Where they begin.
+        path: PathBuf,
+    },
+    /// What a file is marked with does not fit beside it.
+    #[error(
+        "{path:?} has more than 512 KiB of extended attributes: remove some, or carry it along by a volume"
+    )]
+    TooManyAttributes {
+        /// The file.
+        path: PathBuf,
+    },
     /// A directory on the way is something else here.
     #[error("cannot put {path:?} back: a part of its path is a symbolic link or a mount in this container; create it from the same image, with the same mounts")]
     OtherPath {

@@ -9,13 +9,16 @@
 //! |---|---|
 //! | `view` | a process's root: its upper directory, and what is mounted over it |
 //! | `walk` | the upper directory, entry by entry, by descriptors |
+//! | `mapped` | the files that processes change without a trace |
 //! | `pack` | entries that are new since the last time become an archive |
+//! | `names` | the paths in an archive, and what else is said of one |
+//! | `members` | an archive's members, within limits |
 //! | `unpack` | an archive becomes files again |
-//! | `names` | the paths in an archive, and OCI's whiteouts among them |
 //! | `error` | what can go wrong |
 //!
-//! The archive is a tar file under lz4, much as an OCI image's layer is: what was deleted is a whiteout (`.wh.NAME`,
-//! `.wh..wh..opq`).
+//! The archive is a tar file under lz4, but not a layer of an OCI image: what was deleted, a directory that hides the
+//! image's, and the archive's end are entries with a record of ours (`FASTMIG.mark`), so that no file name, not even
+//! `.wh.NAME`, has a meaning.
 //!
 //! Both sides are hostile: the application may move directories while they are read, and an archive may name any path. So
 //! no path is followed but by descriptors, below the root, on one file system and without symbolic links.
@@ -23,6 +26,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod mapped;
+mod members;
 mod names;
 mod pack;
 mod unpack;

@@ -1,70 +1,67 @@
-//! The paths in an archive, and OCI's whiteouts among them.
+//! The paths in an archive, and the records that say what else is to be known of one.
+//!
+//! No file name has a meaning of its own: an application may name its files as it likes.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
 
 use crate::Error;
 
 /// The record of an extended attribute: name and value in hexadecimal, with a colon between them. The customary
-/// `SCHILY.xattr.*` holds the value as it is, which this tar reader takes apart at a line feed.
+/// `SCHILY.xattr.*` holds the value as it is, which a tar reader takes apart at a line feed.
 pub(crate) const ATTRIBUTE: &str = "FASTMIG.xattr";
 /// The record of a symbolic link's target, byte for byte, in hexadecimal; the tar header holds it tidied up.
 pub(crate) const TARGET: &str = "FASTMIG.target";
 /// The record of the time of the last change, with its fraction.
 pub(crate) const TIME: &str = "mtime";
+/// The record of a [`Mark`].
+pub(crate) const MARK: &str = "FASTMIG.mark";
 
-/// The last entry: without it the archive is not whole.
-pub(crate) const END: &str = ".wh..wh..end";
+/// All records of one entry together; no packer writes more, and no reader holds more in memory.
+pub(crate) const RECORDS_LIMIT: usize = 1 << 20;
+/// The kernel's limit of a path, its final zero included.
+const PATH_LIMIT: usize = 4096;
 
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-
-/// What an entry's name means.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    /// Something is there.
-    There(PathBuf),
+/// Says of an entry that it is no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
     /// Nothing of this path is there any more.
-    Gone(PathBuf),
-    /// The archive ends.
-    End,
+    Gone,
     /// Nothing that the image has below this directory is there any more.
-    Emptied(PathBuf),
+    Emptied,
+    /// The archive ends: without this entry it is not whole. Its path has no meaning.
+    End,
 }
 
-/// The whiteout of `path`.
-pub(crate) fn gone(path: &Path) -> PathBuf {
-    let mut name = WHITEOUT.to_vec();
-    name.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
-    path.with_file_name(OsString::from_vec(name))
+impl Mark {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Emptied => "emptied",
+            Self::End => "end",
+        }
+    }
+
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        [Self::Gone, Self::Emptied, Self::End].into_iter().find(|mark| mark.text() == text)
+    }
 }
 
-/// The whiteout of everything below `directory`.
-pub(crate) fn emptied(directory: &Path) -> PathBuf {
-    directory.join(OsStr::from_bytes(OPAQUE))
-}
-
-/// Reads an entry's path. One that leaves the root, or is not written as a packer writes it, is refused.
-pub(crate) fn read(path: &Path) -> Result<Name, Error> {
-    let damaged = |problem| Error::Damaged { path: path.into(), problem };
+/// Refuses a path that leaves the root, or is not written as a packer writes it.
+pub(crate) fn require_below(path: &Path) -> Result<(), Error> {
     let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
-    if !normal || path.as_os_str().as_bytes().contains(&0) {
-        return Err(damaged("is no path below the root"));
+    if !normal || path.file_name().is_none() || path.as_os_str().as_bytes().contains(&0) {
+        return Err(Error::Damaged { path: path.into(), problem: "is no path below the root" });
     }
-    let name = path.file_name().ok_or_else(|| damaged("has no name"))?.as_bytes();
-    let parent = path.parent().unwrap_or(Path::new(""));
-    if path == Path::new(END) {
-        return Ok(Name::End);
+    Ok(())
+}
+
+/// Refuses a path that cannot be opened in one piece: it is made of steps that lead deeper and deeper.
+pub(crate) fn require_reachable(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().len() < PATH_LIMIT {
+        return Ok(());
     }
-    if name == OPAQUE {
-        return Ok(Name::Emptied(parent.into()));
-    }
-    match name.strip_prefix(WHITEOUT) {
-        None => Ok(Name::There(path.into())),
-        Some(b"" | b"." | b"..") => Err(damaged("is a whiteout of nothing")),
-        Some(name) => Ok(Name::Gone(parent.join(OsStr::from_bytes(name)))),
-    }
+    Err(Error::TooDeep { path: path.components().take(3).collect() })
 }
 
 #[cfg(test)]
@@ -72,18 +69,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whiteouts_are_read_as_they_are_written() {
-        let path = Path::new("etc/motd");
-        assert_eq!(read(&gone(path)).unwrap(), Name::Gone(path.into()));
-        assert_eq!(read(&emptied(path)).unwrap(), Name::Emptied(path.into()));
-        assert_eq!(read(path).unwrap(), Name::There(path.into()));
-        assert_eq!(read(&gone(Path::new("a"))).unwrap(), Name::Gone("a".into()));
+    fn marks_are_read_as_they_are_written() {
+        for mark in [Mark::Gone, Mark::Emptied, Mark::End] {
+            assert_eq!(Mark::read(mark.text()), Some(mark));
+        }
+        assert_eq!(Mark::read("GONE"), None);
     }
 
     #[test]
     fn paths_that_leave_the_root_are_refused() {
-        for bad in ["/etc/passwd", "../x", "a/../../x", "", ".", "a/.wh.", "a/.wh...", ".wh...", "a/.wh.."] {
-            assert!(read(Path::new(bad)).is_err(), "{bad:?}");
+        for bad in ["/etc/passwd", "../x", "a/../../x", "", ".", "a\0b"] {
+            assert!(require_below(Path::new(bad)).is_err(), "{bad:?}");
         }
+        for good in ["etc/passwd", ".wh.x", ".wh..wh..opq", "a/.wh..", "..."] {
+            assert!(require_below(Path::new(good)).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn only_paths_that_the_kernel_takes_are_reachable() {
+        assert!(require_reachable(Path::new(&"d/".repeat(2047))).is_ok());
+        let error = require_reachable(Path::new(&"d/".repeat(2048))).unwrap_err();
+        assert!(error.to_string().contains("\"d/d/d\""), "{error}");
     }
 }

@@ -1,29 +1,60 @@
 //! Packs what is new since the last time: in the upper directory, and in the container's own file systems in memory.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use lz4_flex::frame::FrameEncoder;
-use rustix::fs::{lgetxattr, llistxattr, readlinkat, FileType, Mode, OFlags};
+use rustix::fs::{fstatfs, lgetxattr, llistxattr, readlinkat, FileType, Mode, OFlags};
 use tar::{Builder, EntryType, Header};
 
+use crate::mapped::Mapped;
+use crate::names::{self, Mark};
 use crate::view::{open_below, open_root, Place, View};
 use crate::walk::{through, walk, Entry};
-use crate::{names, Error, Summary};
+use crate::{Error, Summary};
+
+/// More than the length and name of a record take.
+const RECORD_FRAME: usize = 32;
 
 /// The overlay's own attributes.
 const OVERLAY: &str = "trusted.overlay.";
 
+/// The magic number of a file system in memory (`TMPFS_MAGIC`).
+const TMPFS: i128 = 0x0102_1994;
+
+/// Two changes so close together may leave the same time; a clock that is set meanwhile is allowed for.
+const TICK: Duration = Duration::from_secs(1);
+
 /// What tells an entry from a later one of the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
+    kind: FileType,
     inode: u64,
     changed: (i64, i64),
     size: i64,
+}
+
+impl Stamp {
+    fn of(entry: &Entry<'_>) -> Self {
+        Self {
+            kind: entry.kind(),
+            inode: entry.stat.st_ino,
+            changed: (entry.stat.st_ctime, i64::try_from(entry.stat.st_ctime_nsec).unwrap_or_default()),
+            size: entry.stat.st_size,
+        }
+    }
+}
+
+/// What a round has packed.
+#[derive(Debug, Clone, Copy)]
+struct Packed {
+    stamp: Stamp,
+    /// A change after it was read shows in the stamp. Where not, it is packed again by the next round.
+    settled: bool,
 }
 
 /// Packs the changes of one root file system, round by round.
@@ -33,8 +64,10 @@ pub struct Packer {
     upper: OwnedFd,
     /// The container's own root, where its file systems in memory are.
     root: OwnedFd,
+    /// Whether the upper directory is in memory.
+    in_memory: bool,
     /// What the rounds before have packed.
-    packed: BTreeMap<PathBuf, Stamp>,
+    packed: BTreeMap<PathBuf, Packed>,
 }
 
 impl Packer {
@@ -47,38 +80,37 @@ impl Packer {
         let path = view.upper()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let upper = rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))?;
-        Ok(Self::new(view, upper, open_root(pid)?))
+        let kind = fstatfs(&upper).map_err(Error::io("look at", path))?.f_type;
+        Ok(Self::new(view, upper, open_root(pid)?, i128::from(kind) == TMPFS))
     }
 
-    pub(crate) fn new(view: View, upper: OwnedFd, root: OwnedFd) -> Self {
-        Self { view, upper, root, packed: BTreeMap::new() }
+    pub(crate) fn new(view: View, upper: OwnedFd, root: OwnedFd, in_memory: bool) -> Self {
+        Self { view, upper, root, in_memory, packed: BTreeMap::new() }
     }
 
     /// Writes an archive of all that changed since the last round; in the first one, since the container was made. What
-    /// changes while it is read is packed again by the next round.
+    /// changes while it is read is packed again by the next round, and so is what may have changed without a trace:
+    /// files in memory, files that one of the application's `processes` maps shared and writable, and what had changed
+    /// right before it was read. Packed while all processes are frozen, nothing is missing.
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub fn round(&mut self, out: impl Write) -> Result<Summary, Error> {
+    pub fn round(&mut self, out: impl Write, processes: &BTreeSet<i32>) -> Result<Summary, Error> {
+        let begun = SystemTime::now();
+        let mapped = Mapped::by(processes)?;
         let mut encoder = FrameEncoder::new(out);
         let mut round = Round {
             archive: Builder::new(&mut encoder),
-            view: &self.view,
-            before: &self.packed,
+            packer: self,
+            begun,
+            mapped,
             now: BTreeMap::new(),
             links: HashMap::new(),
             summary: Summary::default(),
         };
-        let upper =
-            open_below(&self.upper, Path::new(""), false).map_err(Error::io("open", Path::new("/")))?;
-        walk(upper, Path::new(""), &mut |entry| round.visit(entry, Place::Root))?;
-        for point in self.view.memory() {
-            let directory = open_below(&self.root, point, true).map_err(Error::io("open", point))?;
-            walk(directory, point, &mut |entry| round.visit(entry, Place::Memory(point)))?;
-        }
-        round.forget_vanished()?;
+        round.pack_all()?;
         let (now, summary) = (std::mem::take(&mut round.now), round.summary);
-        round.empty(Path::new(names::END))?;
+        round.mark(Path::new("end"), Mark::End)?;
         let finished = round.archive.finish();
         drop(round);
         let path = Path::new("the archive");
@@ -92,32 +124,42 @@ impl Packer {
 /// One round.
 struct Round<'a, W: Write> {
     archive: Builder<W>,
-    view: &'a View,
-    before: &'a BTreeMap<PathBuf, Stamp>,
-    now: BTreeMap<PathBuf, Stamp>,
+    packer: &'a Packer,
+    begun: SystemTime,
+    /// What was mapped when it began.
+    mapped: Mapped,
+    now: BTreeMap<PathBuf, Packed>,
     /// Where an inode with several names was packed first.
     links: HashMap<(u64, u64), PathBuf>,
     summary: Summary,
 }
 
 impl<W: Write> Round<'_, W> {
+    fn pack_all(&mut self) -> Result<(), Error> {
+        let packer = self.packer;
+        walk(&packer.upper, Path::new(""), &mut |entry| self.visit(entry, Place::Root))?;
+        for point in packer.view.memory() {
+            let directory = open_below(&packer.root, point, true).map_err(Error::io("open", point))?;
+            walk(&directory, point, &mut |entry| self.visit(entry, Place::Memory(point)))?;
+        }
+        self.forget_vanished()
+    }
+
     /// Packs one entry; says whether it is to be entered.
     fn visit(&mut self, entry: &Entry<'_>, place: Place<'_>) -> Result<bool, Error> {
         // Under another mount there is only the place that it was mounted on.
-        if self.view.place(entry.path) != place {
+        if self.packer.view.place(entry.path) != place {
             return Ok(false);
         }
-        let stamp = Stamp {
-            inode: entry.stat.st_ino,
-            changed: (entry.stat.st_ctime, i64::try_from(entry.stat.st_ctime_nsec).unwrap_or_default()),
-            size: entry.stat.st_size,
-        };
-        self.now.insert(entry.path.into(), stamp);
-        let before = self.before.get(entry.path);
-        if before == Some(&stamp) {
+        let stamp = Stamp::of(entry);
+        let before = self.packer.packed.get(entry.path);
+        let traceless = self.changes_without_trace(entry, place);
+        let settled = !traceless && self.is_old(&stamp);
+        self.now.insert(entry.path.into(), Packed { stamp, settled });
+        if !traceless && before.is_some_and(|before| before.settled && before.stamp == stamp) {
             return Ok(true);
         }
-        let known = before.is_some_and(|before| before.inode == stamp.inode);
+        let known = before.is_some_and(|before| before.stamp.inode == stamp.inode);
         match self.pack(entry, known) {
             // It went away, or became something else; the next round sees what it is.
             Err(Error::Io { source, .. }) if has_vanished(&source) => {
@@ -129,9 +171,26 @@ impl<W: Write> Round<'_, W> {
         }
     }
 
+    /// Whether it is a file whose times need not tell of a change. A file system in memory takes no note of what is
+    /// written through a mapping; another one notes the first write, but none that follows until it has been to disk.
+    fn changes_without_trace(&self, entry: &Entry<'_>, place: Place<'_>) -> bool {
+        entry.kind() == FileType::RegularFile
+            && (self.packer.in_memory
+                || place != Place::Root
+                || self.mapped.holds(&self.packer.root, entry.path))
+    }
+
+    /// Whether a change from now on will have another time than the last one.
+    fn is_old(&self, stamp: &Stamp) -> bool {
+        let begun = self.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let limit = begun.saturating_sub(TICK);
+        let limit = (i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), i64::from(limit.subsec_nanos()));
+        stamp.changed < limit
+    }
+
     fn pack(&mut self, entry: &Entry<'_>, known: bool) -> Result<(), Error> {
         if entry.is_whiteout() {
-            return self.empty(&names::gone(entry.path));
+            return self.mark(entry.path, Mark::Gone);
         }
         match entry.kind() {
             FileType::Directory => self.directory(entry, known),
@@ -155,7 +214,7 @@ impl<W: Write> Round<'_, W> {
         let mut value = [0; 1];
         let opaque = lgetxattr(&path, format!("{OVERLAY}opaque"), &mut value).is_ok_and(|_| value == *b"y");
         if opaque && !known {
-            self.empty(&names::emptied(entry.path))?;
+            self.mark(entry.path, Mark::Emptied)?;
         }
         Ok(())
     }
@@ -171,13 +230,13 @@ impl<W: Write> Round<'_, W> {
                     .map_err(Error::io("pack", entry.path));
             }
         }
-        let file = entry.open(OFlags::RDONLY).map_err(Error::io("open", entry.path))?;
+        let file = entry.open_file().map_err(Error::io("open", entry.path))?;
         self.attributes(entry, None)?;
         let mut header = header(entry, EntryType::Regular);
         let size = u64::try_from(entry.stat.st_size).unwrap_or_default();
         header.set_size(size);
         // As long as it was: the archive would be damaged by a file that grows or shrinks meanwhile.
-        let content = File::from(file).take(size).chain(io::repeat(0)).take(size);
+        let content = file.take(size).chain(io::repeat(0)).take(size);
         self.archive.append_data(&mut header, entry.path, content).map_err(Error::io("pack", entry.path))?;
         if entry.stat.st_nlink > 1 {
             self.links.insert((entry.stat.st_dev, entry.stat.st_ino), entry.path.into());
@@ -204,13 +263,16 @@ impl<W: Write> Round<'_, W> {
         self.archive.append_data(&mut header, entry.path, io::empty()).map_err(Error::io("pack", entry.path))
     }
 
-    /// A whiteout.
-    fn empty(&mut self, path: &Path) -> Result<(), Error> {
+    /// An entry that is no file.
+    fn mark(&mut self, path: &Path, mark: Mark) -> Result<(), Error> {
+        let failed = || Error::io("pack", path);
+        let records = [(names::MARK, mark.text().as_bytes())];
+        self.archive.append_pax_extensions(records).map_err(failed())?;
         let mut header = Header::new_gnu();
         header.set_size(0);
         header.set_mode(0o600);
         self.summary.entries += 1;
-        self.archive.append_data(&mut header, path, io::empty()).map_err(Error::io("pack", path))
+        self.archive.append_data(&mut header, path, io::empty()).map_err(failed())
     }
 
     /// Extended attributes, and the time in full, go ahead of the entry that they are of.
@@ -231,21 +293,28 @@ impl<W: Write> Round<'_, W> {
             value.truncate(length);
             records.push((names::ATTRIBUTE, format!("{}:{}", hex::encode(&name), hex::encode(value))));
         }
+        if records.iter().map(|(_, value)| value.len() + RECORD_FRAME).sum::<usize>() > names::RECORDS_LIMIT {
+            return Err(Error::TooManyAttributes { path: entry.path.into() });
+        }
         let records = records.iter().map(|(name, value)| (*name, value.as_bytes()));
         self.archive.append_pax_extensions(records).map_err(Error::io("pack", entry.path))
     }
 
-    /// What an earlier round has packed and is no more. With a directory goes everything in it.
+    /// What an earlier round has packed and is no more. With a directory goes everything in it, whatever took its place.
     fn forget_vanished(&mut self) -> Result<(), Error> {
-        let before = self.before;
+        let before = &self.packer.packed;
         for path in before.keys().filter(|path| !path.as_os_str().is_empty()) {
             let parent = path.parent().filter(|parent| before.contains_key(*parent));
-            let parent_stays = parent.is_none_or(|parent| self.now.contains_key(parent));
+            let parent_stays = parent.is_none_or(|parent| self.is_directory(parent));
             if !self.now.contains_key(path) && parent_stays {
-                self.empty(&names::gone(path))?;
+                self.mark(path, Mark::Gone)?;
             }
         }
         Ok(())
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        self.now.get(path).is_some_and(|now| now.stamp.kind == FileType::Directory)
     }
 }
 

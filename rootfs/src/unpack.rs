@@ -1,5 +1,6 @@
 //! Puts an archive's files into a container's root, as its processes see it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,11 +14,12 @@ use rustix::fs::{
     XattrFlags,
 };
 use rustix::io::Errno;
-use tar::{Archive, EntryType, Header};
+use tar::{Archive, EntryType};
 
-use crate::names::{self, Name};
+use crate::members::{Member, Members};
+use crate::names::{self, Mark};
 use crate::view::{open_below, open_root, Place, View};
-use crate::walk::{names as names_in, through};
+use crate::walk::{through, walk};
 use crate::{Error, Summary};
 
 /// Files are written in blocks; one that is all zero becomes a hole.
@@ -33,7 +35,7 @@ pub fn unpack(pid: i32, archive: impl Read) -> Result<Summary, Error> {
 }
 
 pub(crate) fn fill_root(root: OwnedFd, view: View, archive: impl Read) -> Result<Summary, Error> {
-    Target { root, view, times: Vec::new(), summary: Summary::default() }.fill(archive)
+    Target { root, view, times: BTreeMap::new(), summary: Summary::default() }.fill(archive)
 }
 
 /// A root that is being filled.
@@ -41,7 +43,7 @@ struct Target {
     root: OwnedFd,
     view: View,
     /// Of directories: what is put into them changes their time.
-    times: Vec<(PathBuf, Timestamps)>,
+    times: BTreeMap<PathBuf, Timestamps>,
     summary: Summary,
 }
 
@@ -57,73 +59,73 @@ struct Attributes {
 impl Target {
     fn fill(mut self, archive: impl Read) -> Result<Summary, Error> {
         let mut archive = Archive::new(FrameDecoder::new(archive));
-        let unreadable = || Error::io("read", Path::new("the archive"));
-        let mut whole = false;
-        for entry in archive.entries().map_err(unreadable())? {
-            let mut entry = entry.map_err(unreadable())?;
-            let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
-            match names::read(&path)? {
-                Name::There(path) if self.is_foreign(&path) => {}
-                Name::There(path) => {
-                    let attributes = attributes(&mut entry, &path)?;
-                    let link = entry.link_name_bytes().map(|link| PathBuf::from(OsStr::from_bytes(&link)));
-                    let header = entry.header().clone();
-                    self.put(&path, &header, &attributes, link.as_deref(), &mut entry)?;
-                }
-                Name::Gone(path) => self.remove(&path)?,
-                Name::Emptied(path) => self.empty(&path)?,
-                Name::End => {
-                    whole = true;
-                    break;
-                }
+        let entries = archive.entries().map_err(Error::io("read", Path::new("the archive")))?;
+        let mut members = Members::new(entries);
+        while let Some(member) = members.next()? {
+            let mark = member.records.mark(&member.path)?;
+            if mark == Some(Mark::End) {
+                return Ok(self.finish());
             }
+            names::require_below(&member.path)?;
+            self.take(member, mark)?;
             self.summary.entries += 1;
         }
-        if !whole {
-            return Err(Error::Damaged { path: names::END.into(), problem: "is missing: it is not whole" });
-        }
-        for (path, times) in std::mem::take(&mut self.times) {
-            // One that a later entry has taken away has no time any more.
-            if let Ok((parent, name)) = self.parent(&path) {
-                let _ = utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW);
-            }
-        }
-        Ok(self.summary)
+        Err(Error::Damaged { path: "the archive".into(), problem: "has no end: it is not whole" })
     }
 
-    fn put(
-        &mut self,
-        path: &Path,
-        header: &Header,
-        attributes: &Attributes,
-        link: Option<&Path>,
-        content: &mut impl Read,
-    ) -> Result<(), Error> {
+    fn take(&mut self, mut member: Member<'_, impl Read>, mark: Option<Mark>) -> Result<(), Error> {
+        if self.is_foreign(&member.path) {
+            return Ok(());
+        }
+        match mark {
+            Some(Mark::Gone) => self.remove(&member.path),
+            Some(Mark::Emptied) => self.empty(&member.path),
+            _ => self.put(&mut member),
+        }
+    }
+
+    /// Sets the times of directories, now that nothing more is put into them.
+    fn finish(self) -> Summary {
+        for (path, times) in &self.times {
+            // One that a later entry has taken away has no time any more.
+            if let Ok((parent, name)) = self.parent(path) {
+                let _ = utimensat(&parent, name, times, AtFlags::SYMLINK_NOFOLLOW);
+            }
+        }
+        self.summary
+    }
+
+    fn put(&mut self, member: &mut Member<'_, impl Read>) -> Result<(), Error> {
+        let attributes = attributes(member)?;
+        let path = member.path.as_path();
         let (parent, name) = self.parent(path)?;
         let failed = |e: io::Error| Error::io("put back", path)(e);
-        if header.entry_type() == EntryType::Directory {
-            self.times.push((path.into(), attributes.times.clone()));
-            return directory(parent.as_fd(), name, attributes).map_err(failed);
+        let kind = member.entry.header().entry_type();
+        if kind == EntryType::Directory {
+            directory(parent.as_fd(), name, &attributes).map_err(failed)?;
+            self.times.insert(path.into(), attributes.times);
+            return Ok(());
         }
         self.clear(parent.as_fd(), name, path)?;
-        match header.entry_type() {
+        match kind {
             EntryType::Regular => {
-                self.summary.bytes += file(parent.as_fd(), name, attributes, content).map_err(failed)?;
+                let length = file(parent.as_fd(), name, &attributes, &mut member.entry).map_err(failed)?;
+                self.summary.bytes += length;
                 Ok(())
             }
-            EntryType::Symlink => symlink(parent.as_fd(), name, attributes).map_err(failed),
-            EntryType::Fifo => fifo(parent.as_fd(), name, attributes).map_err(failed),
-            EntryType::Link => self.link(parent.as_fd(), name, link.unwrap_or(Path::new(""))),
+            EntryType::Symlink => symlink(parent.as_fd(), name, &attributes).map_err(failed),
+            EntryType::Fifo => fifo(parent.as_fd(), name, &attributes).map_err(failed),
+            EntryType::Link => {
+                self.link(parent.as_fd(), name, member.link.as_deref().unwrap_or(Path::new("")))
+            }
             _ => Err(Error::Damaged { path: path.into(), problem: "is of a kind that does not travel" }),
         }
     }
 
     fn link(&self, parent: BorrowedFd<'_>, name: &OsStr, first: &Path) -> Result<(), Error> {
-        let Name::There(first) = names::read(first)? else {
-            return Err(Error::Damaged { path: first.into(), problem: "is a whiteout and linked to" });
-        };
-        let (from, old) = self.parent(&first)?;
-        linkat(&from, old, parent, name, AtFlags::empty()).map_err(Error::io("link to", &first))
+        names::require_below(first)?;
+        let (from, old) = self.parent(first)?;
+        linkat(&from, old, parent, name, AtFlags::empty()).map_err(Error::io("link to", first))
     }
 
     /// The directory that `path` lies in, and its name there. No part of the way may be a link or a mount.
@@ -158,10 +160,7 @@ impl Target {
     }
 
     /// Takes away what a deletion in the archive names.
-    fn remove(&self, path: &Path) -> Result<(), Error> {
-        if self.is_foreign(path) {
-            return Ok(());
-        }
+    fn remove(&mut self, path: &Path) -> Result<(), Error> {
         match self.parent(path) {
             Ok((parent, name)) => self.clear(parent.as_fd(), name, path),
             // What it lay in is gone as well.
@@ -170,43 +169,57 @@ impl Target {
         }
     }
 
-    fn empty(&self, path: &Path) -> Result<(), Error> {
-        if self.is_foreign(path) {
-            return Ok(());
-        }
-        let directory = self.directory(path)?;
-        for name in names_in(directory.as_fd()).map_err(Error::io("list", path))? {
-            self.clear(directory.as_fd(), &name, &path.join(&name))?;
-        }
-        Ok(())
-    }
-
     /// Removes whatever `name` is, and all below it, but for what is not to be touched.
-    fn clear(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), Error> {
-        if self.is_foreign(path) {
-            return Ok(());
-        }
+    fn clear(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), Error> {
         let removed = match unlinkat(parent, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => {
                 self.empty(path)?;
+                self.times.remove(path);
                 unlinkat(parent, name, AtFlags::REMOVEDIR)
             }
             removed => removed,
         };
-        match removed {
-            // A mount lies somewhere below.
-            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
-            Err(e) => Err(Error::io("remove", path)(e)),
+        is_gone(removed).map_err(Error::io("remove", path))
+    }
+
+    /// Removes all below a directory, but for what is not to be touched.
+    fn empty(&mut self, path: &Path) -> Result<(), Error> {
+        let mut directories = Vec::new();
+        walk(&self.directory(path)?, path, &mut |entry| {
+            if self.is_foreign(entry.path) {
+                return Ok(false);
+            }
+            match unlinkat(entry.parent, entry.name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => directories.push(entry.path.to_path_buf()),
+                removed => is_gone(removed).map_err(Error::io("remove", entry.path))?,
+            }
+            Ok(true)
+        })?;
+        // Those further in come later, and are removed first.
+        for path in directories.iter().rev() {
+            let (parent, name) = self.parent(path)?;
+            is_gone(unlinkat(parent, name, AtFlags::REMOVEDIR)).map_err(Error::io("remove", path))?;
+            self.times.remove(path);
         }
+        Ok(())
     }
 }
 
-fn attributes(entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> Result<Attributes, Error> {
+/// Whether a removal was one. A directory stays that has a mount somewhere below.
+fn is_gone(removed: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match removed {
+        Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn attributes(member: &Member<'_, impl Read>) -> Result<Attributes, Error> {
+    let path = member.path.as_path();
     let damaged = |problem| Error::Damaged { path: path.into(), problem };
     let number = |value: io::Result<u64>, problem| {
         value.ok().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| damaged(problem))
     };
-    let header = entry.header();
+    let header = member.entry.header();
     let mode = header.mode().map_err(|_| damaged("has no mode"))? & 0o7777;
     let owner = (number(header.uid(), "has no owner")?, number(header.gid(), "has no group")?);
     let mut found = Attributes {
@@ -216,12 +229,9 @@ fn attributes(entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> Result<Attr
         extended: Vec::new(),
         target: None,
     };
-    let records = entry.pax_extensions().map_err(Error::io("read", path))?;
-    for record in records.into_iter().flatten() {
-        let record = record.map_err(Error::io("read", path))?;
-        let (Ok(key), Ok(value)) = (record.key(), record.value()) else { continue };
-        let bytes = |text: &str| hex::decode(text).map_err(|_| damaged("has an attribute that is no text"));
-        match key {
+    let bytes = |text: &str| hex::decode(text).map_err(|_| damaged("has an attribute that is no text"));
+    member.records.read(path, |name, value| {
+        match name {
             names::TIME => found.times = times(value),
             names::TARGET => found.target = Some(bytes(value)?),
             names::ATTRIBUTE => {
@@ -231,7 +241,8 @@ fn attributes(entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> Result<Attr
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     // The overlay's own are not an archive's to set.
     found.extended.retain(|(name, _)| !name.starts_with(b"trusted."));
     Ok(found)

@@ -2,6 +2,7 @@
 
 mod applications;
 mod files;
+mod mapped;
 mod standby;
 mod streams;
 mod terminal;
@@ -56,6 +57,10 @@ pub(super) const CASES: &[Case] = cases![
         |ctx| files::travel(ctx, [Trixie, Forky]),
     "all that was written and deleted in the root file system moves from forky to trixie" =>
         |ctx| files::travel(ctx, [Forky, Trixie]),
+    "what was written through mappings of the root file system's files moves from trixie to forky" =>
+        |ctx| mapped::travel(ctx, [Trixie, Forky]),
+    "what was written through mappings of the root file system's files moves from forky to trixie" =>
+        |ctx| mapped::travel(ctx, [Forky, Trixie]),
     "files that were not to move are missed by name (trixie)" => |ctx| files::left_behind(ctx, Trixie),
     "files that were not to move are missed by name (forky)" => |ctx| files::left_behind(ctx, Forky),
     "no byte of output is lost or doubled over five moves" => streams::five_moves,
