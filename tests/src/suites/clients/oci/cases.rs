@@ -156,7 +156,7 @@ pub(super) const CASES: &[Case] = same! {
     "relative paths, from elsewhere": SLEEP, r#"
         bundle=$PWD; cd ..; R="${R%% *} --root state"; $R run -d -b bundle --pid-file out/pid c </dev/null >/dev/null 2>&1; cd /
         R="${R%% *} --root $bundle/../state"; $R state c | jq -r .bundle,.status; $R exec c echo in; $R list -f json | jq -r '.[0].bundle'"#;
-    "a descriptor that the command closes is closed": r#".process.args = ["sh", "-c", "exec 3>&-; echo closed; sleep 3"]"#, r#"
+    "a descriptor that the command closes is closed": r#".process.args = ["sh", "-c", "exec 3>&-; sleep 2; echo ends"]"#, r#"
         mkfifo /oci/out/f; (cat /oci/out/f >/dev/null; echo the reader sees its end >> /oci/out/o) &
         $R run --preserve-fds 1 c 3>/oci/out/f </dev/null | cat >> /oci/out/o; cat /oci/out/o"#;
     "what a process leaves behind": r#".process.args = ["sh", "-c", "(sleep 600 &) ; exit 0"]"#, r#"
