@@ -30,12 +30,14 @@ while True:
     count += 1
     for content in files.values():
         content[:8] = count.to_bytes(8, "little")
-    print("count", count, flush=True)
-    time.sleep(0.01)
+    if count % 20 == 0:
+        print("count", count, flush=True)
+    time.sleep(0.0005)
 "#;
 
-/// As long as its first writes are to lie back: two seconds, so that their time says nothing.
-const BEFORE: u64 = 200;
+/// Its first writes are to lie back for more than two seconds, so that their time says nothing; and it is to write between
+/// any two steps of a checkpoint.
+const BEFORE: u64 = 4000;
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn travel(ctx: &Ctx, generations: [Generation; 2]) -> Result<()> {
