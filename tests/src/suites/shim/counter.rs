@@ -6,10 +6,11 @@ use super::stage::{Task, FASTMIG, SOON};
 use crate::framework::process::wait_until;
 use crate::framework::Host;
 
-/// Counts in the target of a symbolic link, notes a signal in a file, ends with a code of its own. No file is open that a
-/// checkpoint could meet, for the files of a container do not move along.
-const IN_SHELL: &str = "trap 'echo usr1 >>/signals' USR1; trap 'exit 23' TERM; i=0; \
-                        while :; do i=$((i+1)); ln -sfn $i /count 2>/dev/null; sleep 0.02; done";
+/// Counts in the target of a symbolic link, which is replaced whole, for a pause may come at any moment; notes a signal in a
+/// file, ends with a code of its own. No file is open that a checkpoint could meet, for the files of a container do not move
+/// along.
+const IN_SHELL: &str = "trap 'echo usr1 >>/signals' USR1; trap 'exit 23' TERM; i=0; while :; do i=$((i+1)); \
+                        ln -sfn $i /next 2>/dev/null; mv /next /count 2>/dev/null; sleep 0.02; done";
 
 /// The same in one process; what it sets up comes before.
 const IN_PYTHON: &str = "
@@ -18,8 +19,9 @@ i = 0
 while True:
     i += 1
     try:
-        if os.path.lexists('/count'): os.unlink('/count')
-        os.symlink(str(i), '/count')
+        if os.path.lexists('/next'): os.unlink('/next')
+        os.symlink(str(i), '/next')
+        os.replace('/next', '/count')
     except OSError: pass # a restore came between
     time.sleep(0.01)
 ";
@@ -39,7 +41,7 @@ pub(super) fn start_python<'a>(host: &'a Host, id: &str, options: &[&str], setup
 pub(super) fn count_of(host: &Host, pid: i32) -> Result<u64> {
     let link = host.outside(&format!("/proc/{pid}/root/count"));
     let mut found = None;
-    // The link is gone for a moment whenever it changes.
+    // Before the first number there is none.
     wait_until(SOON, || {
         found = std::fs::read_link(&link).ok().and_then(|target| target.to_str()?.parse().ok());
         found.is_some()
