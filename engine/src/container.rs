@@ -16,7 +16,6 @@ use fastmig_control::State;
 use fastmig_criu::Bundle;
 use serde::Serialize;
 
-use crate::application;
 use crate::cgroup::ApplicationCgroup;
 use crate::init::InitClient;
 use crate::runc::{Runc, Voice};
@@ -238,7 +237,7 @@ impl Container {
     }
 
     fn is_alive(&self, record: &Record) -> bool {
-        application::start_time(record.pid) == Some(record.pid_start) && !application::is_zombie(record.pid)
+        record.init_mark().runs()
     }
 }
 

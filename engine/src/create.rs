@@ -141,7 +141,7 @@ fn make(config: &Config, directory: &Directory, key: &Key) -> Result<(), Error> 
 /// Its PID 1 has ended, nobody attends to it, and runc does not know it.
 fn is_forgotten(config: &Config, directory: &Directory, key: &Key) -> bool {
     let Ok(record) = directory.load(key) else { return false };
-    let ended = record.pid != 0 && application::start_time(record.pid) != Some(record.pid_start);
+    let ended = record.has_lost_its_init();
     let attended = record.attendant_of.is_some_and(ProcessMark::runs);
     let runc = Runc::new(record.runc, "/dev/null".into(), config.limits.runc());
     let unknown = || runc.run(&["state", key.id()]).is_err_and(|e| e.kind() == Kind::NotFound);
@@ -149,10 +149,7 @@ fn is_forgotten(config: &Config, directory: &Directory, key: &Key) -> bool {
 }
 
 fn is_ending(directory: &Directory, key: &Key) -> bool {
-    directory.load(key).is_ok_and(|record| {
-        let ended = application::start_time(record.pid) != Some(record.pid_start);
-        record.attendant_of.is_some() && record.pid != 0 && ended
-    })
+    directory.load(key).is_ok_and(|record| record.attendant_of.is_some() && record.has_lost_its_init())
 }
 
 fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
@@ -187,6 +184,11 @@ impl Record {
         self.pid = pid;
         self.pid_start = application::start_time(pid).unwrap_or_default();
         self.cgroup = ApplicationCgroup::of(pid).ok().filter(|_| self.left_alone.is_none());
+    }
+
+    /// Whether it had a PID 1, and that process is reaped.
+    fn has_lost_its_init(&self) -> bool {
+        self.pid != 0 && ProcessMark::of(self.pid) != Some(self.init_mark())
     }
 }
 

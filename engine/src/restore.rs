@@ -235,7 +235,6 @@ fn inherited_streams(
     Ok(inherited)
 }
 
-/// Refuses early, and with names, what CRIU would fail on late: a number that someone else has.
 /// CRIU cannot hand on what the container does not allow, and says so in words of its own, or never.
 fn require_capabilities(container: &Container, wanted: &BTreeSet<String>) -> Result<(), Error> {
     let allowed = capabilities::names(capabilities::allowed_in(container.pid())?);
@@ -246,6 +245,7 @@ fn require_capabilities(container: &Container, wanted: &BTreeSet<String>) -> Res
     Err(Error::LacksCapabilities { id: container.key().id().into(), missing: missing.join(", ") })
 }
 
+/// Refuses early, and with names, what CRIU would fail on late: a number that someone else has.
 fn require_free_pids(container: &Container, wanted: &BTreeSet<i32>) -> Result<(), Error> {
     for pid in container.pids()? {
         let taken = application::inner_numbers(&BTreeSet::from([pid]));

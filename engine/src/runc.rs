@@ -166,7 +166,7 @@ pub struct StdioFds {
 }
 
 /// The number of the first descriptor that `--preserve-fds` keeps.
-pub(crate) const FIRST_PRESERVED: i32 = 3;
+pub const FIRST_PRESERVED: i32 = 3;
 
 /// A runc for one container.
 #[derive(Debug, Clone)]

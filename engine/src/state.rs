@@ -125,6 +125,13 @@ pub(crate) struct ProcessMark {
     pub(crate) start: u64,
 }
 
+impl Record {
+    /// The container's PID 1, told from a later process of its number.
+    pub(crate) fn init_mark(&self) -> ProcessMark {
+        ProcessMark { pid: self.pid, start: self.pid_start }
+    }
+}
+
 impl ProcessMark {
     /// That of a living process.
     pub(crate) fn of(pid: i32) -> Option<Self> {

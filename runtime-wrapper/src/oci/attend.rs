@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
 use command_fds::{CommandFdExt, FdMapping};
-use fastmig_engine::{Container, Error, Key, Prepared};
+use fastmig_engine::{runc, Container, Error, Key, Prepared};
 
 use super::Runtime;
 
@@ -81,13 +81,16 @@ pub(crate) fn become_runc(
     }
     prepared.leave();
 
-    let mut runc = runtime.command();
-    runc.args(arguments);
-    let mappings =
-        preserved.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-    runc.fd_mappings(mappings.collect())
+    let mut command = runtime.command();
+    command.args(arguments);
+    let mappings = preserved
+        .into_iter()
+        .zip(runc::FIRST_PRESERVED..)
+        .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    command
+        .fd_mappings(mappings.collect())
         .map_err(|e| Error::stdio("pass descriptors to runc", std::io::Error::other(e)))?;
-    Ok(runtime.become_it(runc))
+    Ok(runtime.become_it(command))
 }
 
 /// It says what goes wrong where runc would.

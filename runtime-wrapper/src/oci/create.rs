@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
+use fastmig_engine::runc::FIRST_PRESERVED;
 use fastmig_engine::start_options::StartMode;
 use fastmig_engine::{Container, CreateRequest, Error, StdioFds};
 
@@ -86,7 +87,7 @@ fn preserved(count: u16) -> Result<Vec<OwnedFd>, Error> {
     }
     // The copies must not take the numbers that are still to be copied.
     let ourselves = pidfd_open(getpid(), PidfdFlags::empty()).map_err(failed)?;
-    (3..3 + i32::from(count))
+    (FIRST_PRESERVED..FIRST_PRESERVED + i32::from(count))
         .map(|number| pidfd_getfd(&ourselves, number, PidfdGetfdFlags::empty()).map_err(failed))
         .collect()
 }

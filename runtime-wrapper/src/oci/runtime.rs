@@ -134,10 +134,10 @@ impl Runtime {
                 "{} is fastmig itself: set `runtime` in /etc/fastmig/config.toml to the path of runc or crun",
                 binary.display()
             );
-            return self.fail(&text);
+            return self.refuse(&text);
         }
         let error = command.exec();
-        self.fail(&format!("could not start {}: {error}: is runc installed?", binary.display()))
+        self.refuse(&format!("could not start {}: {error}: is runc installed?", binary.display()))
     }
 
     pub(crate) fn command(&self) -> Command {
@@ -152,12 +152,8 @@ impl Runtime {
         })
     }
 
-    /// Says that what was asked for is not possible.
+    /// Says why what was asked for is not possible.
     pub(crate) fn refuse(&self, text: &str) -> ExitCode {
-        self.fail(text)
-    }
-
-    fn fail(&self, text: &str) -> ExitCode {
         report::say_text(&self.global.runc_log(), text);
         ExitCode::FAILURE
     }
