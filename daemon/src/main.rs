@@ -1,0 +1,3 @@
+//! `fastmigd`.
+
+fn main() {}

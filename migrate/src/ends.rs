@@ -1,0 +1,164 @@
+//! The two ends of a migration, as the protocol sees them. The daemon implements them by the engine; tests by programs of
+//! their own. All calls block.
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+/// Why an end could not do what it was asked; its text names cause and remedy.
+pub type EndError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How much of the files was packed or put back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Files, directories, links and deletions.
+    pub entries: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+}
+
+/// A running application that is to leave its container. Dropped undecided, it runs on.
+///
+/// ```text
+///   Running --ready--> Running --freeze--> Frozen --dump--> Dumped --fence--> Fenced --end--> (standby)
+///      ^                                      |                |                 |
+///      +------------------ resume ------------+----------------+-----------------+
+/// ```
+pub trait Leaving: Send + Debug {
+    /// What the destination must know of it before anything stops.
+    ///
+    /// # Errors
+    /// When it cannot leave: why, and what would make it possible.
+    fn passport(&mut self) -> Result<Value, EndError>;
+
+    /// Packs what has changed in its files since the last call: once or more while it runs, and once frozen.
+    ///
+    /// # Errors
+    /// When a file cannot be read or `out` not be written.
+    fn pack_files(&mut self, out: &mut dyn Write) -> Result<Files, EndError>;
+
+    /// Starts all that the dump needs, so that it costs the application nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn ready(&mut self) -> Result<(), EndError>;
+
+    /// Stops it. Should our process die from here to [`Leaving::fence`], it runs on by itself.
+    ///
+    /// # Errors
+    /// When it does not stop in time; it runs then.
+    fn freeze(&mut self) -> Result<(), EndError>;
+
+    /// Dumps it into `images`. Memory is not among them: it stays where it is, for [`Memory`] to be read from.
+    /// Returns what the destination must know in addition, now that it stands still.
+    ///
+    /// # Errors
+    /// When it cannot be dumped.
+    fn dump(&mut self, images: &mut dyn Images) -> Result<Value, EndError>;
+
+    /// Its memory, once dumped.
+    ///
+    /// # Errors
+    /// When it is not dumped, or its processes are gone.
+    fn memory(&self) -> Result<Arc<dyn Memory>, EndError>;
+
+    /// From here on the death of our process leaves it stopped: the journal decides what becomes of it.
+    ///
+    /// # Errors
+    /// When that cannot be made sure.
+    fn fence(&mut self) -> Result<(), EndError>;
+
+    /// It runs on, whatever had been done.
+    ///
+    /// # Errors
+    /// When it cannot be thawed.
+    fn resume(self: Box<Self>) -> Result<(), EndError>;
+
+    /// It never runs again; its container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed: it stays stopped then.
+    fn end(self: Box<Self>) -> Result<(), EndError>;
+}
+
+/// Where a dump puts its images, in the order of their making. An image is closed before the next call returns for it.
+pub trait Images: Send {
+    /// One whole image. Small: process descriptions, lists of files.
+    ///
+    /// # Errors
+    /// When it cannot be passed on; the dump fails then.
+    fn image(&mut self, name: &str, content: Vec<u8>) -> io::Result<()>;
+
+    /// The next part of an image that may be large: shared memory, deleted files. `last` parts may be empty.
+    ///
+    /// # Errors
+    /// When it cannot be passed on; the dump fails then.
+    fn part(&mut self, name: &str, content: Vec<u8>, last: bool) -> io::Result<()>;
+}
+
+/// The memory of a stopped application: the images that the dump left out, by name, readable anywhere, by several threads.
+pub trait Memory: Send + Sync + Debug {
+    /// Names and sizes.
+    fn images(&self) -> Vec<(String, u64)>;
+
+    /// Fills `into` from `offset` on.
+    ///
+    /// # Errors
+    /// When there is no such image, the range leaves it, or the process is gone.
+    fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
+/// A container in standby that is to take the application in. Dropped undecided, it is in standby again.
+///
+/// ```text
+///   Standby --ready--> Standby --restore--> Held --release--> (running)
+///      ^                  |                  |
+///      +----- abandon ----+------------------+
+/// ```
+pub trait Waiting: Send + Debug {
+    /// Whether what `passport` describes can live here.
+    ///
+    /// # Errors
+    /// Why not, all reasons at once, and what would make it possible.
+    fn check(&mut self, passport: &Value) -> Result<(), EndError>;
+
+    /// Puts files back.
+    ///
+    /// # Errors
+    /// When the archive is damaged or a file cannot be written.
+    fn unpack_files(&mut self, archive: &mut dyn Read) -> Result<Files, EndError>;
+
+    /// Starts all that the restore needs; it waits for images then.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn ready(&mut self) -> Result<(), EndError>;
+
+    /// Restores from `images`; `dumped` is what [`Leaving::dump`] returned. The application is whole then, and stopped; should
+    /// our process die it stays so, and the journal decides what becomes of it.
+    ///
+    /// # Errors
+    /// When it cannot be restored: the container is in standby then.
+    fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError>;
+
+    /// It runs.
+    ///
+    /// # Errors
+    /// When it cannot be thawed: it stays stopped then.
+    fn release(self: Box<Self>) -> Result<(), EndError>;
+
+    /// It never runs; the container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed: it stays stopped then.
+    fn abandon(self: Box<Self>) -> Result<(), EndError>;
+}
+
+/// Where a restore takes images from. [`Waiting::restore`] is called when all small ones are there; memory, and what else is
+/// large, may still be on its way.
+pub trait ImageSource: Send + Sync + Debug {
+    /// Opens one; nothing when there is none of that name. It is read once, from the beginning, and forgotten.
+    fn open(&self, name: &str) -> Option<Box<dyn Read + Send>>;
+}
