@@ -1,3 +1,5 @@
 //! The node daemon.
 
 #![forbid(unsafe_code)]
+
+pub mod ends;

@@ -3,10 +3,12 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`daemon`] | the daemon's settings |
 //! | `error` | what a wrong file is told, with its line |
 //! | `ranges` | which values are possible |
 //! | [`sources`] | which line each value comes from |
 
+pub mod daemon;
 mod error;
 mod ranges;
 pub mod sources;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
 use self::sources::Sources;
 use crate::start_options::{DefaultStart, IoUring, Mode, TcpPolicy};
@@ -42,6 +45,8 @@ pub struct Config {
     pub limits: Limits,
     /// How checkpoints are taken.
     pub checkpoint: Checkpoint,
+    /// The daemon.
+    pub daemon: Daemon,
 }
 
 /// What a container is that no annotation describes.
@@ -92,6 +97,7 @@ impl Default for Config {
             defaults: Defaults::default(),
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
+            daemon: Daemon::default(),
         }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), ConfigErro
             return Err(sources.error(key, cause, "give a path that begins with /".into()));
         }
     }
+    config.daemon.check(sources)?;
     check_runtime(&config.runtime, sources)
 }
 
