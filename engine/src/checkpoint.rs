@@ -18,7 +18,7 @@ use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::{self, Draft, Manifest};
 use crate::root_files::RootFiles;
-use crate::start_options::TcpPolicy;
+use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::{ApplicationState, Failure, Record};
 use crate::watchdog::Watchdog;
 use crate::{application, capabilities, network_lock, privilege, Error};
@@ -54,6 +54,8 @@ pub struct Request {
     pub file_locks: bool,
     /// What was written in the root file system since the container was made travels along.
     pub files: bool,
+    /// The volumes that travel with them; the container's annotation when not given.
+    pub volumes: Option<Volumes>,
     /// Where CRIU's log is put too, as `dump.log`.
     pub work_path: Option<PathBuf>,
 }
@@ -70,6 +72,7 @@ impl Request {
             external_unix_sockets: true,
             file_locks: true,
             files: false,
+            volumes: None,
             work_path: None,
         }
     }
@@ -121,7 +124,8 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     let cgroup = container.application_cgroup()?;
     let record = &operation.record;
     let dump = Dump { container, record, request, bundle, cgroup, root: root.get() };
-    let mut files = RootFiles::begin(container, request.files)?;
+    let volumes = request.volumes.as_ref().unwrap_or(&record.volumes);
+    let mut files = RootFiles::begin(container, request.files.then_some(volumes))?;
     files.pack(draft.directory(), &dump.cgroup.pids())?;
     // Started before the freeze: its start-up costs the application nothing.
     let ready = dump.start_criu(&draft)?;

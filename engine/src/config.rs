@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
 use self::sources::Sources;
-use crate::start_options::{DefaultStart, IoUring, Mode, TcpPolicy};
+use crate::start_options::{Binds, DefaultStart, IoUring, Mode, TcpPolicy};
 use crate::Error;
 
 /// The operator's file.
@@ -61,6 +61,8 @@ pub struct Defaults {
     pub tcp: TcpPolicy,
     /// Whether it may use `io_uring`.
     pub io_uring: IoUring,
+    /// What directories of the host, mounted for writing, are to a migration.
+    pub binds: Binds,
 }
 
 /// Time limits, in seconds.

@@ -172,6 +172,8 @@ fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
         names,
         terminal: facts.terminal,
         tcp: facts.tcp,
+        volumes: facts.volumes.clone(),
+        binds: facts.binds,
         network_lock: None,
         last_failure: None,
         last_checkpoint: None,

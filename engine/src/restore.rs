@@ -110,7 +110,7 @@ fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) 
         file: crate::image::MANIFEST.into(),
         problem: "names an impossible pid",
     })?;
-    root_files::put_back(container, &image)?;
+    root_files::put_back(container, &operation.record.volumes, &image)?;
     container.init()?.ask(&InitRequest::Expect { pid: root })?;
     let restored = Instant::now();
     let result = run_criu(container, request, image, root).and_then(|()| adopt(container));

@@ -7,7 +7,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use fastmig_rootfs::Packer;
+use fastmig_rootfs::{Packer, Volumes};
 
 use crate::image::Image;
 use crate::{Container, Error};
@@ -24,8 +24,9 @@ pub(crate) struct RootFiles {
 }
 
 impl RootFiles {
-    pub(crate) fn begin(container: &Container, wanted: bool) -> Result<Self, Error> {
-        let packer = if wanted { Some(Packer::of(container.pid())?) } else { None };
+    /// With these volumes.
+    pub(crate) fn begin(container: &Container, volumes: Option<&Volumes>) -> Result<Self, Error> {
+        let packer = volumes.map(|volumes| Packer::of(container.pid(), volumes)).transpose()?;
         Ok(Self { packer, round: 0, entries: 0 })
     }
 
@@ -49,15 +50,22 @@ impl RootFiles {
     }
 }
 
-/// Puts the files of a verified checkpoint back, if it has any, into a container that is in standby.
-pub(crate) fn put_back(container: &Container, image: &Image) -> Result<(), Error> {
+/// The volumes of a container whose content others may bring: its client's, and those that its creator has named.
+pub(crate) fn filled(named: &Volumes) -> Volumes {
+    Volumes::all().and(named.clone())
+}
+
+/// Puts the files of a verified checkpoint back, if it has any, into a container that is in standby; `named` are the volumes
+/// that its creator has named.
+pub(crate) fn put_back(container: &Container, named: &Volumes, image: &Image) -> Result<(), Error> {
+    let volumes = filled(named);
     for name in ARCHIVES {
         if !image.manifest.files.iter().any(|file| file.name == name) {
             continue;
         }
         let path = image.path.join(name);
         let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        let summary = fastmig_rootfs::unpack(container.pid(), BufReader::new(file))?;
+        let summary = fastmig_rootfs::unpack(container.pid(), &volumes, BufReader::new(file))?;
         tracing::debug!(container = container.key().id(), name, entries = summary.entries, "files put back");
     }
     Ok(())

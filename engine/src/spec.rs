@@ -9,7 +9,7 @@ use serde_json::{json, Map, Value};
 
 use crate::config::Defaults;
 use crate::files::replace;
-use crate::start_options::{IoUring, Mode, StartMode, TcpPolicy};
+use crate::start_options::{Binds, IoUring, Mode, StartMode, TcpPolicy, Volumes};
 use crate::Error;
 
 /// `off` leaves the container to runc, `warm` puts the init above it.
@@ -20,6 +20,10 @@ pub const START: &str = "fastmig.dev/start";
 pub const IO_URING: &str = "fastmig.dev/io-uring";
 /// `close`, `keep` or `refuse`: what a checkpoint does with established TCP connections.
 pub const TCP: &str = "fastmig.dev/tcp";
+/// `all`, `none` or paths in the container: the volumes whose content travels with its files.
+pub const VOLUMES: &str = "fastmig.dev/volumes";
+/// `refuse` or `same`: what directories of the host, mounted for writing, are to a migration.
+pub const BINDS: &str = "fastmig.dev/binds";
 
 /// Commands that insist on being PID 1.
 const MUST_BE_FIRST: &[&str] =
@@ -71,6 +75,8 @@ pub(crate) struct Facts {
     pub(crate) terminal: bool,
     pub(crate) start: StartMode,
     pub(crate) tcp: TcpPolicy,
+    pub(crate) volumes: Volumes,
+    pub(crate) binds: Binds,
     pub(crate) image: Option<String>,
     /// Why the container is to be left to runc, if it is.
     pub(crate) left_alone: Option<String>,
@@ -116,6 +122,8 @@ impl Spec {
             terminal: process["terminal"].as_bool().unwrap_or(false),
             start: self.start_mode()?,
             tcp: self.tcp_policy()?,
+            volumes: self.volumes()?,
+            binds: self.binds()?,
             image: ["io.kubernetes.cri.image-name", "nerdctl/image", "org.opencontainers.image.ref.name"]
                 .iter()
                 .find_map(|key| self.annotation(key).map(str::to_owned)),
@@ -238,6 +246,21 @@ impl Spec {
             Some("keep") => Ok(TcpPolicy::Keep),
             Some("refuse") => Ok(TcpPolicy::Refuse),
             Some(value) => Err(bad_annotation(TCP, value, "it must be close, keep or refuse")),
+        }
+    }
+
+    fn volumes(&self) -> Result<Volumes, Error> {
+        let text = self.annotation(VOLUMES).unwrap_or("none");
+        let expected = "it must be all, none or absolute paths in the container with commas between them";
+        text.parse().map_err(|_| bad_annotation(VOLUMES, text, expected))
+    }
+
+    fn binds(&self) -> Result<Binds, Error> {
+        match self.annotation(BINDS) {
+            None => Ok(self.defaults.binds),
+            Some("refuse") => Ok(Binds::Refuse),
+            Some("same") => Ok(Binds::Same),
+            Some(value) => Err(bad_annotation(BINDS, value, "it must be refuse or same")),
         }
     }
 
@@ -391,6 +414,7 @@ mod tests {
             start: DefaultStart::Standby,
             tcp: TcpPolicy::Refuse,
             io_uring: IoUring::Allow,
+            binds: Binds::Same,
         };
         let silent = Spec { defaults, ..spec(|_| {}) };
         let facts = silent.facts().unwrap();
@@ -403,6 +427,16 @@ mod tests {
         let facts = outspoken.facts().unwrap();
         assert_eq!((facts.left_alone, facts.start, facts.tcp), (None, StartMode::Run, TcpPolicy::Close));
         assert_eq!(outspoken.io_uring().unwrap(), IoUring::Deny);
+    }
+
+    #[test]
+    fn volumes_and_binds_are_read_and_checked() {
+        let facts = |key: &str, value: &str| spec(|v| v["annotations"] = json!({ key: value })).facts();
+        assert!(spec(|_| {}).facts().unwrap().volumes.is_none());
+        assert_eq!(facts(VOLUMES, "/data,all").unwrap().volumes.to_string(), "all,/data");
+        assert!(facts(VOLUMES, "data").unwrap_err().to_string().contains(VOLUMES));
+        assert_eq!(facts(BINDS, "same").unwrap().binds, Binds::Same);
+        assert!(facts(BINDS, "yes").unwrap_err().to_string().contains(BINDS));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub use fastmig_rootfs::Volumes;
 use serde::{Deserialize, Serialize};
 
 /// How the application comes up when the container starts.
@@ -56,6 +57,17 @@ pub enum IoUring {
     Deny,
     /// It may.
     Allow,
+}
+
+/// What becomes of directories of the host that the application may write to and that do not travel, when it moves to another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Binds {
+    /// It does not move.
+    #[default]
+    Refuse,
+    /// They are the same on both hosts: storage that both see, or of no matter.
+    Same,
 }
 
 /// What becomes of established TCP connections; the container's word, never the image's.

@@ -16,7 +16,7 @@ use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
 use crate::files::replace;
 use crate::names::Names;
-use crate::start_options::{StartMode, TcpPolicy};
+use crate::start_options::{Binds, StartMode, TcpPolicy, Volumes};
 use crate::{application, runc, Config, Error};
 
 /// A container's name: namespace and id.
@@ -175,6 +175,10 @@ pub(crate) struct Record {
     pub(crate) names: Names,
     pub(crate) terminal: bool,
     pub(crate) tcp: TcpPolicy,
+    #[serde(default)]
+    pub(crate) volumes: Volumes,
+    #[serde(default)]
+    pub(crate) binds: Binds,
     /// The nftables table that holds connections of an application which is to come back.
     #[serde(default)]
     pub(crate) network_lock: Option<String>,

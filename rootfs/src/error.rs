@@ -28,6 +28,20 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A list of volumes is none.
+    #[error("{text:?} names no volumes: {problem}")]
+    BadVolumes {
+        /// How it begins.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Nothing is mounted where a volume should be.
+    #[error("no volume is mounted at {:?} in this container: create it with one, name a directory of the host in fastmig.dev/volumes, or let it not travel", Path::new("/").join(.path))]
+    NoVolume {
+        /// Where, relative to the root.
+        path: PathBuf,
+    },
     /// A path that no call takes.
     #[error("below {path:?} directories lie too deep: a path may have 4095 bytes; delete or move them, or carry them along by a volume")]
     TooDeep {

@@ -7,6 +7,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `volumes` | which of the volumes travel along |
 //! | `view` | a process's root: its upper directory, and what is mounted over it |
 //! | `walk` | the upper directory, entry by entry, by descriptors |
 //! | `mapped` | the files that processes change without a trace |
@@ -32,6 +33,7 @@ mod names;
 mod pack;
 mod unpack;
 mod view;
+mod volumes;
 mod walk;
 
 #[cfg(test)]
@@ -40,6 +42,7 @@ mod tests;
 pub use error::Error;
 pub use pack::Packer;
 pub use unpack::unpack;
+pub use volumes::Volumes;
 
 /// What was packed or put back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{openat2, statx, AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, CWD};
 
+use crate::walk::Entry;
 use crate::Error;
 
 /// A file, as the file system that is mounted shows it: an overlay's files have numbers of their own.
@@ -50,6 +51,12 @@ impl Mapped {
     /// Whether the file that is `path` below `root` is one of them. One that cannot be looked at may be.
     pub(crate) fn holds(&self, root: &OwnedFd, path: &Path) -> bool {
         !self.0.is_empty() && identity_below(root, path).map_or(true, |found| self.0.contains(&found))
+    }
+
+    /// Whether what was looked at is one of them, on a file system that shows its own numbers.
+    pub(crate) fn holds_entry(&self, entry: &Entry<'_>) -> bool {
+        let device = (rustix::fs::major(entry.stat.st_dev), rustix::fs::minor(entry.stat.st_dev));
+        self.0.contains(&Identity { device, inode: entry.stat.st_ino })
     }
 }
 

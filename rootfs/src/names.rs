@@ -29,6 +29,10 @@ pub(crate) enum Mark {
     Gone,
     /// Nothing that the image has below this directory is there any more.
     Emptied,
+    /// A file system in memory is mounted here; it and what is in it follow.
+    Memory,
+    /// A volume is mounted here; it and what is in it follow.
+    Volume,
     /// The archive ends: without this entry it is not whole. Its path has no meaning.
     End,
 }
@@ -38,12 +42,15 @@ impl Mark {
         match self {
             Self::Gone => "gone",
             Self::Emptied => "emptied",
+            Self::Memory => "memory",
+            Self::Volume => "volume",
             Self::End => "end",
         }
     }
 
     pub(crate) fn read(text: &str) -> Option<Self> {
-        [Self::Gone, Self::Emptied, Self::End].into_iter().find(|mark| mark.text() == text)
+        let all = [Self::Gone, Self::Emptied, Self::Memory, Self::Volume, Self::End];
+        all.into_iter().find(|mark| mark.text() == text)
     }
 }
 
@@ -70,7 +77,7 @@ mod tests {
 
     #[test]
     fn marks_are_read_as_they_are_written() {
-        for mark in [Mark::Gone, Mark::Emptied, Mark::End] {
+        for mark in [Mark::Gone, Mark::Emptied, Mark::Memory, Mark::Volume, Mark::End] {
             assert_eq!(Mark::read(mark.text()), Some(mark));
         }
         assert_eq!(Mark::read("GONE"), None);

@@ -1,8 +1,8 @@
-//! Packs what is new since the last time: in the upper directory, and in the container's own file systems in memory.
+//! Packs what is new since the last time: in the upper directory, and in the container's own file systems in memory and volumes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,9 +13,9 @@ use tar::{Builder, EntryType, Header};
 
 use crate::mapped::Mapped;
 use crate::names::{self, Mark};
-use crate::view::{open_below, open_root, Place, View};
+use crate::view::{open_below, open_root, Kind, Place, View};
 use crate::walk::{through, walk, Entry};
-use crate::{Error, Summary};
+use crate::{Error, Summary, Volumes};
 
 /// More than the length and name of a record take.
 const RECORD_FRAME: usize = 32;
@@ -62,7 +62,7 @@ struct Packed {
 pub struct Packer {
     view: View,
     upper: OwnedFd,
-    /// The container's own root, where its file systems in memory are.
+    /// The container's own root, where its file systems in memory and its volumes are.
     root: OwnedFd,
     /// Whether the upper directory is in memory.
     in_memory: bool,
@@ -71,17 +71,17 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// For the root file system of host process `pid`.
+    /// For the root file system of host process `pid`, and these of its volumes.
     ///
     /// # Errors
-    /// When it is no overlay.
-    pub fn of(pid: i32) -> Result<Self, Error> {
-        let view = View::of(pid)?;
+    /// When it is no overlay, or has no volume where one is named.
+    pub fn of(pid: i32, volumes: &Volumes) -> Result<Self, Error> {
+        let view = View::of(pid, volumes)?;
         let path = view.upper()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let upper = rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))?;
-        let kind = fstatfs(&upper).map_err(Error::io("look at", path))?.f_type;
-        Ok(Self::new(view, upper, open_root(pid)?, i128::from(kind) == TMPFS))
+        let in_memory = is_in_memory(&upper).map_err(Error::io("look at", path))?;
+        Ok(Self::new(view, upper, open_root(pid)?, in_memory))
     }
 
     pub(crate) fn new(view: View, upper: OwnedFd, root: OwnedFd, in_memory: bool) -> Self {
@@ -103,6 +103,7 @@ impl Packer {
             archive: Builder::new(&mut encoder),
             packer: self,
             begun,
+            in_memory: false,
             mapped,
             now: BTreeMap::new(),
             links: HashMap::new(),
@@ -126,6 +127,8 @@ struct Round<'a, W: Write> {
     archive: Builder<W>,
     packer: &'a Packer,
     begun: SystemTime,
+    /// Whether what is being packed is mounted from memory.
+    in_memory: bool,
     /// What was mapped when it began.
     mapped: Mapped,
     now: BTreeMap<PathBuf, Packed>,
@@ -138,11 +141,24 @@ impl<W: Write> Round<'_, W> {
     fn pack_all(&mut self) -> Result<(), Error> {
         let packer = self.packer;
         walk(&packer.upper, Path::new(""), &mut |entry| self.visit(entry, Place::Root))?;
-        for point in packer.view.memory() {
-            let directory = open_below(&packer.root, point, true).map_err(Error::io("open", point))?;
-            walk(&directory, point, &mut |entry| self.visit(entry, Place::Memory(point)))?;
+        for (point, kind) in packer.view.own() {
+            self.pack_mounted(point, kind)?;
         }
         self.forget_vanished()
+    }
+
+    /// What is mounted at `point`, itself and all below it. The first time it is announced, so that nothing else is there then.
+    fn pack_mounted(&mut self, point: &Path, kind: Kind) -> Result<(), Error> {
+        let directory = open_below(&self.packer.root, point, true).map_err(Error::io("open", point))?;
+        if !self.packer.packed.contains_key(point) {
+            self.mark(point, if kind == Kind::Volume { Mark::Volume } else { Mark::Memory })?;
+        }
+        self.in_memory =
+            kind == Kind::Memory || is_in_memory(&directory).map_err(Error::io("look at", point))?;
+        // The same directory may be mounted twice.
+        self.links.clear();
+        self.visit(&Entry::itself(directory.as_fd(), point)?, Place::Own(point))?;
+        walk(&directory, point, &mut |entry| self.visit(entry, Place::Own(point)))
     }
 
     /// Packs one entry; says whether it is to be entered.
@@ -174,10 +190,13 @@ impl<W: Write> Round<'_, W> {
     /// Whether it is a file whose times need not tell of a change. A file system in memory takes no note of what is
     /// written through a mapping; another one notes the first write, but none that follows until it has been to disk.
     fn changes_without_trace(&self, entry: &Entry<'_>, place: Place<'_>) -> bool {
-        entry.kind() == FileType::RegularFile
-            && (self.packer.in_memory
-                || place != Place::Root
-                || self.mapped.holds(&self.packer.root, entry.path))
+        if entry.kind() != FileType::RegularFile {
+            return false;
+        }
+        match place {
+            Place::Own(_) => self.in_memory || self.mapped.holds_entry(entry),
+            _ => self.packer.in_memory || self.mapped.holds(&self.packer.root, entry.path),
+        }
     }
 
     /// Whether a change from now on will have another time than the last one.
@@ -316,6 +335,10 @@ impl<W: Write> Round<'_, W> {
     fn is_directory(&self, path: &Path) -> bool {
         self.now.get(path).is_some_and(|now| now.stamp.kind == FileType::Directory)
     }
+}
+
+fn is_in_memory(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    Ok(i128::from(fstatfs(directory)?.f_type) == TMPFS)
 }
 
 fn header(entry: &Entry<'_>, kind: EntryType) -> Header {

@@ -18,7 +18,7 @@ use crate::names::{self, Mark};
 use crate::unpack::fill_root;
 use crate::view::View;
 use crate::walk::Entry;
-use crate::{Error, Packer, Summary};
+use crate::{Error, Packer, Summary, Volumes};
 
 fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -31,7 +31,7 @@ fn packer(upper: &Path, mounts: &str) -> Packer {
 /// The file system that the tests happen to run on decides nothing.
 fn packer_on(upper: &Path, mounts: &str, in_memory: bool) -> Packer {
     let open = || File::open(upper).unwrap().into();
-    Packer::new(View::parse(mounts.as_bytes(), b""), open(), open(), in_memory)
+    Packer::new(View::parse(mounts.as_bytes(), b"", &Volumes::default()), open(), open(), in_memory)
 }
 
 fn round(packer: &mut Packer) -> Vec<u8> {
@@ -50,7 +50,11 @@ fn settle() {
 }
 
 fn put(archive: &[u8], root: &Path, mounts: &str) -> Result<Summary, Error> {
-    fill_root(File::open(root).unwrap().into(), View::parse(mounts.as_bytes(), b""), archive)
+    fill_root(
+        File::open(root).unwrap().into(),
+        View::parse(mounts.as_bytes(), b"", &Volumes::default()),
+        archive,
+    )
 }
 
 /// Every path below `root`, with all that must travel.

@@ -18,20 +18,22 @@ use tar::{Archive, EntryType};
 
 use crate::members::{Member, Members};
 use crate::names::{self, Mark};
-use crate::view::{open_below, open_root, Place, View};
+use crate::view::{open_below, open_root, Kind, Place, View};
 use crate::walk::{through, walk};
-use crate::{Error, Summary};
+use crate::{Error, Summary, Volumes};
 
 /// Files are written in blocks; one that is all zero becomes a hole.
 const BLOCK: usize = 64 * 1024;
 
 /// Puts what `archive` holds into the root of host process `pid`, over what is there. Where that process has something
-/// mounted, nothing is changed.
+/// mounted, nothing is changed but in its own file systems in memory and in these `volumes`: what an archive's first
+/// round brings takes the place of all that is in them.
 ///
 /// # Errors
-/// When the archive is damaged, leads out of the root, or a file cannot be written. What was put back by then stays.
-pub fn unpack(pid: i32, archive: impl Read) -> Result<Summary, Error> {
-    fill_root(open_root(pid)?, View::of(pid)?, archive)
+/// When the archive is damaged, leads out of the root, brings a volume that is not among these, or a file cannot be
+/// written. What was put back by then stays.
+pub fn unpack(pid: i32, volumes: &Volumes, archive: impl Read) -> Result<Summary, Error> {
+    fill_root(open_root(pid)?, View::of(pid, volumes)?, archive)
 }
 
 pub(crate) fn fill_root(root: OwnedFd, view: View, archive: impl Read) -> Result<Summary, Error> {
@@ -74,22 +76,44 @@ impl Target {
     }
 
     fn take(&mut self, mut member: Member<'_, impl Read>, mark: Option<Mark>) -> Result<(), Error> {
-        if self.is_foreign(&member.path) {
-            return Ok(());
-        }
-        match mark {
-            Some(Mark::Gone) => self.remove(&member.path),
-            Some(Mark::Emptied) => self.empty(&member.path),
+        match (self.view.mounted(&member.path), mark) {
+            (found, Some(Mark::Volume)) => self.begin_mounted(&member.path, found, Kind::Volume),
+            (found, Some(Mark::Memory)) => self.begin_mounted(&member.path, found, Kind::Memory),
+            (Some(Kind::Memory | Kind::Volume), None) => self.dress_mounted(&member),
+            _ if self.is_foreign(&member.path) => Ok(()),
+            (_, Some(Mark::Gone)) => self.remove(&member.path),
+            (_, Some(Mark::Emptied)) => self.empty(&member.path),
             _ => self.put(&mut member),
         }
+    }
+
+    /// What follows is all that is to be in what is mounted at `path`. Files in memory may become files of the root.
+    fn begin_mounted(&mut self, path: &Path, found: Option<Kind>, brought: Kind) -> Result<(), Error> {
+        match found {
+            Some(Kind::Memory | Kind::Volume) => self.empty(path),
+            _ if brought == Kind::Volume => Err(Error::NoVolume { path: path.into() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A mounted directory itself: its owner, mode and times.
+    fn dress_mounted(&mut self, member: &Member<'_, impl Read>) -> Result<(), Error> {
+        if member.entry.header().entry_type() != EntryType::Directory {
+            return Ok(());
+        }
+        let attributes = attributes(member)?;
+        let directory = self.directory(&member.path)?;
+        dress(directory.as_fd(), &attributes).map_err(Error::io("put back", &member.path))?;
+        self.times.insert(member.path.clone(), attributes.times);
+        Ok(())
     }
 
     /// Sets the times of directories, now that nothing more is put into them.
     fn finish(self) -> Summary {
         for (path, times) in &self.times {
             // One that a later entry has taken away has no time any more.
-            if let Ok((parent, name)) = self.parent(path) {
-                let _ = utimensat(&parent, name, times, AtFlags::SYMLINK_NOFOLLOW);
+            if let Ok(directory) = self.directory(path) {
+                let _ = futimens(&directory, times);
             }
         }
         self.summary
@@ -137,7 +161,7 @@ impl Target {
 
     fn directory(&self, path: &Path) -> Result<OwnedFd, Error> {
         let opened = match self.view.place(path) {
-            Place::Memory(point) => open_below(&self.root, point, true).and_then(|mount| {
+            Place::Own(point) => open_below(&self.root, point, true).and_then(|mount| {
                 let rest = path.strip_prefix(point).unwrap_or(Path::new(""));
                 open_below(&mount, rest, false)
             }),
@@ -154,7 +178,7 @@ impl Target {
     fn is_foreign(&self, path: &Path) -> bool {
         match self.view.place(path) {
             Place::Root => false,
-            Place::Memory(point) => point == path,
+            Place::Own(point) => point == path,
             Place::Elsewhere => true,
         }
     }

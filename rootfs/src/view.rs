@@ -1,6 +1,6 @@
 //! A process's root: where its changes are written, and what is mounted over it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
 
-use crate::Error;
+use crate::{Error, Volumes};
 
 /// Mounts in memory that hold no files of an application's: what is there, the runtime has made.
 const THE_RUNTIMES: [&str; 3] = ["dev", "proc", "sys"];
@@ -20,10 +20,21 @@ const SHARED_MEMORY: &str = "dev/shm";
 pub(crate) enum Place<'a> {
     /// In the root file system itself.
     Root,
-    /// In a file system in memory that is the container's own, mounted there.
-    Memory(&'a Path),
-    /// In one that is somebody else's, or that has no files.
+    /// In what is the container's own and mounted there.
+    Own(&'a Path),
+    /// In what is somebody else's, or has no files.
     Elsewhere,
+}
+
+/// What is mounted somewhere below the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The container's own file system in memory.
+    Memory,
+    /// A volume that travels.
+    Volume,
+    /// What is somebody else's, or has no files.
+    Other,
 }
 
 /// What the kernel tells of a process's mounts.
@@ -33,8 +44,8 @@ pub(crate) struct View {
     kind: String,
     /// The overlay's upper directory, on the host.
     upper: Option<PathBuf>,
-    /// The mount points but for `/`, relative to it, and whether the container's own memory is mounted there.
-    mounts: BTreeMap<PathBuf, bool>,
+    /// The mount points but for `/`, relative to it.
+    mounts: BTreeMap<PathBuf, Kind>,
 }
 
 /// One line of a `mountinfo`.
@@ -49,15 +60,19 @@ struct Mount<'a> {
 }
 
 impl View {
-    /// That of host process `pid`.
-    pub(crate) fn of(pid: i32) -> Result<Self, Error> {
+    /// That of host process `pid`, of whose volumes these travel.
+    pub(crate) fn of(pid: i32, volumes: &Volumes) -> Result<Self, Error> {
         let read = |path: String| std::fs::read(&path).map_err(Error::io("read", Path::new(&path)));
         let theirs = read(format!("/proc/{pid}/mountinfo"))?;
-        Ok(Self::parse(&theirs, &read("/proc/self/mountinfo".into())?))
+        let view = Self::parse(&theirs, &read("/proc/self/mountinfo".into())?, volumes);
+        match volumes.named().find(|point| !view.mounts.contains_key(*point)) {
+            Some(point) => Err(Error::NoVolume { path: point.into() }),
+            None => Ok(view),
+        }
     }
 
     /// From the `mountinfo` of a process in the container, and that of one on the host.
-    pub(crate) fn parse(theirs: &[u8], hosts: &[u8]) -> Self {
+    pub(crate) fn parse(theirs: &[u8], hosts: &[u8], volumes: &Volumes) -> Self {
         let hosts: Vec<Mount<'_>> = mounts(hosts).collect();
         let mut view = Self { kind: "unknown".into(), upper: None, mounts: BTreeMap::new() };
         // A later line for the same place is mounted over the earlier one.
@@ -66,8 +81,8 @@ impl View {
                 view.kind = String::from_utf8_lossy(mount.kind).into();
                 view.upper = mount.upper();
             } else {
-                let own = mount.is_own_memory(&hosts);
-                view.mounts.insert(mount.point, own);
+                let kind = mount.kind_for(&hosts, volumes);
+                view.mounts.insert(mount.point, kind);
             }
         }
         view
@@ -83,14 +98,22 @@ impl View {
     pub(crate) fn place(&self, path: &Path) -> Place<'_> {
         match path.ancestors().find_map(|part| self.mounts.get_key_value(part)) {
             None => Place::Root,
-            Some((point, true)) => Place::Memory(point),
-            Some(_) => Place::Elsewhere,
+            Some((_, Kind::Other)) => Place::Elsewhere,
+            Some((point, _)) => Place::Own(point),
         }
     }
 
-    /// The container's own file systems in memory.
-    pub(crate) fn memory(&self) -> BTreeSet<&Path> {
-        self.mounts.iter().filter(|(_, own)| **own).map(|(point, _)| point.as_path()).collect()
+    /// What is mounted at `point`.
+    pub(crate) fn mounted(&self, point: &Path) -> Option<Kind> {
+        self.mounts.get(point).copied()
+    }
+
+    /// Where the container's own file systems and volumes are mounted.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&Path, Kind)> {
+        self.mounts
+            .iter()
+            .filter(|(_, kind)| **kind != Kind::Other)
+            .map(|(point, kind)| (point.as_path(), *kind))
     }
 }
 
@@ -98,6 +121,28 @@ impl Mount<'_> {
     fn upper(&self) -> Option<PathBuf> {
         let mut options = self.options.split(|&byte| byte == b',');
         options.find_map(|option| option.strip_prefix(b"upperdir=")).map(unescape)
+    }
+
+    fn kind_for(&self, hosts: &[Mount<'_>], volumes: &Volumes) -> Kind {
+        if self.is_own_memory(hosts) {
+            return Kind::Memory;
+        }
+        let covers = |source: &Path| volumes.covers(source, self.kind, self.writable);
+        if volumes.names(&self.point) || self.sources(hosts).iter().any(|source| covers(source)) {
+            return Kind::Volume;
+        }
+        Kind::Other
+    }
+
+    /// Where on the host its content may lie; the path in its file system is one of them, for that is often the host's root.
+    fn sources(&self, hosts: &[Mount<'_>]) -> Vec<PathBuf> {
+        let part = unescape(self.part);
+        let below = |mount: &Mount<'_>| {
+            let rest = part.strip_prefix(unescape(mount.part)).ok()?;
+            Some(Path::new("/").join(&mount.point).join(rest))
+        };
+        let at_host = hosts.iter().filter(|mount| mount.device == self.device).filter_map(below);
+        at_host.chain([part.clone()]).collect()
     }
 
     /// A file system of the host's that is bound into the container is not the container's.
@@ -189,27 +234,50 @@ mod tests {
 107 100 0:20 / /hostrun rw - tmpfs tmpfs rw\n\
 108 100 0:20 /sub /part rw - tmpfs tmpfs rw\n";
 
+    fn memory(view: &View) -> Vec<&Path> {
+        view.own().filter(|(_, kind)| *kind == Kind::Memory).map(|(point, _)| point).collect()
+    }
+
     #[test]
     fn the_upper_directory_and_the_mounts_are_found() {
-        let view = View::parse(CONTAINER, HOST);
+        let view = View::parse(CONTAINER, HOST, &Volumes::default());
         assert_eq!(view.upper().unwrap(), Path::new("/var/lib/x y/fs"));
         assert_eq!(view.place(Path::new("etc/passwd")), Place::Root);
-        assert_eq!(view.place(Path::new("cache/a/b")), Place::Memory(Path::new("cache")));
+        assert_eq!(view.place(Path::new("cache/a/b")), Place::Own(Path::new("cache")));
         for path in ["etc/hosts", "proc/1/status", "dev/null", "masked/x", "hostrun/x", "part/x"] {
             assert_eq!(view.place(Path::new(path)), Place::Elsewhere, "{path}");
         }
-        assert_eq!(view.memory(), BTreeSet::from([Path::new("cache"), Path::new("dev/shm")]));
+        assert_eq!(memory(&view), [Path::new("cache"), Path::new("dev/shm")]);
     }
 
     #[test]
     fn the_hosts_shared_memory_is_the_hosts() {
         let line = b"1 0 0:21 / /dev/shm rw - tmpfs tmpfs rw\n";
-        assert!(View::parse(line, HOST).memory().is_empty());
+        assert!(memory(&View::parse(line, HOST, &Volumes::default())).is_empty());
+    }
+
+    #[test]
+    fn volumes_are_found_where_they_are_mounted() {
+        const MOUNTS: &[u8] = b"\
+100 90 0:50 / / rw - overlay overlay rw,upperdir=/u\n\
+101 100 8:1 /var/lib/docker/volumes/one/_data /data rw - ext4 /dev/sda rw\n\
+102 100 8:2 /two/_data /more rw - ext4 /dev/sdb rw\n\
+103 100 8:1 /srv/pages /pages rw - ext4 /dev/sda rw\n\
+104 100 8:1 /var/lib/docker/volumes/three/_data /fixed ro - ext4 /dev/sda rw\n";
+        const HOSTS: &[u8] =
+            b"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:2 / /var/lib/docker/volumes rw - ext4 /dev/sdb rw\n";
+        let found = |volumes: &str| {
+            let view = View::parse(MOUNTS, HOSTS, &volumes.parse().unwrap());
+            view.own().map(|(point, _)| point.display().to_string()).collect::<Vec<_>>()
+        };
+        assert!(found("none").is_empty());
+        assert_eq!(found("all"), ["data", "more"]);
+        assert_eq!(found("/pages,/fixed"), ["fixed", "pages"]);
     }
 
     #[test]
     fn without_an_overlay_there_is_no_telling() {
-        let view = View::parse(b"1 0 8:1 / / rw - ext4 /dev/sda rw\n", b"");
+        let view = View::parse(b"1 0 8:1 / / rw - ext4 /dev/sda rw\n", b"", &Volumes::default());
         assert!(view.upper().unwrap_err().to_string().contains("ext4"));
     }
 }

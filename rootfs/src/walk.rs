@@ -23,7 +23,13 @@ pub(crate) struct Entry<'a> {
     pub(crate) stat: Stat,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// A directory itself, at `path`.
+    pub(crate) fn itself(directory: BorrowedFd<'a>, path: &'a Path) -> Result<Self, Error> {
+        let stat = fstat(directory).map_err(Error::io("look at", path))?;
+        Ok(Self { parent: directory, name: OsStr::new("."), path, stat })
+    }
+
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }

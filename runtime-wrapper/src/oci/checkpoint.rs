@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fastmig_engine::checkpoint::{After, Request, Tcp};
+use fastmig_engine::start_options::Volumes;
 use fastmig_engine::Error;
 
 use super::ignored::Ignored;
@@ -35,6 +36,10 @@ pub(crate) struct Arguments {
     /// Take along what was written in the container's root file system
     #[arg(long)]
     files: bool,
+    /// And these of its volumes: all, none, or paths in the container with commas between them; otherwise those that the
+    /// annotation fastmig.dev/volumes names
+    #[arg(long, value_name = "LIST", requires = "files")]
+    volumes: Option<Volumes>,
     #[command(flatten)]
     ignored: Ignored,
     /// Connections half open are closed with the others
@@ -123,6 +128,7 @@ impl Arguments {
         let mut request = Request::new(path, after);
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
         request.files = self.files;
+        request.volumes.clone_from(&self.volumes);
         // runc writes over what is there; podman relies on it.
         request.replaces = self.work_path.is_some();
         request.work_path.clone_from(&self.work_path);
