@@ -1,0 +1,77 @@
+//! Checkpoints: those that the daemon keeps, and the reports of a checkpoint and a restore.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::request::After;
+
+/// A checkpoint that the daemon keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Checkpoint {
+    /// What it is called.
+    pub name: String,
+    /// The container that it was made of.
+    pub container: String,
+    /// When, RFC 3339.
+    pub made_at: String,
+    /// Bytes in its files.
+    pub bytes: u64,
+    /// How many processes it holds, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+}
+
+/// `GET /v1/checkpoints`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Checkpoints {
+    /// The oldest first.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// What a checkpoint came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointReport {
+    /// What it is called.
+    pub name: String,
+    /// Where it stands on the daemon's host.
+    pub path: String,
+    /// What became of the application.
+    pub after: After,
+    /// Bytes in its files.
+    pub bytes: u64,
+    /// How many processes it holds.
+    pub processes: u64,
+    /// Files, directories, links and deletions that travel along.
+    pub files: u64,
+    /// From the freeze to the thaw or the end, in milliseconds.
+    pub frozen_ms: u64,
+    /// CRIU's part of it, in milliseconds.
+    pub dump_ms: u64,
+}
+
+/// What a start, from scratch or from a checkpoint, came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunReport {
+    /// The checkpoint that it came up from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// The application's root, as the container counts it.
+    pub application_pid: i32,
+    /// The verification of the checkpoint, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_ms: Option<u64>,
+    /// CRIU's part, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_ms: Option<u64>,
+}
+
+/// What a standby came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StandbyReport {}
+
+/// `DELETE /v1/checkpoints/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deleted {
+    /// What is gone.
+    pub name: String,
+}

@@ -1,0 +1,121 @@
+//! A migration: its report, which is the same while it runs, at its end and in the history.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::request::{Compression, Strategy};
+
+/// The end of a migration that somebody is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The application leaves.
+    Source,
+    /// It arrives.
+    Destination,
+}
+
+/// How a migration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is not over.
+    Running,
+    /// The application lives at the destination.
+    Moved,
+    /// The application lives on at the source, as if nothing had been.
+    Stayed,
+    /// Both ends were asked, and it could be done; nothing was (`dry_run`).
+    Possible,
+    /// The source waits, stopped, to hear from the destination what was decided.
+    Undecided,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Moved => "moved",
+            Self::Stayed => "stayed",
+            Self::Possible => "possible",
+            Self::Undecided => "undecided",
+        })
+    }
+}
+
+/// How long a phase took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PhaseTime {
+    /// `prepare`, `files`, `ready`, `freeze`, `dump`, `restore`, `commit`, `release`, `end`, `clean-up`.
+    pub phase: String,
+    /// Who measured it.
+    pub side: Side,
+    /// In milliseconds.
+    pub ms: u64,
+    /// Whether the application was frozen during it.
+    pub frozen: bool,
+}
+
+/// How much travelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Bytes {
+    /// The application's memory and images, as they are.
+    pub raw: u64,
+    /// What of it went over the wire.
+    pub wire: u64,
+    /// Pages that hold nothing but zeros, and were not sent.
+    pub zero: u64,
+    /// File content.
+    pub files: u64,
+    /// Of it, what was sent while the application was frozen.
+    pub files_frozen: u64,
+}
+
+/// A migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MigrationReport {
+    /// The same on both hosts.
+    pub id: String,
+    /// Whose report this is.
+    pub side: Side,
+    /// The container that the application left.
+    pub container: String,
+    /// The container that it went into.
+    pub into: String,
+    /// The host that it left.
+    pub from: String,
+    /// The host that it went to.
+    pub to: String,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// All of it, in milliseconds.
+    pub total_ms: u64,
+    /// From the freeze to the word that it runs at the destination (or again at the source), in milliseconds: the gap.
+    pub frozen_ms: u64,
+    /// How its memory travelled.
+    pub strategy: Strategy,
+    /// How often memory or files were gone over before the freeze.
+    pub iterations: u32,
+    /// In how many streams.
+    pub streams: u8,
+    /// How it was compressed in the end.
+    pub compression: Compression,
+    /// How much.
+    pub bytes: Bytes,
+    /// Files, directories, links and deletions.
+    pub files: u64,
+    /// Each phase, in order.
+    pub phases: Vec<PhaseTime>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why the application did not move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `GET /v1/migrations`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Migrations {
+    /// The latest last.
+    pub migrations: Vec<MigrationReport>,
+}
