@@ -87,15 +87,22 @@ impl Bundle {
     }
 
     /// The whole command line of an RPC worker that speaks on descriptor `rpc` and works in descriptor `work`.
+    #[must_use]
+    pub fn worker_arguments(&self, dir: &Path, work: i32, rpc: i32) -> Vec<String> {
+        let mut arguments = self.global_arguments(dir, work);
+        arguments.extend(["swrk".into(), rpc.to_string()]);
+        arguments
+    }
+
+    /// The command line of a CRIU that works in descriptor `work`, up to and without what it is to do.
     ///
     /// No configuration file and no plug-in is taken from the container, whose content is hostile input.
     #[must_use]
-    pub fn worker_arguments(&self, dir: &Path, work: i32, rpc: i32) -> Vec<String> {
+    pub fn global_arguments(&self, dir: &Path, work: i32) -> Vec<String> {
         let mut arguments = self.loader_arguments(dir);
         let plugins = dir.join("plugins").to_string_lossy().into_owned();
         arguments.extend(["--no-default-config".into(), "--libdir".into(), plugins]);
         arguments.extend(["--work-dir".into(), format!("/proc/self/fd/{work}")]);
-        arguments.extend(["swrk".into(), rpc.to_string()]);
         arguments
     }
 }

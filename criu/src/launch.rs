@@ -15,7 +15,8 @@ use caps::{Capability, CapsHashSet};
 use nix::sched::{setns, CloneFlags};
 use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 
-use crate::{sys, Bundle, Session};
+use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
+use crate::{sys, Bundle, CriuError, DumpOptions, RestoreOptions, Session};
 
 /// What a CRIU worker needs before it can be spoken to.
 #[derive(Debug)]
@@ -155,22 +156,97 @@ impl<'a> Launch<'a> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| LaunchError::Prepare { what: "make CRIU's socket", source: e.into() })?;
-        let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
         let work = self.pass(open(work)?.into());
         let rpc = self.pass(theirs);
+        let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc);
+        let limit = self.limit;
+        let child = self.execute(&arguments, log)?;
+        Ok(Session::new(ours, child, log.to_path_buf(), limit))
+    }
 
-        let dir = if self.namespaces.is_some() { &self.bundle.inner_dir } else { &self.bundle.host_dir };
+    /// Starts a dump in stream mode, which waits then to be told to begin; `options.images` is set here. `announcer` is the
+    /// program, as seen from the namespaces, that CRIU calls at each stage; it connects to `announce.sock` in the
+    /// directory that `CRTOOLS_IMAGE_DIR` names, says `CRTOOLS_SCRIPT_ACTION` and a line feed, and ends with the byte
+    /// that it gets.
+    ///
+    /// # Errors
+    /// When a step fails, or CRIU before it could begin; nothing is left running then.
+    pub fn start_dump(
+        mut self,
+        work: &Path,
+        log: &Path,
+        announcer: &Path,
+        mut options: DumpOptions,
+    ) -> Result<StreamedDump, CriuError> {
+        let directory = self.stream_directory(work, Purpose::Dump, &mut options.images)?;
+        let limit = self.limit;
+        let child = self.execute_streaming(work, log, announcer, options.arguments())?;
+        StreamedDump::begin(child, directory, log.to_path_buf(), limit)
+    }
+
+    /// Starts a restore in stream mode, which waits then for its first image; the rest is as with [`Launch::start_dump`].
+    ///
+    /// # Errors
+    /// When a step fails; nothing is left running then.
+    pub fn start_restore(
+        mut self,
+        work: &Path,
+        log: &Path,
+        announcer: &Path,
+        mut options: RestoreOptions,
+    ) -> Result<StreamedRestore, CriuError> {
+        let directory = self.stream_directory(work, Purpose::Restore, &mut options.images)?;
+        let limit = self.limit;
+        let child = self.execute_streaming(work, log, announcer, options.arguments())?;
+        StreamedRestore::begin(child, directory, log.to_path_buf(), limit)
+    }
+
+    fn stream_directory(
+        &mut self,
+        work: &Path,
+        purpose: Purpose,
+        images: &mut RawFd,
+    ) -> Result<Directory, LaunchError> {
+        let failed = |source| LaunchError::Prepare { what: "make CRIU's stream sockets", source };
+        let directory = Directory::make(work, purpose).map_err(failed)?;
+        *images = self.pass(directory.open().map_err(failed)?);
+        Ok(directory)
+    }
+
+    fn execute_streaming(
+        mut self,
+        work: &Path,
+        log: &Path,
+        announcer: &Path,
+        command: Vec<String>,
+    ) -> Result<Child, LaunchError> {
+        let work = self.pass(open(work)?.into());
+        let mut arguments = self.bundle.global_arguments(self.seen_directory(), work);
+        arguments.extend(command);
+        arguments.extend(["--action-script".into(), announcer.to_string_lossy().into_owned()]);
+        self.execute(&arguments, log)
+    }
+
+    /// The bundle, as seen from where the worker runs.
+    fn seen_directory(&self) -> &Path {
+        if self.namespaces.is_some() {
+            &self.bundle.inner_dir
+        } else {
+            &self.bundle.host_dir
+        }
+    }
+
+    fn execute(self, arguments: &[String], log: &Path) -> Result<Child, LaunchError> {
+        let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
         let loader = self.bundle.loader();
         let program = Program {
             file: open(&loader)?,
-            arguments: c_strings(&self.bundle.worker_arguments(dir, work, rpc))?,
+            arguments: c_strings(arguments)?,
             // No PATH: CRIU must not run a program of the container.
             environment: c_strings(&["PATH=/dev/null".to_owned(), "HOME=/".to_owned()])?,
         };
         let mut command = Command::new(&loader);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
-
-        let limit = self.limit;
         let mut entry = Entry {
             cgroups: self.cgroups,
             capabilities: self.capabilities.iter().fold(0, |set, c: &Capability| set | c.bitmask()),
@@ -181,8 +257,7 @@ impl<'a> Launch<'a> {
         };
         let pid_namespace = entry.pid_namespace()?;
         sys::before_exec(&mut command, move || entry.run());
-        let child = spawn(command, pid_namespace).map_err(|source| LaunchError::Start { loader, source })?;
-        Ok(Session::new(ours, child, log.to_path_buf(), limit))
+        spawn(command, pid_namespace).map_err(|source| LaunchError::Start { loader, source })
     }
 }
 

@@ -8,14 +8,17 @@
 //! 2. [`Launch`] starts it: cgroups, namespaces, capabilities, descriptors ([`launch`]).
 //! 3. [`Session`] speaks the RPC ([`session`]) with [`DumpOptions`] or [`RestoreOptions`].
 //! 4. After a dump, what CRIU gets wrong in an image is mended ([`mend_timers`]).
-//! 5. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 5. Between two hosts neither goes through files: [`stream`].
+//! 6. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod bundle;
 mod explain;
 pub mod launch;
+mod message;
 mod options;
 mod pids;
 pub mod session;
+pub mod stream;
 mod sys;
 mod timers;
 
@@ -25,4 +28,5 @@ pub use launch::{Launch, LaunchError};
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};
+pub use stream::{ImageSink, ImageSource, PageImage, ProcessMemory, StreamedDump, StreamedRestore};
 pub use timers::mend_timers;

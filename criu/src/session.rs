@@ -19,6 +19,8 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 /// What CRIU announces on its way (its action scripts' names).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
+    /// Everything is ready for the dump, and nothing touched yet.
+    PreDump,
     /// The dump is done, tasks are still held.
     PostDump,
     /// The root task is there, and nothing below it yet.
@@ -32,8 +34,9 @@ pub enum Notification {
 }
 
 impl Notification {
-    fn from_script(name: &str) -> Self {
+    pub(crate) fn from_script(name: &str) -> Self {
         match name {
+            "pre-dump" => Self::PreDump,
             "post-dump" => Self::PostDump,
             "setup-namespaces" => Self::SetupNamespaces,
             "post-restore" => Self::PostRestore,
@@ -74,6 +77,9 @@ impl std::fmt::Display for Version {
 /// Why a call of CRIU came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum CriuError {
+    /// It could not be started.
+    #[error(transparent)]
+    Launch(#[from] crate::LaunchError),
     /// CRIU answered that it failed.
     #[error("CRIU could not {action}: {explanation} (its log: {log:?})")]
     Failed {

@@ -4,13 +4,11 @@
 //! that for a timer which is not armed and restores one that never rings again. It gets a nanosecond to go instead.
 
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 
-const FILES: &str = "files.img";
+use crate::message::{fields, messages, number_of, put_number, Content, Field, HEADER};
 
-/// Two magic numbers, then messages with their lengths before them.
-const HEADER: usize = 8;
+pub(crate) const FILES: &str = "files.img";
 
 // file_entry and timerfd_entry of CRIU's images
 const TIMER: u64 = 12;
@@ -35,17 +33,15 @@ pub fn mend_timers(directory: &Path) -> io::Result<()> {
     std::fs::write(&path, mended)
 }
 
-fn mended(image: &[u8]) -> Option<Vec<u8>> {
+/// The same for an image `files.img` in memory; nothing when it is damaged.
+pub(crate) fn mended(image: &[u8]) -> Option<Vec<u8>> {
     let mut result = image.get(..HEADER)?.to_vec();
-    let mut rest = &image[HEADER..];
-    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let message = mended_file(tail.get(..length)?)?;
+    for message in messages(image)? {
+        let message = mended_file(message)?;
         result.extend(u32::try_from(message.len()).ok()?.to_le_bytes());
         result.extend(message);
-        rest = &tail[length..];
     }
-    rest.is_empty().then_some(result)
+    Some(result)
 }
 
 fn mended_file(message: &[u8]) -> Option<Vec<u8>> {
@@ -66,71 +62,8 @@ fn mended_file(message: &[u8]) -> Option<Vec<u8>> {
 
 /// One that was never armed, or disarmed, has no ticks.
 fn has_expired(entry: &[Field]) -> bool {
-    let value = |number: u64| {
-        entry.iter().rev().find(|field| field.number == number).map_or(0, |field| match field.content {
-            Content::Number(value) => value,
-            Content::Bytes(_) => 0,
-        })
-    };
+    let value = |number: u64| number_of(entry, number).unwrap_or(0);
     value(TICKS) > 0 && LEFT.map(value) == [0; 2] && INTERVAL.map(value) != [0; 2]
-}
-
-struct Field {
-    number: u64,
-    start: usize,
-    content: Content,
-}
-
-enum Content {
-    Number(u64),
-    Bytes(Range<usize>),
-}
-
-/// The fields of a protocol buffers message; nothing when it is none.
-fn fields(message: &[u8]) -> Option<Vec<Field>> {
-    let (mut fields, mut at) = (Vec::new(), 0);
-    while at < message.len() {
-        let start = at;
-        let tag = number(message, &mut at)?;
-        let content = match tag & 7 {
-            0 => Content::Number(number(message, &mut at)?),
-            kind => {
-                let length = match kind {
-                    1 => 8,
-                    2 => usize::try_from(number(message, &mut at)?).ok()?,
-                    5 => 4,
-                    _ => return None,
-                };
-                let range = at..at.checked_add(length)?;
-                message.get(range.clone())?;
-                at = range.end;
-                Content::Bytes(range)
-            }
-        };
-        fields.push(Field { number: tag >> 3, start, content });
-    }
-    Some(fields)
-}
-
-fn number(message: &[u8], at: &mut usize) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *message.get(*at)?;
-        *at += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn put_number(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
-        value >>= 7;
-    }
-    bytes.push(u8::try_from(value).unwrap_or(0));
 }
 
 #[cfg(test)]

@@ -3,25 +3,22 @@
 //! The application is frozen in its own cgroup before CRIU comes and stays so until the outcome is decided, so
 //! that at every failure there is one way back: thaw.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use fastmig_control::{Policy, Request as InitRequest};
-use fastmig_criu::{Bundle, Common, DumpOptions, Launch, Session};
+use fastmig_criu::{DumpOptions, Session};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::ApplicationCgroup;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
-use crate::image::{self, Draft, Manifest};
+use crate::frozen::{Frozen, Held};
+use crate::image::Draft;
 use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
-use crate::state::{ApplicationState, Failure, Record};
-use crate::watchdog::Watchdog;
-use crate::{application, capabilities, network_lock, privilege, Error};
+use crate::state::Failure;
+use crate::subject::{open_directory, Subject, Terms};
+use crate::{network_lock, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 
@@ -114,28 +111,26 @@ impl Container {
     }
 }
 
-fn perform(container: &Container, operation: &mut Operation<'_>, request: &Request) -> Result<Report, Error> {
-    let status = container.init()?.status()?;
-    let Ok(root) = status.state.running() else {
-        return Err(container.wrong_state("checkpoint", ApplicationState::Standby));
+fn perform(container: &Container, operation: &mut Operation, request: &Request) -> Result<Report, Error> {
+    let terms = Terms {
+        tcp: request.tcp.unwrap_or(operation.record.tcp),
+        external_unix_sockets: request.external_unix_sockets,
+        file_locks: request.file_locks,
     };
-    let bundle = container.criu_bundle()?;
+    let subject = Subject::of(container, terms)?;
     let draft = Draft::begin(&request.path, request.replaces)?;
-    let cgroup = container.application_cgroup()?;
-    let record = &operation.record;
-    let dump = Dump { container, record, request, bundle, cgroup, root: root.get() };
-    let volumes = request.volumes.as_ref().unwrap_or(&record.volumes);
+    let volumes = request.volumes.as_ref().unwrap_or(&operation.record.volumes);
     let mut files = RootFiles::begin(container, request.files.then_some(volumes))?;
-    files.pack(draft.directory(), &dump.cgroup.pids())?;
+    files.pack(draft.directory(), &subject.cgroup.pids())?;
     // Started before the freeze: its start-up costs the application nothing.
-    let ready = dump.start_criu(&draft)?;
+    let ready = start_criu(&subject, &draft, request)?;
 
     let begun = Instant::now();
     let frozen = Frozen::enter(container, operation.record.paused)?;
-    let processes = dump.cgroup.pids();
-    dump.require_whole_tree(&processes)?;
-    let manifest = dump.describe(&processes)?;
-    let held = dump.run(ready)?;
+    let processes = subject.cgroup.pids();
+    subject.require_whole_tree(&processes)?;
+    let manifest = subject.describe(&operation.record, &processes)?;
+    let held = run(&subject, ready, request)?;
     files.pack(draft.directory(), &processes)?;
     fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;
     let dump_ms = milliseconds(begun);
@@ -146,7 +141,9 @@ fn perform(container: &Container, operation: &mut Operation<'_>, request: &Reque
     } else {
         let bytes = draft.publish(manifest)?;
         operation.record.network_lock = held.and_then(Held::keep);
-        frozen.end(container, request.after)?;
+        // Its end is decided: it must not run again, not even for a moment.
+        frozen.keep();
+        end(container, request.after)?;
         bytes
     };
     Ok(Report {
@@ -181,187 +178,31 @@ struct Ready {
     log: PathBuf,
 }
 
-/// All that a dump needs to know.
-struct Dump<'a> {
-    container: &'a Container,
-    record: &'a Record,
-    request: &'a Request,
-    bundle: Bundle,
-    cgroup: ApplicationCgroup,
-    root: i32,
+fn start_criu(subject: &Subject, draft: &Draft, request: &Request) -> Result<Ready, Error> {
+    let mut launch = subject.launch()?;
+    let images = launch.pass(open_directory(draft.directory())?);
+    let options = subject.options(&mut launch, images, request.after != After::Run)?;
+    let config = &subject.container.config;
+    let log = crate::logs::new_log(config, subject.container.key(), "dump")?;
+    let work = crate::logs::work_directory(config)?;
+    Ok(Ready { session: launch.start(&work, &log)?, options, log })
 }
 
-impl Dump<'_> {
-    fn tcp(&self) -> TcpPolicy {
-        self.request.tcp.unwrap_or(self.record.tcp)
-    }
-
-    /// CRIU dumps what is below the root, and nothing is to be lost in silence.
-    fn require_whole_tree(&self, processes: &BTreeSet<i32>) -> Result<(), Error> {
-        let root = application::host_pid_of(self.root, processes.iter().copied());
-        let tree = root.map(application::tree_of).unwrap_or_default();
-        match processes.iter().find(|pid| !tree.contains(pid) && !application::is_zombie(**pid)) {
-            None => Ok(()),
-            Some(&pid) => Err(Error::Astray {
-                id: self.container.key().id().into(),
-                command: application::command_of(pid),
-            }),
-        }
-    }
-
-    fn describe(&self, processes: &BTreeSet<i32>) -> Result<Manifest, Error> {
-        let record = self.record;
-        let stdio = application::streams(self.container.pid())
-            .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
-        Ok(Manifest {
-            format: image::FORMAT,
-            created: crate::clock::now(),
-            image: record.image.clone(),
-            command: record.command.clone(),
-            criu_version: self.bundle.version().into(),
-            kernel: kernel_release(),
-            architecture: std::env::consts::ARCH.into(),
-            cpu_features: image::cpu_features(),
-            stdio,
-            terminal: record.terminal,
-            root_pid: self.root,
-            pids: application::inner_numbers(processes),
-            tcp: self.tcp(),
-            external_unix_sockets: self.request.external_unix_sockets,
-            file_locks: self.request.file_locks,
-            capabilities: capabilities::names(privilege::held_by(processes)),
-            files: Vec::new(),
-        })
-    }
-
-    fn start_criu(&self, draft: &Draft) -> Result<Ready, Error> {
-        let streams = application::streams(self.container.pid())
-            .map_err(|e| Error::io("read the streams of", Path::new("/proc"), e))?;
-        let mut launch = Launch::new(&self.bundle, self.container.config.limits.criu())
-            .in_namespaces_of(self.container.pid())?
-            .with_capabilities(capabilities::for_dump());
-        let options = DumpOptions {
-            pid: self.root,
-            images: launch.pass(open_directory(draft.directory())?),
-            freezer: Some(launch.pass(open_directory(self.cgroup.directory())?)),
-            external: streams.into_iter().map(|s| s.key).filter(|key| key.starts_with("tty[")).collect(),
-            common: Common {
-                tcp: self.tcp().into(),
-                external_unix_sockets: self.request.external_unix_sockets,
-                file_locks: self.request.file_locks,
-                shell_job: false,
-            },
-            ghost_limit: self.container.config.checkpoint.ghost_limit,
-            freeze_timeout: u32::try_from(self.container.config.limits.freeze).unwrap_or(u32::MAX),
-            leave_stopped: self.request.after != After::Run,
-        };
-        let log = crate::logs::new_log(&self.container.config, self.container.key(), "dump")?;
-        let work = crate::logs::work_directory(&self.container.config)?;
-        Ok(Ready { session: launch.start(&work, &log)?, options, log })
-    }
-
-    /// Connections that are to live on elsewhere must not hear of the end of their sockets here.
-    fn holds_connections(&self) -> bool {
-        self.tcp() == TcpPolicy::Keep && self.request.after != After::Run
-    }
-
-    /// Dumps. An application that is to end does not run again: CRIU leaves its connections locked, and the second
-    /// names that it gave to files with no name left that the checkpoint knows.
-    fn run(&self, ready: Ready) -> Result<Option<Held>, Error> {
-        let Ready { session, options, log } = ready;
-        let result = session.dump(&options);
-        crate::logs::copy(&log, self.request.work_path.as_deref(), "dump.log");
-        // podman puts it into its archive.
-        let statistics = crate::logs::work_directory(&self.container.config)?.join(STATISTICS);
-        crate::logs::copy(&statistics, self.request.work_path.as_deref(), STATISTICS);
-        result?;
-        let table = self.holds_connections().then(|| network_lock::name(&log).unwrap_or_default());
-        let held = (self.request.after != After::Run).then(|| Held {
-            pid: self.container.pid(),
-            cgroup: self.cgroup.clone(),
-            table,
-            release: true,
-        });
-        crate::logs::forget(&log);
-        Ok(held)
-    }
-}
-
-/// A dumped application whose tasks are stopped and whose connections may be locked; on drop both are undone, for it
-/// is to run on after all.
-struct Held {
-    pid: i32,
-    cgroup: ApplicationCgroup,
-    table: Option<String>,
-    release: bool,
-}
-
-impl Held {
-    /// The application will come back from its checkpoint: the lock stays, under this name.
-    fn keep(mut self) -> Option<String> {
-        self.release = false;
-        std::mem::take(&mut self.table)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.release {
-            return;
-        }
-        self.cgroup.signal_all(nix::sys::signal::Signal::SIGCONT);
-        let Some(table) = &self.table else { return };
-        if let Err(e) = network_lock::release(self.pid, table) {
-            tracing::error!(table, error = %e, "the lock on the connections stays");
-        }
-    }
-}
-
-/// The application, frozen; thawed again on drop unless it was paused before or shall stay so.
-struct Frozen {
-    cgroup: ApplicationCgroup,
-    thaw: bool,
-    _watchdog: Option<Watchdog>,
-}
-
-impl Frozen {
-    fn enter(container: &Container, paused: bool) -> Result<Self, Error> {
-        let cgroup = container.application_cgroup()?;
-        if paused {
-            return Ok(Self { cgroup, thaw: false, _watchdog: None });
-        }
-        let watchdog = Watchdog::start(&cgroup).map_err(|e| Error::io("start", Path::new("/bin/sh"), e))?;
-        container.freeze()?;
-        Ok(Self { cgroup, thaw: true, _watchdog: Some(watchdog) })
-    }
-
-    fn leave(mut self, container: &Container) -> Result<(), Error> {
-        let result = if self.thaw { self.cgroup.thaw() } else { Ok(()) };
-        self.thaw = false;
-        result.map_err(|e| Error::io("thaw the application of", Path::new(container.key().id()), e))
-    }
-
-    /// Its end is decided: it must not run again, not even for a moment.
-    fn end(mut self, container: &Container, after: After) -> Result<(), Error> {
-        self.thaw = false;
-        end(container, after)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        if self.thaw {
-            if let Err(e) = self.cgroup.thaw() {
-                tracing::error!(error = %e, "the application could not be thawed");
-            }
-        }
-    }
-}
-
-pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
-    File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open", path, e))
-}
-
-fn kernel_release() -> String {
-    nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
+/// Dumps. An application that is to end does not run again: CRIU leaves its connections locked, and the second
+/// names that it gave to files with no name left that the checkpoint knows.
+fn run(subject: &Subject, ready: Ready, request: &Request) -> Result<Option<Held>, Error> {
+    let Ready { session, options, log } = ready;
+    let result = session.dump(&options);
+    crate::logs::copy(&log, request.work_path.as_deref(), "dump.log");
+    // podman puts it into its archive.
+    let statistics = crate::logs::work_directory(&subject.container.config)?.join(STATISTICS);
+    crate::logs::copy(&statistics, request.work_path.as_deref(), STATISTICS);
+    result?;
+    let ends = request.after != After::Run;
+    // Connections that are to live on elsewhere must not hear of the end of their sockets here.
+    let holds = ends && subject.terms.tcp == TcpPolicy::Keep;
+    let table = holds.then(|| network_lock::name(&log).unwrap_or_default());
+    let held = ends.then(|| Held::new(subject.container.pid(), subject.cgroup.clone(), table));
+    crate::logs::forget(&log);
+    Ok(held)
 }

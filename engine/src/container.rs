@@ -65,13 +65,13 @@ pub struct Container {
 
 /// One operation in progress: the lock is held and the record is fresh.
 #[derive(Debug)]
-pub(crate) struct Operation<'a> {
-    container: &'a Container,
+pub(crate) struct Operation {
+    container: Container,
     pub(crate) record: Record,
     _lock: Lock,
 }
 
-impl Operation<'_> {
+impl Operation {
     /// The application is up: no connection waits for it any more but those that it has got back, which CRIU frees.
     pub(crate) fn unlock_network(&mut self) {
         if let Some(table) = self.record.network_lock.take() {
@@ -165,13 +165,13 @@ impl Container {
         Ok(self.directory.load(&self.key)?.tcp)
     }
 
-    pub(crate) fn begin(&self) -> Result<Operation<'_>, Error> {
+    pub(crate) fn begin(&self) -> Result<Operation, Error> {
         let lock = self.directory.lock(&self.key, self.config.limits.lock())?;
         let record = self.directory.load(&self.key)?;
-        Ok(Operation { container: self, record, _lock: lock })
+        Ok(Operation { container: self.clone(), record, _lock: lock })
     }
 
-    pub(crate) fn begin_warm(&self, action: &'static str) -> Result<Operation<'_>, Error> {
+    pub(crate) fn begin_warm(&self, action: &'static str) -> Result<Operation, Error> {
         if let Some(reason) = &self.left_alone {
             return Err(Error::NotWarm { id: self.key.id().into(), reason: reason.clone() });
         }

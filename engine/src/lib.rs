@@ -21,6 +21,7 @@
 //! | `oci_state`, [`names`] | what runc and the clients say of it |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
+//! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections, its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
@@ -38,6 +39,7 @@ mod create;
 mod error;
 mod exec;
 mod files;
+mod frozen;
 mod halt;
 pub mod image;
 mod init;
@@ -56,6 +58,7 @@ pub mod spec;
 mod start;
 pub mod start_options;
 pub mod state;
+mod subject;
 mod watchdog;
 
 pub use clock::now;

@@ -71,7 +71,7 @@ impl Container {
 
 pub(crate) fn perform(
     container: &Container,
-    operation: &mut Operation<'_>,
+    operation: &mut Operation,
     request: &Request,
 ) -> Result<Report, Error> {
     if operation.record.paused {
@@ -97,7 +97,7 @@ pub(crate) fn abandon_interrupted(container: &Container) -> Result<(), Error> {
     Ok(())
 }
 
-fn attempt(container: &Container, operation: &Operation<'_>, request: &Request) -> Result<Report, Error> {
+fn attempt(container: &Container, operation: &Operation, request: &Request) -> Result<Report, Error> {
     let begun = Instant::now();
     let image = Image::open(&request.path)?;
     image.check_fit(operation.record.terminal)?;

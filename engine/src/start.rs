@@ -27,7 +27,7 @@ impl Container {
         self.come_up(&mut self.begin()?)
     }
 
-    fn come_up(&self, operation: &mut Operation<'_>) -> Result<(), Error> {
+    fn come_up(&self, operation: &mut Operation) -> Result<(), Error> {
         if !self.is_warm() {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl Container {
     }
 
     /// Init holds the new process until it is in the application's cgroup.
-    fn run_command(&self, operation: &Operation<'_>) -> Result<(), Error> {
+    fn run_command(&self, operation: &Operation) -> Result<(), Error> {
         self.set_last_pid(PID_BASE)?;
         let init = self.init()?;
         let held = match init.ask(&Request::Run)? {
@@ -87,7 +87,7 @@ impl Container {
     /// As on runc, a command that cannot be executed ends the container with code 1; its words are on stderr.
     fn end_unexecutable(
         &self,
-        operation: &Operation<'_>,
+        operation: &Operation,
         init: &InitClient,
         failure: ExecFailure,
     ) -> Result<(), Error> {

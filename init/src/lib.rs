@@ -5,6 +5,8 @@
 //! no file of the image but the command's, starts nothing by itself, and knows nothing of CRIU. One thread, one
 //! `poll` without a timeout: an idle init never wakes up, and no peer can make it wait.
 //!
+//! Called without arguments by CRIU, it is something else: the one that announces CRIU's stages (`announce`).
+//!
 //! # The application's life
 //!
 //! ```text
@@ -25,6 +27,7 @@
 //!
 //! [`End`]: fastmig_control::Request::End
 
+mod announce;
 mod app;
 mod args;
 mod children;
@@ -50,6 +53,8 @@ use crate::init::Init;
 enum StartError {
     #[error(transparent)]
     Usage(#[from] args::UsageError),
+    #[error("cannot announce what CRIU does: {0}")]
+    Announce(std::io::Error),
     #[error("must be process 1 of a container, not process {0}")]
     NotFirst(u32),
     #[error(transparent)]
@@ -71,6 +76,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
 }
 
 fn start(args: impl Iterator<Item = OsString>) -> Result<u8, StartError> {
+    let mut args = args.peekable();
+    if args.peek().is_none() {
+        if let Some(announcement) = announce::Announcement::from_environment() {
+            return announcement.make().map_err(StartError::Announce);
+        }
+    }
     let options = match args::parse(args)? {
         Invocation::Version => {
             message::say(concat!("fastmig-init ", env!("CARGO_PKG_VERSION")));

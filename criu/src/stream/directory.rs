@@ -1,0 +1,105 @@
+//! The directory that one CRIU takes for its image directory: nothing but sockets.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one of these directories is called, before its maker's pid.
+const PREFIX: &str = "stream-";
+
+/// Where the announcing program connects.
+const ANNOUNCEMENTS: &str = "announce.sock";
+
+/// What CRIU is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Dump,
+    Restore,
+}
+
+impl Purpose {
+    /// The names that CRIU knows.
+    fn socket(self) -> &'static str {
+        match self {
+            Self::Dump => "streamer-capture.sock",
+            Self::Restore => "streamer-serve.sock",
+        }
+    }
+}
+
+/// Removed on drop.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    pub(crate) announcements: UnixListener,
+    pub(crate) images: UnixListener,
+}
+
+impl Directory {
+    /// A new one below `parent`, with both sockets listening.
+    pub(crate) fn make(parent: &Path, purpose: Purpose) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        remove_orphans(parent);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = parent.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let listen = |name: &str| UnixListener::bind(path.join(name));
+        match (listen(ANNOUNCEMENTS), listen(purpose.socket())) {
+            (Ok(announcements), Ok(images)) => Ok(Self { path, announcements, images }),
+            (Err(e), _) | (_, Err(e)) => {
+                // The first error is the one to tell.
+                let _ = std::fs::remove_dir_all(&path);
+                Err(e)
+            }
+        }
+    }
+
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+        File::open(&self.path).map(OwnedFd::from)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = ?self.path, error = %e, "sockets of a CRIU stay");
+        }
+    }
+}
+
+/// What makers that were killed have left.
+fn remove_orphans(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+        if maker.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_and_takes_what_the_dead_have_left() {
+        let parent = tempfile::tempdir().unwrap();
+        let dead = parent.path().join("stream-4194399-0");
+        let other = parent.path().join("log");
+        for path in [&dead, &other] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let directory = Directory::make(parent.path(), Purpose::Dump).unwrap();
+        assert!(directory.path.join("streamer-capture.sock").exists());
+        assert!(!dead.exists() && other.exists());
+        let second = Directory::make(parent.path(), Purpose::Restore).unwrap();
+        drop(directory);
+        drop(second);
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,88 @@
+//! An application that stands still, and the ways on from there. Forgotten, it runs on.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::cgroup::ApplicationCgroup;
+use crate::container::Container;
+use crate::watchdog::Watchdog;
+use crate::{network_lock, Error};
+
+/// The application, frozen; thawed again on drop unless it was paused before or shall stay so.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    cgroup: ApplicationCgroup,
+    thaw: bool,
+    watchdog: Option<Watchdog>,
+}
+
+impl Frozen {
+    pub(crate) fn enter(container: &Container, paused: bool) -> Result<Self, Error> {
+        let cgroup = container.application_cgroup()?;
+        if paused {
+            return Ok(Self { cgroup, thaw: false, watchdog: None });
+        }
+        let watchdog = Watchdog::start(&cgroup).map_err(|e| Error::io("start", Path::new("/bin/sh"), e))?;
+        container.freeze()?;
+        Ok(Self { cgroup, thaw: true, watchdog: Some(watchdog) })
+    }
+
+    pub(crate) fn leave(mut self, container: &Container) -> Result<(), Error> {
+        let result = if self.thaw { self.cgroup.thaw() } else { Ok(()) };
+        self.thaw = false;
+        result.map_err(|e| Error::io("thaw the application of", Path::new(container.key().id()), e))
+    }
+
+    /// From here on it stays frozen, whatever becomes of us.
+    pub(crate) fn keep(mut self) {
+        self.thaw = false;
+        self.watchdog = None;
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if self.thaw {
+            if let Err(e) = self.cgroup.thaw() {
+                tracing::error!(error = %e, "the application could not be thawed");
+            }
+        }
+    }
+}
+
+/// A dumped application whose tasks are stopped and whose connections may be locked; on drop both are undone, for it
+/// is to run on after all.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pid: i32,
+    cgroup: ApplicationCgroup,
+    table: Option<String>,
+    release: bool,
+}
+
+impl Held {
+    /// In the container whose PID 1 is `pid`; `table` locks its connections.
+    pub(crate) fn new(pid: i32, cgroup: ApplicationCgroup, table: Option<String>) -> Self {
+        Self { pid, cgroup, table, release: true }
+    }
+
+    /// It does not run on, or not by us: the lock stays, under this name.
+    pub(crate) fn keep(mut self) -> Option<String> {
+        self.release = false;
+        std::mem::take(&mut self.table)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.release {
+            return;
+        }
+        self.cgroup.signal_all(Signal::SIGCONT);
+        let Some(table) = &self.table else { return };
+        if let Err(e) = network_lock::release(self.pid, table) {
+            tracing::error!(table, error = %e, "the lock on the connections stays");
+        }
+    }
+}
