@@ -153,6 +153,8 @@ pub struct Route {
     pub(crate) answer: Answer,
 }
 
+const NAMESPACE: Query =
+    Query { name: "namespace", meaning: "the container's namespace, where its id or name is not unique" };
 const OF_KEY: Query = Query { name: "key", meaning: "only what was asked with this idempotency key" };
 const LIMIT: Query = Query { name: "limit", meaning: "at most so many, the latest; 100 when left out" };
 
@@ -210,7 +212,10 @@ impl Endpoint {
                 "Move the running application into a container of another host",
             ),
             Self::Containers => get::<Containers>("/v1/containers", "All containers of this node"),
-            Self::Container => get::<Container>("/v1/containers/{id}", "One container, by its id or name"),
+            Self::Container => Route {
+                query: &[NAMESPACE],
+                ..get::<Container>("/v1/containers/{id}", "One container, by its id or name")
+            },
             Self::Checkpoints => {
                 get::<Checkpoints>("/v1/checkpoints", "The checkpoints that the daemon keeps")
             }
@@ -314,7 +319,7 @@ fn operation<Q: JsonSchema + DeserializeOwned, R: JsonSchema>(
         role,
         operation: true,
         summary,
-        query: &[],
+        query: &[NAMESPACE],
         request: Some(Body { schema: schema::<Q>, required: serde_json::from_str::<Q>("{}").is_err() }),
         answer: Answer::Json(schema::<Done<R>>),
     }

@@ -46,6 +46,8 @@ pub struct Client {
     base: String,
     /// As people know it.
     place: PathBuf,
+    /// Where containers are looked for; everywhere when left open.
+    namespace: Option<String>,
 }
 
 impl Client {
@@ -60,7 +62,14 @@ impl Client {
     pub fn unix(socket: &Path) -> Self {
         let config = configuration().build();
         let agent = Agent::with_parts(config, unix::Connector::new(socket), unix::NoResolver);
-        Self { agent, base: "http://fastmigd".into(), place: socket.into() }
+        Self { agent, base: "http://fastmigd".into(), place: socket.into(), namespace: None }
+    }
+
+    /// Looks for containers in this namespace only.
+    #[must_use]
+    pub fn within(mut self, namespace: Option<String>) -> Self {
+        self.namespace = namespace;
+        self
     }
 
     /// Whether the daemon is well.
@@ -84,7 +93,7 @@ impl Client {
     /// # Errors
     /// When there is none, or the daemon cannot be asked.
     pub fn container(&self, id: &str) -> Result<Container, ClientError> {
-        self.look(Endpoint::Container, &[id], &[])
+        self.look(Endpoint::Container, &[id], &self.where_to_look())
     }
 
     /// Starts the application of a container in standby.
@@ -241,7 +250,8 @@ impl Client {
     ) -> Result<A, ClientError> {
         let body = serde_json::to_vec(request)
             .map_err(|e| ClientError::Unsendable { place: self.place.clone(), reason: e.to_string() })?;
-        let mut request = self.request(endpoint, &[id], &[]).header("Content-Type", "application/json");
+        let mut request =
+            self.request(endpoint, &[id], &self.where_to_look()).header("Content-Type", "application/json");
         if let Some(key) = key {
             request = request.header(IDEMPOTENCY_KEY, key);
         }
@@ -249,6 +259,10 @@ impl Client {
         let request = self.agent.configure_request(request).timeout_global(Some(OPERATION)).build();
         let response = self.agent.run(request).map_err(|e| self.failure(endpoint, OPERATION, e))?;
         self.answer(endpoint, response)
+    }
+
+    fn where_to_look(&self) -> Vec<(&str, &str)> {
+        self.namespace.as_deref().map(|namespace| ("namespace", namespace)).into_iter().collect()
     }
 
     fn request(

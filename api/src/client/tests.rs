@@ -87,6 +87,15 @@ fn a_query_is_encoded() {
 }
 
 #[test]
+fn a_namespace_goes_along_where_a_container_is_meant() {
+    let server =
+        Server::answering(json("404 Not Found", r#"{"error":{"code":"not-found","message":"no web"}}"#));
+    let error = server.client().within(Some("k8s.io".into())).container("web").unwrap_err();
+    assert_eq!(error.code(), Some(Code::NotFound));
+    assert!(server.asked().0.starts_with("GET /v1/containers/web?namespace=k8s.io "));
+}
+
+#[test]
 fn a_refusal_says_why_and_what_would_help() {
     let body = r#"{"error":{"code":"refused","message":"web cannot move","cause":["host-b lacks avx2"],"remedy":"choose another host"}}"#;
     let server = Server::answering(json("422 Unprocessable Entity", body));
