@@ -54,6 +54,7 @@ const HOST_PACKAGES: &[&str] = &[
     "containernetworking-plugins",
     "criu",
     "curl",
+    "haproxy",
     "iproute2",
     "iptables",
     "iputils-ping",
@@ -67,6 +68,7 @@ const HOST_PACKAGES: &[&str] = &[
     "strace",
     "tini",
     "util-linux",
+    "wrk",
 ];
 
 /// What a host has besides, when the clients of the field are tested on it. podman is given both OCI runtimes that Debian has.
