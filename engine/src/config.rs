@@ -5,11 +5,13 @@
 //! |---|---|
 //! | [`daemon`] | the daemon's settings |
 //! | `error` | what a wrong file is told, with its line |
+//! | [`hooks`] | the operator's commands around an operation |
 //! | `ranges` | which values are possible |
 //! | [`sources`] | which line each value comes from |
 
 pub mod daemon;
 mod error;
+pub mod hooks;
 mod ranges;
 pub mod sources;
 
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
+pub use self::hooks::Hook;
 use self::sources::Sources;
 use crate::start_options::{Binds, DefaultStart, IoUring, Mode, TcpPolicy};
 use crate::Error;
@@ -47,6 +50,9 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// The daemon.
     pub daemon: Daemon,
+    /// The operator's commands around an operation, in the order in which they run.
+    #[serde(rename = "hook", skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 /// What a container is that no annotation describes.
@@ -100,6 +106,7 @@ impl Default for Config {
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
             daemon: Daemon::default(),
+            hooks: Vec::new(),
         }
     }
 }

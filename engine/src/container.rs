@@ -118,6 +118,12 @@ impl Container {
         &self.key
     }
 
+    /// The settings that it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Host pid of its PID 1.
     #[must_use]
     pub fn pid(&self) -> i32 {

@@ -181,6 +181,9 @@ pub enum Error {
     /// The files of the root file system could not be packed or put back.
     #[error("the files of the container's root file system cannot travel")]
     RootFiles(#[from] fastmig_rootfs::Error),
+    /// One of the operator's commands around an operation failed.
+    #[error(transparent)]
+    Hook(Box<dyn std::error::Error + Send + Sync>),
     /// A file operation failed.
     #[error("could not {action} {path:?}")]
     Io {
@@ -244,6 +247,7 @@ impl Error {
             | Self::LacksCapabilities { .. }
             | Self::Image(_)
             | Self::Bundle(_)
+            | Self::Hook(_)
             | Self::Refused { .. } => Kind::FailedPrecondition,
             Self::RootFiles(fastmig_rootfs::Error::Io { .. }) => Kind::Internal,
             Self::RootFiles(_) => Kind::FailedPrecondition,

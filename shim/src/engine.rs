@@ -56,7 +56,10 @@ impl Engine {
     }
 
     pub(crate) async fn checkpoint(&self, request: checkpoint::Request) -> Result<checkpoint::Report, Error> {
-        self.call("OCI runtime checkpoint failed", move |container| container.checkpoint(&request)).await
+        self.call("OCI runtime checkpoint failed", move |container| {
+            fastmig_hooks::checkpoint(container, &request)
+        })
+        .await
     }
 
     pub(crate) async fn delete(&self, force: bool) -> Result<(), Error> {

@@ -107,7 +107,8 @@ impl Fastmig for Service {
         let mut wanted = Checkpoint::new(absolute(request.path)?, after);
         wanted.tcp = request.tcp_established.then_some(Tcp::Keep);
         wanted.files = request.files;
-        let report = self.on(&request.id, move |container| container.checkpoint(&wanted)).await?;
+        let report =
+            self.on(&request.id, move |container| fastmig_hooks::checkpoint(container, &wanted)).await?;
         let processes = u32::try_from(report.processes).unwrap_or(u32::MAX);
         let (bytes, frozen_ms) = (report.bytes, report.frozen_ms);
         Ok(CheckpointResponse { bytes, processes, frozen_ms, ..CheckpointResponse::default() })
@@ -116,7 +117,8 @@ impl Fastmig for Service {
     async fn restore(&self, _: &TtrpcContext, request: RestoreRequest) -> ttrpc::Result<RestoreResponse> {
         let mut wanted = Restore::new(absolute(request.path)?);
         wanted.tcp = request.tcp_established.then_some(Tcp::Keep);
-        let report = self.on(&request.id, move |container| container.restore(&wanted)).await?;
+        let report =
+            self.on(&request.id, move |container| fastmig_hooks::restore(container, &wanted)).await?;
         let (application_pid, total_ms) = (report.application_pid, report.total_ms);
         Ok(RestoreResponse { application_pid, total_ms, ..RestoreResponse::default() })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::sources::Sources;
-use super::{Config, ConfigError};
+use super::{hooks, Config, ConfigError};
 
 /// The longest limit in seconds, a day: what takes longer hangs.
 const LONGEST: u64 = 24 * 60 * 60;
@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), ConfigErro
         }
     }
     config.daemon.check(sources)?;
+    hooks::check(&config.hooks, sources)?;
     check_runtime(&config.runtime, sources)
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
         ));
     }
     let request = arguments.request();
-    let result = container.checkpoint(&request);
+    let result = fastmig_hooks::checkpoint(&container, &request);
     // podman gives no --root here, but a place for CRIU's log, and shows what we say: runc says nothing.
     if arguments.work_path.is_some() {
         return runtime.conclude(result.map(|_| ExitCode::SUCCESS));

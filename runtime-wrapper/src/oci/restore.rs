@@ -84,7 +84,7 @@ impl Arguments {
         let mut request = Request::new(self.path());
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
         request.work_path.clone_from(&self.work_path);
-        let result = container.restore(&request);
+        let result = fastmig_hooks::restore(container, &request);
         commands::conclude(context, runtime, result, commands::restore::print)
     }
 

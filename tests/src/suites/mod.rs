@@ -2,6 +2,7 @@
 
 mod clients;
 mod hosts;
+mod migration;
 mod shim;
 mod unit;
 
@@ -12,7 +13,13 @@ pub type Run = fn(&Ctx) -> anyhow::Result<Tally>;
 
 /// All suites, in the order in which they run: what is fast comes first.
 pub fn suites() -> &'static [(&'static str, Run)] {
-    &[("unit", unit::run), ("hosts", hosts::run), ("shim", shim::run), ("clients", clients::run)]
+    &[
+        ("unit", unit::run),
+        ("hosts", hosts::run),
+        ("shim", shim::run),
+        ("migration", migration::run),
+        ("clients", clients::run),
+    ]
 }
 
 /// Puts the table that the suite `clients` made into README.

@@ -1,0 +1,18 @@
+//! Applications that move between two hosts, and what goes with them.
+
+mod hooks;
+mod stage;
+
+use anyhow::Result;
+
+use crate::framework::suite::run_cases;
+use crate::framework::{Case, Ctx, Outcome, Tally};
+
+pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
+    if !nix::unistd::geteuid().is_root() {
+        let skipped = Case { name: "migration", run: |_| Outcome::Skipped("needs root".into()) };
+        return Ok(run_cases("migration", ctx, &[skipped]));
+    }
+    let all: Vec<Case> = hooks::CASES.iter().copied().flatten().copied().collect();
+    Ok(run_cases("migration", ctx, &all))
+}
