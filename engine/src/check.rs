@@ -88,7 +88,8 @@ pub fn host(config: &Config) -> HostReport {
     HostReport { criu, features, findings }
 }
 
-fn probe(config: &Config) -> Result<(String, Features), Error> {
+/// Lets CRIU try this kernel.
+pub(crate) fn probe(config: &Config) -> Result<(String, Features), Error> {
     let dir = config.runtime_dir.join("criu");
     let bundle = Bundle::open(&dir, &dir)?;
     let work = logs::work_directory(config)?;
@@ -109,6 +110,11 @@ impl Container {
     /// # Errors
     /// When the container cannot be looked at.
     pub fn check(&self) -> Result<Vec<Finding>, Error> {
+        self.check_for(None)
+    }
+
+    /// As [`Container::check`], with another policy for TCP connections.
+    pub(crate) fn check_for(&self, tcp: Option<TcpPolicy>) -> Result<Vec<Finding>, Error> {
         let status = self.status()?;
         if let Some(reason) = status.left_alone {
             return Ok(vec![Finding::blocker(
@@ -123,7 +129,8 @@ impl Container {
         let pids = self.application_cgroup()?.pids();
         let mut findings = self.check_files(&pids);
         findings.extend(pids.iter().filter_map(|&pid| uninterruptible(pid)));
-        if self.tcp_policy()? == TcpPolicy::Refuse && has_established_tcp(self.pid()) {
+        let tcp = tcp.map_or_else(|| self.tcp_policy(), Ok)?;
+        if tcp == TcpPolicy::Refuse && has_established_tcp(self.pid()) {
             findings.push(Finding::blocker(
                 "the application has an established TCP connection",
                 "set the annotation fastmig.dev/tcp to close or keep",

@@ -8,6 +8,7 @@ use fastmig_criu::{BundleError, CriuError, LaunchError};
 
 use crate::config::ConfigError;
 use crate::image::ImageError;
+use crate::passport::{PassportError, Reasons};
 use crate::runc::RuncError;
 use crate::spec::SpecError;
 use crate::state::ApplicationState;
@@ -118,6 +119,17 @@ pub enum Error {
         /// What it does not allow.
         missing: String,
     },
+    /// The application cannot go to another host as it is.
+    #[error("the application of {id:?} cannot move: {reasons}")]
+    CannotLeave {
+        /// The container.
+        id: String,
+        /// All that was found.
+        reasons: Reasons,
+    },
+    /// What should be a passport is none.
+    #[error(transparent)]
+    Passport(#[from] PassportError),
     /// The container's command is not there or cannot be executed.
     #[error("{0}")]
     Command(String),
@@ -234,6 +246,7 @@ impl Error {
             Self::AlreadyExists { .. } => Kind::AlreadyExists,
             Self::BadName { .. }
             | Self::BadAnnotation { .. }
+            | Self::Passport(_)
             | Self::Config(_)
             | Self::Spec(_)
             | Self::Command(_) => Kind::InvalidArgument,
@@ -245,6 +258,7 @@ impl Error {
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
             | Self::LacksCapabilities { .. }
+            | Self::CannotLeave { .. }
             | Self::Image(_)
             | Self::Bundle(_)
             | Self::Hook(_)

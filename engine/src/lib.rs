@@ -4,7 +4,7 @@
 //! The shim and the runtime wrapper hold no mechanism of their own; both ask this library. It knows neither
 //! containerd nor HTTP. All calls block, and every call of runc, CRIU and the init has a time limit.
 //!
-//! The files, in the order of a container's life; each of the first eight adds its operations to
+//! The files, in the order of a container's life; each of the first nine adds its operations to
 //! [`Container`]:
 //!
 //! | file | what it does |
@@ -14,6 +14,7 @@
 //! | `start` | the application comes up: from scratch, from a checkpoint, or not yet |
 //! | `exec` | sessions beside the application, limits |
 //! | [`check`] | what would make a checkpoint fail, said beforehand |
+//! | [`passport`] | what both ends of a migration compare before anything stops |
 //! | [`checkpoint`], [`restore`] | the two main operations, step by step |
 //! | `halt` | signals, pause, standby |
 //! | `remove` | delete, also after a crash |
@@ -49,6 +50,7 @@ pub mod names;
 mod network_lock;
 mod oci_state;
 mod orphans;
+pub mod passport;
 mod privilege;
 mod remove;
 pub mod restore;

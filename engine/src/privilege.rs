@@ -39,7 +39,7 @@ pub(crate) fn held_by(processes: &BTreeSet<i32>) -> u64 {
 
 /// The threads of a process, each of which may hold privileges of its own. A restored zombie still has CRIU's, and no use
 /// for them; what is gone harms nobody.
-fn living_threads(pid: i32) -> Vec<Status> {
+pub(crate) fn living_threads(pid: i32) -> Vec<Status> {
     let threads = Process::new(pid).and_then(|process| process.tasks()).into_iter().flatten().flatten();
     let found = threads.filter_map(|thread| thread.status().ok());
     found.filter(|status| !status.state.starts_with(['Z', 'X'])).collect()

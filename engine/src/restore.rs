@@ -247,12 +247,21 @@ fn require_capabilities(container: &Container, wanted: &BTreeSet<String>) -> Res
 
 /// Refuses early, and with names, what CRIU would fail on late: a number that someone else has.
 fn require_free_pids(container: &Container, wanted: &BTreeSet<i32>) -> Result<(), Error> {
-    for pid in container.pids()? {
-        let taken = application::inner_numbers(&BTreeSet::from([pid]));
-        if let Some(&number) = taken.intersection(wanted).next() {
-            let command = application::command_of(pid);
-            return Err(Error::PidTaken { id: container.key().id().into(), pid: number, command });
-        }
+    match taken_numbers(container, wanted)?.into_iter().next() {
+        Some((pid, command)) => Err(Error::PidTaken { id: container.key().id().into(), pid, command }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Which of these numbers someone has in the container, and who.
+pub(crate) fn taken_numbers(
+    container: &Container,
+    wanted: &BTreeSet<i32>,
+) -> Result<Vec<(i32, String)>, Error> {
+    let taken = container.pids()?.into_iter().filter_map(|pid| {
+        let numbers = application::inner_numbers(&BTreeSet::from([pid]));
+        let number = numbers.intersection(wanted).next().copied()?;
+        Some((number, application::command_of(pid)))
+    });
+    Ok(taken.collect())
 }

@@ -28,6 +28,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The image below the overlay is not to be found.
+    #[error(
+        "the image below the root file system cannot be found: its layers ({lower:?} ...) are not there"
+    )]
+    NoImage {
+        /// Some of its layers.
+        lower: Vec<PathBuf>,
+    },
     /// A list of volumes is none.
     #[error("{text:?} names no volumes: {problem}")]
     BadVolumes {

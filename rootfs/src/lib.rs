@@ -15,6 +15,8 @@
 //! | `names` | the paths in an archive, and what else is said of one |
 //! | `members` | an archive's members, within limits |
 //! | `unpack` | an archive becomes files again |
+//! | `layers` | the image below the root |
+//! | `survey` | what travels and what does not, told beforehand |
 //! | `error` | what can go wrong |
 //!
 //! The archive is a tar file under lz4, but not a layer of an OCI image: what was deleted, a directory that hides the
@@ -27,10 +29,12 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod layers;
 mod mapped;
 mod members;
 mod names;
 mod pack;
+mod survey;
 mod unpack;
 mod view;
 mod volumes;
@@ -41,6 +45,7 @@ mod tests;
 
 pub use error::Error;
 pub use pack::Packer;
+pub use survey::{Content, Mounted, Room, Survey};
 pub use unpack::unpack;
 pub use volumes::Volumes;
 

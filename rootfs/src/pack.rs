@@ -13,7 +13,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::mapped::Mapped;
 use crate::names::{self, Mark};
-use crate::view::{open_below, open_root, Kind, Place, View};
+use crate::view::{is_memory, open_below, open_root, Kind, Place, View};
 use crate::walk::{through, walk, Entry};
 use crate::{Error, Summary, Volumes};
 
@@ -22,9 +22,6 @@ const RECORD_FRAME: usize = 32;
 
 /// The overlay's own attributes.
 const OVERLAY: &str = "trusted.overlay.";
-
-/// The magic number of a file system in memory (`TMPFS_MAGIC`).
-const TMPFS: i128 = 0x0102_1994;
 
 /// Two changes so close together may leave the same time; a clock that is set meanwhile is allowed for.
 const TICK: Duration = Duration::from_secs(1);
@@ -338,7 +335,7 @@ impl<W: Write> Round<'_, W> {
 }
 
 fn is_in_memory(directory: &OwnedFd) -> rustix::io::Result<bool> {
-    Ok(i128::from(fstatfs(directory)?.f_type) == TMPFS)
+    Ok(is_memory(&fstatfs(directory)?))
 }
 
 fn header(entry: &Entry<'_>, kind: EntryType) -> Header {

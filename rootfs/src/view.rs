@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
+use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, StatFs};
 
-use crate::{Error, Volumes};
+use crate::{volumes, Error, Volumes};
 
 /// Mounts in memory that hold no files of an application's: what is there, the runtime has made.
 const THE_RUNTIMES: [&str; 3] = ["dev", "proc", "sys"];
@@ -45,7 +45,19 @@ pub(crate) struct View {
     /// The overlay's upper directory, on the host.
     upper: Option<PathBuf>,
     /// The mount points but for `/`, relative to it.
-    mounts: BTreeMap<PathBuf, Kind>,
+    mounts: BTreeMap<PathBuf, Mounted>,
+    /// The overlay's lower directories, as its options name them.
+    lower: Vec<PathBuf>,
+}
+
+/// One mount below the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mounted {
+    pub(crate) kind: Kind,
+    pub(crate) filesystem: String,
+    pub(crate) writable: bool,
+    /// Whether a client keeps it as a volume.
+    pub(crate) is_clients: bool,
 }
 
 /// One line of a `mountinfo`.
@@ -74,15 +86,17 @@ impl View {
     /// From the `mountinfo` of a process in the container, and that of one on the host.
     pub(crate) fn parse(theirs: &[u8], hosts: &[u8], volumes: &Volumes) -> Self {
         let hosts: Vec<Mount<'_>> = mounts(hosts).collect();
-        let mut view = Self { kind: "unknown".into(), upper: None, mounts: BTreeMap::new() };
+        let mut view =
+            Self { kind: "unknown".into(), upper: None, mounts: BTreeMap::new(), lower: Vec::new() };
         // A later line for the same place is mounted over the earlier one.
         for mount in mounts(theirs) {
             if mount.point.as_os_str().is_empty() {
                 view.kind = String::from_utf8_lossy(mount.kind).into();
                 view.upper = mount.upper();
+                view.lower = mount.lower();
             } else {
-                let kind = mount.kind_for(&hosts, volumes);
-                view.mounts.insert(mount.point, kind);
+                let mounted = mount.describe(&hosts, volumes);
+                view.mounts.insert(mount.point, mounted);
             }
         }
         view
@@ -94,26 +108,43 @@ impl View {
         upper.ok_or_else(|| Error::NoOverlay { kind: self.kind.clone() })
     }
 
+    /// The lower directories, the topmost first. Those that are not named in full are named relative to a directory that the
+    /// upper one lies below.
+    pub(crate) fn lower(&self) -> Result<Vec<PathBuf>, Error> {
+        let upper = self.upper()?;
+        let is_there = |base: &&Path| self.lower.iter().all(|path| base.join(path).is_dir());
+        let base = upper.ancestors().find(is_there);
+        match base {
+            Some(base) if !self.lower.is_empty() => {
+                Ok(self.lower.iter().map(|path| base.join(path)).collect())
+            }
+            _ => Err(Error::NoImage { lower: self.lower.iter().take(3).cloned().collect() }),
+        }
+    }
+
     /// Where `path`, relative to the root, lies.
     pub(crate) fn place(&self, path: &Path) -> Place<'_> {
         match path.ancestors().find_map(|part| self.mounts.get_key_value(part)) {
             None => Place::Root,
-            Some((_, Kind::Other)) => Place::Elsewhere,
+            Some((_, mount)) if mount.kind == Kind::Other => Place::Elsewhere,
             Some((point, _)) => Place::Own(point),
         }
     }
 
     /// What is mounted at `point`.
     pub(crate) fn mounted(&self, point: &Path) -> Option<Kind> {
-        self.mounts.get(point).copied()
+        self.mounts.get(point).map(|mount| mount.kind)
+    }
+
+    /// All mounts but the root.
+    pub(crate) fn mounts(&self) -> impl Iterator<Item = (&Path, &Mounted)> {
+        self.mounts.iter().map(|(point, mount)| (point.as_path(), mount))
     }
 
     /// Where the container's own file systems and volumes are mounted.
     pub(crate) fn own(&self) -> impl Iterator<Item = (&Path, Kind)> {
-        self.mounts
-            .iter()
-            .filter(|(_, kind)| **kind != Kind::Other)
-            .map(|(point, kind)| (point.as_path(), *kind))
+        let own = self.mounts().filter(|(_, mount)| mount.kind != Kind::Other);
+        own.map(|(point, mount)| (point, mount.kind))
     }
 }
 
@@ -123,15 +154,27 @@ impl Mount<'_> {
         options.find_map(|option| option.strip_prefix(b"upperdir=")).map(unescape)
     }
 
-    fn kind_for(&self, hosts: &[Mount<'_>], volumes: &Volumes) -> Kind {
-        if self.is_own_memory(hosts) {
-            return Kind::Memory;
-        }
-        let covers = |source: &Path| volumes.covers(source, self.kind, self.writable);
-        if volumes.names(&self.point) || self.sources(hosts).iter().any(|source| covers(source)) {
-            return Kind::Volume;
-        }
-        Kind::Other
+    /// In newer kernels each lower directory may be an option of its own.
+    fn lower(&self) -> Vec<PathBuf> {
+        let options = self.options.split(|&byte| byte == b',');
+        let each = options.filter_map(|option| {
+            let together = option.strip_prefix(b"lowerdir=").map(|all| split_lower(&unescape(all)));
+            together.or_else(|| option.strip_prefix(b"lowerdir+=").map(|one| vec![unescape(one)]))
+        });
+        each.flatten().collect()
+    }
+
+    fn describe(&self, hosts: &[Mount<'_>], volumes: &Volumes) -> Mounted {
+        let is_clients = self.sources(hosts).iter().any(|source| volumes::is_clients(source));
+        let kind = if self.is_own_memory(hosts) {
+            Kind::Memory
+        } else if volumes.take(&self.point, is_clients && self.writable, self.kind) {
+            Kind::Volume
+        } else {
+            Kind::Other
+        };
+        let filesystem = String::from_utf8_lossy(self.kind).into();
+        Mounted { kind, filesystem, writable: self.writable, is_clients }
     }
 
     /// Where on the host its content may lie; the path in its file system is one of them, for that is often the host's root.
@@ -175,6 +218,21 @@ fn mounts(text: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     })
 }
 
+/// Colons stand between directories; in a name they have a backslash before them.
+fn split_lower(all: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![Vec::new()];
+    let mut bytes = all.as_os_str().as_bytes().iter();
+    while let Some(&byte) = bytes.next() {
+        match (byte, paths.last_mut()) {
+            (b':', _) => paths.push(Vec::new()),
+            (b'\\', Some(path)) => path.extend(bytes.next()),
+            (_, Some(path)) => path.push(byte),
+            (_, None) => {}
+        }
+    }
+    paths.into_iter().map(|path| PathBuf::from(OsString::from_vec(path))).collect()
+}
+
 /// Octal escapes stand for blanks and the like.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
@@ -193,6 +251,13 @@ fn unescape(field: &[u8]) -> PathBuf {
         }
     }
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// Whether this is a file system in memory.
+pub(crate) fn is_memory(status: &StatFs) -> bool {
+    /// `TMPFS_MAGIC`.
+    const TMPFS: i128 = 0x0102_1994;
+    i128::from(status.f_type) == TMPFS
 }
 
 /// The root of host process `pid`.
@@ -242,6 +307,7 @@ mod tests {
     fn the_upper_directory_and_the_mounts_are_found() {
         let view = View::parse(CONTAINER, HOST, &Volumes::default());
         assert_eq!(view.upper().unwrap(), Path::new("/var/lib/x y/fs"));
+        assert_eq!(view.lower, [Path::new("/a"), Path::new("/b")]);
         assert_eq!(view.place(Path::new("etc/passwd")), Place::Root);
         assert_eq!(view.place(Path::new("cache/a/b")), Place::Own(Path::new("cache")));
         for path in ["etc/hosts", "proc/1/status", "dev/null", "masked/x", "hostrun/x", "part/x"] {
@@ -273,6 +339,16 @@ mod tests {
         assert!(found("none").is_empty());
         assert_eq!(found("all"), ["data", "more"]);
         assert_eq!(found("/pages,/fixed"), ["fixed", "pages"]);
+    }
+
+    #[test]
+    fn lower_directories_are_told_apart() {
+        let lower = |options: &str| {
+            let line = format!("1 0 0:5 / / rw - overlay overlay rw,{options},upperdir=/u\n");
+            View::parse(line.as_bytes(), b"", &Volumes::default()).lower
+        };
+        assert_eq!(lower("lowerdir=/a\\134:b:c\\040d"), [Path::new("/a:b"), Path::new("c d")]);
+        assert_eq!(lower("lowerdir+=/a,lowerdir+=/b:c"), [Path::new("/a"), Path::new("/b:c")]);
     }
 
     #[test]

@@ -52,13 +52,9 @@ impl Volumes {
         self.at.iter().map(PathBuf::as_path)
     }
 
-    pub(crate) fn names(&self, point: &Path) -> bool {
-        self.at.contains(point)
-    }
-
-    /// Whether what a client has made at `source`, a path on the host, is one of them.
-    pub(crate) fn covers(&self, source: &Path, kind: &[u8], writable: bool) -> bool {
-        self.all && writable && is_clients(source) && !is_shared(kind)
+    /// Whether what is mounted at `point` is one of them: it is named, or on this `kind` of file system a client's for writing.
+    pub(crate) fn take(&self, point: &Path, is_clients: bool, kind: &[u8]) -> bool {
+        self.at.contains(point) || (self.all && is_clients && !is_shared(kind))
     }
 }
 
@@ -76,10 +72,9 @@ impl FromStr for Volumes {
                 "none" if text.trim() == "none" => {}
                 "all" => volumes.all = true,
                 path => {
-                    _ =
-                        volumes.at.insert(inside(path).ok_or_else(|| {
-                            wrong("it must be all, none or absolute paths in the container")
-                        })?)
+                    let place = inside(path);
+                    let problem = "it must be all, none or absolute paths in the container";
+                    volumes.at.insert(place.ok_or_else(|| wrong(problem))?);
                 }
             }
         }
@@ -123,7 +118,7 @@ impl fmt::Display for Volumes {
 }
 
 /// Whether a client keeps the content of a volume at this path of the host.
-fn is_clients(source: &Path) -> bool {
+pub(crate) fn is_clients(source: &Path) -> bool {
     let parts: Vec<&str> = source.iter().map(|part| part.to_str().unwrap_or_default()).collect();
     let has = |first: &str, second: &str, after: usize| {
         parts
@@ -158,7 +153,7 @@ mod tests {
             assert_eq!(String::from(volumes.clone()).parse::<Volumes>().unwrap(), volumes);
         }
         assert!("none".parse::<Volumes>().unwrap().is_none());
-        assert!("/data/".parse::<Volumes>().unwrap().names(Path::new("data")));
+        assert!("/data/".parse::<Volumes>().unwrap().take(Path::new("data"), false, b"nfs"));
     }
 
     #[test]
@@ -197,10 +192,10 @@ mod tests {
 
     #[test]
     fn all_are_those_that_are_written_to_on_one_host() {
-        let source = Path::new("/var/lib/docker/volumes/data/_data");
-        assert!(Volumes::all().covers(source, b"ext4", true));
-        assert!(!Volumes::all().covers(source, b"ext4", false));
-        assert!(!Volumes::all().covers(source, b"nfs4", true));
-        assert!(!Volumes::default().covers(source, b"ext4", true));
+        let point = Path::new("data");
+        assert!(Volumes::all().take(point, true, b"ext4"));
+        assert!(!Volumes::all().take(point, false, b"ext4"));
+        assert!(!Volumes::all().take(point, true, b"nfs4"));
+        assert!(!Volumes::default().take(point, true, b"ext4"));
     }
 }

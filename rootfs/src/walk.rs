@@ -36,7 +36,7 @@ impl<'a> Entry<'a> {
 
     /// The overlay's mark of something deleted.
     pub(crate) fn is_whiteout(&self) -> bool {
-        self.kind() == FileType::CharacterDevice && self.stat.st_rdev == 0
+        is_whiteout(&self.stat)
     }
 
     /// Opens the regular file that was looked at, for reading. What has taken its place since is not opened, for it may
@@ -53,6 +53,11 @@ impl<'a> Entry<'a> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
     }
+}
+
+/// As [`Entry::is_whiteout`].
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// Calls `visit` for each entry below `top`, whose own path is `path`, directories before what is in them; one for
@@ -97,7 +102,7 @@ fn visit_all(
 }
 
 /// The names in a directory, in order, so that two archives of the same files are the same.
-fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+pub(crate) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_bytes().to_vec();
