@@ -370,7 +370,12 @@ fn within(field: &str, value: u64, most: u64) -> Result<(), ErrorInfo> {
 
 /// The words of the enums above, for command lines: each is what its JSON is.
 macro_rules! words {
-    ($($type:ty),*) => {$(
+    ($($type:ty: $($word:literal)*),*) => {$(
+        impl $type {
+            /// All that it can be.
+            pub const WORDS: &[&str] = &[$($word),*];
+        }
+
         impl FromStr for $type {
             type Err = String;
 
@@ -380,7 +385,13 @@ macro_rules! words {
         }
     )*};
 }
-words!(Tcp, After, Compression, Strategy, Binds);
+words!(
+    Tcp: "close" "keep" "refuse",
+    After: "run" "standby" "exit",
+    Compression: "auto" "none" "lz4" "zstd",
+    Strategy: "stop-copy",
+    Binds: "refuse" "same"
+);
 
 #[cfg(test)]
 mod tests {
@@ -435,8 +446,15 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_json() {
+        fn all_are_read<T: FromStr<Err = String>>(words: &[&str]) {
+            words.iter().for_each(|word| assert!(word.parse::<T>().is_ok(), "{word}"));
+        }
+        all_are_read::<Tcp>(Tcp::WORDS);
+        all_are_read::<After>(After::WORDS);
+        all_are_read::<Compression>(Compression::WORDS);
+        all_are_read::<Strategy>(Strategy::WORDS);
+        all_are_read::<Binds>(Binds::WORDS);
         assert_eq!("keep".parse(), Ok(Tcp::Keep));
-        assert_eq!("stop-copy".parse(), Ok(Strategy::StopCopy));
         assert!("fast".parse::<Compression>().unwrap_err().contains("zstd"));
     }
 }

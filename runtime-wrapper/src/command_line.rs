@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use fastmig_engine::{runc, Config};
 
-use crate::commands::{self, check, config, install, standby, status};
+use crate::commands::{
+    self, check, completion, config, events, history, install, migrate, ps, standby, status,
+};
 use crate::oci::{self, Runtime};
 use crate::output::Output;
 
@@ -60,6 +62,7 @@ pub(crate) struct Global {
 
 /// The options that runc does not have.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of FastMig")]
 pub(crate) struct Ours {
     /// The OCI runtime that makes the containers: runc or crun, a path or a name
     #[arg(long, value_name = "FILE")]
@@ -90,6 +93,10 @@ enum Command {
     Run(Raw),
     /// End the application and keep its container up
     Standby(standby::Arguments),
+    /// Move a running application into a container that waits on another host
+    Migrate(migrate::Arguments),
+    /// Show the migrations that this host took part in
+    History(history::Arguments),
     /// Show how one container stands, or all of them
     Status(status::Arguments),
     /// Say what would make a checkpoint fail, without stopping anything
@@ -98,6 +105,11 @@ enum Command {
     Config(config::Arguments),
     /// Put FastMig into this host, or take it out
     Install(install::Arguments),
+    /// Print what makes a shell complete FastMig's commands
+    Completion(completion::Arguments),
+    /// Write manual pages and completions, for a package
+    #[command(hide = true)]
+    Share(completion::Share),
     /// Create a container
     Create(Raw),
     /// Start what was created
@@ -110,7 +122,7 @@ enum Command {
     Delete(Raw),
     /// Execute another process in a container
     Exec(Raw),
-    /// Show the processes of a container
+    /// Show the containers under FastMig, or the processes of one
     Ps(Raw),
     /// Freeze a container's application
     Pause(Raw),
@@ -118,7 +130,7 @@ enum Command {
     Resume(Raw),
     /// Change a container's limits
     Update(Raw),
-    /// Show a container's events and statistics
+    /// Show what happens on this host, or a container's events and statistics
     Events(Raw),
     /// List containers
     List(Raw),
@@ -131,13 +143,21 @@ enum Command {
     Attend(oci::attend::Arguments),
 }
 
+impl Raw {
+    fn is_empty(&self) -> bool {
+        self.arguments.is_empty()
+    }
+}
+
 impl CommandLine {
     pub(crate) fn run(self) -> ExitCode {
         let output = Output { json: self.ours.json };
-        // These two work on a host whose configuration does not.
+        // These work on a host whose configuration does not.
         match &self.command {
             Some(Command::Config(arguments)) => return arguments.run(output),
             Some(Command::Install(arguments)) => return arguments.run(output),
+            Some(Command::Completion(arguments)) => return arguments.run(described()),
+            Some(Command::Share(arguments)) => return arguments.run(described(), output),
             _ => {}
         }
         let config = match Config::load() {
@@ -160,8 +180,23 @@ impl CommandLine {
 
 fn usage() -> ExitCode {
     // As runc: help, and no failure.
-    let _ = <CommandLine as clap::CommandFactory>::command().print_help();
+    let _ = CommandLine::command().print_help();
     ExitCode::SUCCESS
+}
+
+/// All of it, for completions and manual pages: with the options that a command reads only when it is called.
+fn described() -> clap::Command {
+    let own: [(&str, clap::Command); 3] = [
+        ("checkpoint", oci::checkpoint::Arguments::command()),
+        ("restore", oci::restore::Arguments::command()),
+        ("run", oci::run::Arguments::command()),
+    ];
+    own.into_iter().fold(CommandLine::command(), |all, (name, options)| {
+        all.mut_subcommand(name, |raw| match raw.get_about().cloned() {
+            Some(about) => options.name(name).about(about),
+            None => options.name(name),
+        })
+    })
 }
 
 impl Command {
@@ -170,8 +205,12 @@ impl Command {
             Self::Standby(arguments) => context.conclude(arguments.run(context)),
             Self::Status(arguments) => context.conclude(arguments.run(context)),
             Self::Check(arguments) => context.conclude(arguments.run(context)),
+            Self::Migrate(arguments) => arguments.run(context),
+            Self::History(arguments) => arguments.run(context),
             Self::Config(arguments) => arguments.run(context.output),
             Self::Install(arguments) => arguments.run(context.output),
+            Self::Completion(arguments) => arguments.run(described()),
+            Self::Share(arguments) => arguments.run(described(), context.output),
             Self::Checkpoint(raw) => oci::checkpoint::run(context, runtime, &raw.arguments),
             Self::Restore(raw) => oci::restore::run(context, runtime, &raw.arguments),
             Self::Run(raw) => oci::run::run(context, runtime, &raw.arguments),
@@ -184,6 +223,9 @@ impl Command {
             Self::Pause(raw) => oci::plain::pause(runtime, &raw.arguments),
             Self::Resume(raw) => oci::plain::resume(runtime, &raw.arguments),
             Self::List(raw) => oci::list::run(runtime, &raw.arguments),
+            // Of no container: of all, which runc has no word for.
+            Self::Ps(raw) if raw.is_empty() && runtime.is_called_by_operator() => ps::run(context),
+            Self::Events(raw) if raw.is_empty() && runtime.is_called_by_operator() => events::run(context),
             Self::Ps(raw) => runtime.hand_over("ps", &raw.arguments),
             Self::Update(raw) => runtime.hand_over("update", &raw.arguments),
             Self::Events(raw) => runtime.hand_over("events", &raw.arguments),
@@ -244,6 +286,19 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        <CommandLine as clap::CommandFactory>::command().debug_assert();
+        CommandLine::command().debug_assert();
+        described().debug_assert();
+    }
+
+    #[test]
+    fn what_is_described_has_the_options_of_each_command() {
+        let all = described();
+        let options = |name: &str| -> Vec<_> {
+            let command = all.get_subcommands().find(|sub| sub.get_name() == name).unwrap();
+            command.get_arguments().filter_map(|argument| argument.get_long()).collect()
+        };
+        assert!(options("checkpoint").contains(&"standby"));
+        assert!(options("restore").contains(&"image-path"));
+        assert!(options("migrate").contains(&"to"));
     }
 }

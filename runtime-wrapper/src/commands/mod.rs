@@ -3,8 +3,15 @@
 
 pub(crate) mod check;
 pub(crate) mod checkpoint;
+pub(crate) mod completion;
 pub(crate) mod config;
+mod daemon;
+pub(crate) mod events;
+mod figures;
+pub(crate) mod history;
 pub(crate) mod install;
+pub(crate) mod migrate;
+pub(crate) mod ps;
 pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod standby;

@@ -11,7 +11,7 @@ use super::{attend, Making, Runtime};
 use crate::commands::{self, Context};
 
 #[derive(Debug, Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     making: Making,
     #[command(flatten)]

@@ -69,6 +69,11 @@ impl Runtime {
         self.global.root.is_some() || self.global.log.is_some()
     }
 
+    /// Whether a person asks who may do more than hand over.
+    pub(crate) fn is_called_by_operator(&self) -> bool {
+        !self.is_called_by_client() && self.host_root
+    }
+
     /// Whether runc has a container of this id, which it made without us.
     pub(crate) fn is_runcs(&self, id: &str) -> bool {
         // A path that leads elsewhere is no id.

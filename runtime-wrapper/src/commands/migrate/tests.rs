@@ -1,0 +1,164 @@
+//! The command line, following a migration, and its exit codes' grounds.
+
+use std::sync::mpsc;
+
+use clap::Parser;
+use fastmig_api::event::{Event, What};
+use fastmig_api::migration::{Bytes, PhaseTime, Side};
+use fastmig_api::request::Strategy;
+use fastmig_api::ErrorInfo;
+
+use super::follow::News;
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn request(words: &str) -> Result<MigrateRequest, clap::Error> {
+    let line = Line::try_parse_from(format!("migrate {words}").split_whitespace())?;
+    Ok(line.arguments.request())
+}
+
+pub(crate) fn report(outcome: Outcome) -> MigrationReport {
+    let phase = |name: &str, ms, frozen| PhaseTime { phase: name.into(), side: Side::Source, ms, frozen };
+    MigrationReport {
+        id: "m-1".into(),
+        side: Side::Source,
+        container: "web".into(),
+        into: "web".into(),
+        from: "host-a".into(),
+        to: "host-b".into(),
+        started_at: "2026-11-21T10:00:00Z".into(),
+        total_ms: 1_500,
+        frozen_ms: 87,
+        strategy: Strategy::StopCopy,
+        iterations: 1,
+        streams: 4,
+        compression: Compression::Lz4,
+        bytes: Bytes { raw: 1 << 30, wire: 1 << 28, zero: 1 << 20, files: 2048, files_frozen: 0 },
+        files: 12,
+        phases: vec![
+            phase("prepare", 31, false),
+            phase("freeze", 2, true),
+            phase("dump", 30, true),
+            phase("end", 6, false),
+        ],
+        outcome,
+        reason: None,
+    }
+}
+
+#[test]
+fn every_option_reaches_the_request() {
+    let all = request(
+        "web --to host-b --into web2 --create --volumes /data,/log --binds same --bind-map /srv=/mnt/srv \
+         --tcp keep --streams 8 --compression zstd --timeout 60 --freeze-timeout 5 --no-hooks --dry-run",
+    )
+    .unwrap();
+    let expected = MigrateRequest {
+        to: "host-b".into(),
+        into: Some("web2".into()),
+        create: true,
+        files: true,
+        volumes: vec!["/data".into(), "/log".into()],
+        binds: Binds::Same,
+        bind_map: [("/srv".to_owned(), "/mnt/srv".to_owned())].into(),
+        tcp: Some(Tcp::Keep),
+        strategy: Strategy::StopCopy,
+        streams: Some(8),
+        compression: Compression::Zstd,
+        timeout_s: Some(60),
+        freeze_timeout_s: Some(5),
+        hooks: false,
+        dry_run: true,
+    };
+    assert_eq!(all, expected);
+    assert_eq!(request("web --to host-b").unwrap(), MigrateRequest::new("host-b"));
+    assert!(!request("web --to b --no-files").unwrap().files);
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anybody_is_asked() {
+    for bad in [
+        "web",
+        "--to b",
+        "web --to b --streams 17",
+        "web --to b --streams 0",
+        "web --to b --tcp perhaps",
+        "web --to b --bind-map srv=/x",
+        "web --to b --timeout 0",
+        "web --to b --no-files --volumes all",
+    ] {
+        assert!(request(bad).is_err(), "{bad}");
+    }
+}
+
+fn event(what: What) -> News {
+    News::Event(Box::new(Event {
+        sequence: 1,
+        at: String::new(),
+        operation: Some("op-1".into()),
+        key: None,
+        container: None,
+        what,
+    }))
+}
+
+fn refusal(code: Code) -> ClientError {
+    ClientError::Refused(Box::new(ErrorInfo::new(code, "no")))
+}
+
+#[test]
+fn the_first_interrupt_cancels_and_the_answer_is_waited_for() {
+    let (tell, news) = mpsc::channel();
+    tell.send(event(What::PhaseEnded { phase: "files".into(), side: Side::Source, ms: 3 })).unwrap();
+    tell.send(News::Interrupted).unwrap();
+    tell.send(News::Answered(Box::new(Err(refusal(Code::Cancelled))))).unwrap();
+    let (mut display, mut cancelled) = (display::Lines(Vec::new()), Vec::new());
+    let ending = follow::follow(&news, &mut display, &mut |operation| {
+        cancelled.push(operation.map(str::to_owned));
+        "cancelling".into()
+    });
+    assert_eq!(cancelled, [Some("op-1".to_owned())]);
+    assert!(matches!(ending, Ending::Answered { operation: Some(id), .. } if id == "op-1"));
+    assert_eq!(String::from_utf8(display.0).unwrap(), "files          3 ms\ncancelling\n");
+}
+
+#[test]
+fn the_second_interrupt_leaves_it_alone() {
+    let (tell, news) = mpsc::channel();
+    tell.send(News::Interrupted).unwrap();
+    tell.send(News::Interrupted).unwrap();
+    let mut display = display::Lines(Vec::new());
+    let mut asked = 0;
+    let ending = follow::follow(&news, &mut display, &mut |_| {
+        asked += 1;
+        String::new()
+    });
+    assert!(matches!(ending, Ending::Left));
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn a_success_says_where_it_lives_and_how_long_it_was_down() {
+    let text = summary::of("web", &report(Outcome::Moved));
+    assert!(
+        text.starts_with("web lives at host-b in web: it was down for 87 ms, all took 1.50 s\n"),
+        "{text}"
+    );
+    assert!(text.contains("prepare 31 ms [ frozen: freeze 2 ms dump 30 ms ] end 6 ms"), "{text}");
+    assert!(text.contains("1.0 GiB as 256.0 MiB in 4 streams (lz4)"), "{text}");
+    assert!(summary::of("web", &report(Outcome::Possible)).contains("could move"));
+}
+
+#[test]
+fn a_failure_says_where_it_is() {
+    let failed = refusal(Code::TimeLimit);
+    let place = |outcome| summary::where_it_is("web", &failed, Some(&report(outcome)));
+    assert_eq!(place(Outcome::Stayed), "web runs on here; it was frozen for 87 ms");
+    assert!(place(Outcome::Undecided).contains("is stopped until host-b says"));
+    assert_eq!(summary::where_it_is("web", &refusal(Code::Refused), None), "web is here as it was");
+}
