@@ -3,3 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod ends;
+mod files;
+pub mod pki;
