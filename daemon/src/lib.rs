@@ -1,7 +1,42 @@
-//! The node daemon.
+//! The node daemon: answers for the containers of this host over HTTP, and moves their applications to other hosts.
+//!
+//! The files, in the order in which a call meets them:
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`command_line`] | what the program is asked: to run, or to make and exchange certificates |
+//! | [`run`] | the daemon's life, from its lock to SIGTERM |
+//! | [`daemon`] | what all parts share |
+//! | `server` | who is let in |
+//! | [`pki`] | by which certificate, and how that is got |
+//! | `http` | what was asked, and the answers |
+//! | [`operations`] | what is done and was done; on disk, once per idempotency key |
+//! | `work` | the work of each operation on this host |
+//! | [`migrations`], [`ends`] | applications that leave and arrive |
+//! | [`inventory`], [`checkpoints`] | what there is |
+//! | [`events`], [`metrics`] | what happens, and what is counted |
+//! | [`failure`], `start` | why not |
+//! | `files`, `task` | files for root alone, and threads that may block |
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoints;
+pub mod command_line;
+pub mod daemon;
 pub mod ends;
+pub mod events;
+pub mod failure;
 mod files;
+mod http;
+pub mod inventory;
+pub mod metrics;
+pub mod migrations;
+pub mod operations;
 pub mod pki;
+pub mod run;
+mod server;
+mod start;
+mod task;
+mod work;
+
+pub use start::StartError;

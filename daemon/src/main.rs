@@ -1,3 +1,10 @@
-//! `fastmigd`.
+//! `fastmigd`: all of it is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use fastmigd::command_line::CommandLine;
+
+fn main() -> ExitCode {
+    CommandLine::parse().run()
+}

@@ -309,6 +309,14 @@ impl Image {
     }
 }
 
+/// What the checkpoint in `directory` says of itself. Its files are not looked at.
+///
+/// # Errors
+/// When there is no manifest, or it is damaged or of another format.
+pub fn manifest(directory: &Path) -> Result<Manifest, ImageError> {
+    read_manifest(directory)
+}
+
 fn read_manifest(directory: &Path) -> Result<Manifest, ImageError> {
     let path = directory.join(MANIFEST);
     let file = open_nofollow(&path, 0).map_err(|e| match e.kind() {

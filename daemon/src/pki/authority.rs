@@ -96,6 +96,14 @@ impl Authority {
     }
 }
 
+/// The certificate of the authority that is trusted in `place`, PEM; nothing before `init` and `join`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn certificate(place: &Place) -> Result<Option<String>, PkiError> {
+    place.read(CA_CERTIFICATE)
+}
+
 /// A new key, PEM, and a request for its certificate.
 ///
 /// # Errors

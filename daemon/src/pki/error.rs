@@ -74,6 +74,14 @@ pub enum PkiError {
     /// The certificates of clients cannot be checked.
     #[error("the authority's certificate cannot check others: {0}")]
     Verifier(#[from] tokio_rustls::rustls::server::VerifierBuilderError),
+    /// It is nobody's place yet.
+    #[error(
+        "a certificate of the role {role} is a person's, not this host's: say where it goes by --out DIR"
+    )]
+    NeedsPlace {
+        /// What the certificate allows.
+        role: super::role::Role,
+    },
     /// The other host could not be asked.
     #[error("could not join at {address}: {cause}")]
     Join {

@@ -1,8 +1,7 @@
 //! What a new host or operator shows once, in place of a certificate: where to ask, whom to trust there, and a secret.
 
 use std::fmt;
-use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -97,13 +96,7 @@ impl Tokens {
     pub fn make(&self, role: Role, lasts: Duration, ca: [u8; 32], address: &str) -> Result<Token, PkiError> {
         crate::files::make_private_dir(&self.directory).map_err(PkiError::io("make", &self.directory))?;
         self.sweep()?;
-        let token = Token {
-            role,
-            id: random("make a token in")?,
-            secret: random("make a token in")?,
-            ca,
-            address: address.into(),
-        };
+        let token = Token { role, id: random()?, secret: random()?, ca, address: address.into() };
         let expires = now() + lasts.as_secs();
         self.store(&token.id, &Kept { role, secret: digest(&token.secret), expires, wrong: 0 })?;
         Ok(token)
@@ -173,12 +166,8 @@ fn digest(secret: &[u8]) -> String {
     hex::encode(Sha256::digest(secret))
 }
 
-fn random<const N: usize>(action: &'static str) -> Result<[u8; N], PkiError> {
-    let mut bytes = [0; N];
-    let path = std::path::Path::new("/dev/urandom");
-    let mut source = std::fs::File::open(path).map_err(PkiError::io(action, path))?;
-    source.read_exact(&mut bytes).map_err(PkiError::io(action, path))?;
-    Ok(bytes)
+fn random<const N: usize>() -> Result<[u8; N], PkiError> {
+    crate::files::random().map_err(PkiError::io("read", Path::new("/dev/urandom")))
 }
 
 fn now() -> u64 {

@@ -1,0 +1,252 @@
+//! `fastmigd [--config FILE] [COMMAND]`: runs the daemon, or makes and exchanges certificates.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use fastmig_engine::config::CONFIG_FILE;
+use fastmig_engine::Config;
+
+use crate::pki::authority::{self, Authority};
+use crate::pki::identity::{self, HostSettings};
+use crate::pki::peers::Peers;
+use crate::pki::role::Role;
+use crate::pki::token::{Token, Tokens};
+use crate::pki::{join, name, PkiError, Place};
+use crate::StartError;
+
+/// FastMig's node daemon. Without a command it runs.
+#[derive(Debug, Parser)]
+#[command(name = "fastmigd", version)]
+pub struct CommandLine {
+    /// The host's settings
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE, global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Begin a cluster: make its certificate authority, and a certificate for this host
+    Init(Host),
+    /// Let one more in: print a token for `fastmigd join`
+    Token {
+        /// What its certificate allows: node, admin, operator or reader
+        #[arg(long, default_value = "node")]
+        role: Role,
+        /// How long it can be used: 30m, 1h, 2d
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        ttl: Duration,
+    },
+    /// Get a certificate for a token
+    Join {
+        /// What `fastmigd token` printed
+        token: String,
+        #[command(flatten)]
+        host: Host,
+        /// Put the files here, for a person rather than this host: ca.pem, certificate.pem, key.pem
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Show the other hosts, or change what is known of them
+    Peers {
+        #[command(subcommand)]
+        change: Option<PeersChange>,
+    },
+    /// Show the authority's certificate and its fingerprint
+    Ca,
+}
+
+#[derive(Debug, clap::Args)]
+struct Host {
+    /// What it is called; small letters, digits, - and . [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where other hosts find this one; it listens there
+    #[arg(long, value_name = "IP:PORT")]
+    address: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum PeersChange {
+    /// Add a host, or change its address
+    Add {
+        /// Its name, as in its certificate
+        name: String,
+        /// Where it is found
+        #[arg(value_name = "ADDRESS:PORT")]
+        address: String,
+    },
+    /// Forget a host
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+impl CommandLine {
+    /// Does what was asked; the exit code.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        set_up_log(self.command.is_none());
+        match self.try_run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("fastmigd: {e}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn try_run(self) -> Result<(), StartError> {
+        let config = Config::from_file(&self.config)?;
+        let Some(command) = self.command else { return crate::run::run(config) };
+        Ok(command.run(&config)?)
+    }
+}
+
+impl Command {
+    fn run(self, config: &Config) -> Result<(), PkiError> {
+        let place = Place::below(&config.daemon.state_dir);
+        match self {
+            Self::Init(host) => init(config, &place, host),
+            Self::Token { role, ttl } => token(config, &place, role, ttl),
+            Self::Join { token, host, out } => join_cluster(config, &place, &token, host, out.as_deref()),
+            Self::Peers { change } => peers(&Peers::open(&place), change),
+            Self::Ca => ca(&place),
+        }
+    }
+}
+
+impl Host {
+    fn settings(self, config: &Config) -> HostSettings {
+        let listen = Some(config.daemon.listen.clone()).filter(|listen| !listen.is_empty());
+        HostSettings { name: self.name.unwrap_or_else(name::of_this_host), address: self.address.or(listen) }
+    }
+}
+
+fn init(config: &Config, place: &Place, host: Host) -> Result<(), PkiError> {
+    let settings = host.settings(config);
+    identity::init(place, &settings)?;
+    println!("{} has a certificate; {}", settings.name, reach(&settings));
+    Ok(())
+}
+
+fn reach(settings: &HostSettings) -> String {
+    match &settings.address {
+        Some(address) => format!("fastmigd listens on {address} when it is started again"),
+        None => "without --address it listens on its socket alone".into(),
+    }
+}
+
+fn token(config: &Config, place: &Place, role: Role, ttl: Duration) -> Result<(), PkiError> {
+    let authority = Authority::open(place)?.ok_or(PkiError::NoAuthority)?;
+    let host = HostSettings::load(place)?.ok_or(PkiError::NotInitialized)?;
+    let listen = Some(config.daemon.listen.clone()).filter(|listen| !listen.is_empty());
+    let address = host.address.or(listen).ok_or(PkiError::NoAddress)?;
+    let ca = authority::fingerprint(authority.certificate())?;
+    println!("{}", Tokens::open(place).make(role, ttl, ca, &address)?);
+    Ok(())
+}
+
+fn join_cluster(
+    config: &Config,
+    place: &Place,
+    token: &str,
+    host: Host,
+    out: Option<&Path>,
+) -> Result<(), PkiError> {
+    let token: Token = token.parse()?;
+    let place = match out {
+        Some(directory) => Place::at(directory),
+        None if token.role == Role::Node => place.clone(),
+        None => return Err(PkiError::NeedsPlace { role: token.role }),
+    };
+    let mut settings = host.settings(config);
+    if token.role != Role::Node {
+        settings.address = None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(PkiError::io("start a thread for", Path::new("fastmigd join")))?;
+    let joined = runtime.block_on(join::join(&place, &token, &settings))?;
+    println!("{} has a certificate of the role {}", settings.name, token.role);
+    if token.role == Role::Node {
+        println!("{}", reach(&settings));
+        println!("hosts: {}", joined.peers.into_keys().collect::<Vec<_>>().join(", "));
+    }
+    Ok(())
+}
+
+fn peers(table: &Peers, change: Option<PeersChange>) -> Result<(), PkiError> {
+    match change {
+        Some(PeersChange::Add { name, address }) => table.put(&name, &address),
+        Some(PeersChange::Remove { name }) => {
+            if !table.remove(&name)? {
+                println!("{name} was not known");
+            }
+            Ok(())
+        }
+        None => {
+            for (name, address) in table.all()? {
+                println!("{name}\t{address}");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn ca(place: &Place) -> Result<(), PkiError> {
+    let certificate = authority::certificate(place)?.ok_or(PkiError::NotInitialized)?;
+    println!("sha256:{}", hex::encode(authority::fingerprint(&certificate)?));
+    print!("{certificate}");
+    Ok(())
+}
+
+/// `30m`, `1h`, `2d`, or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err("give a number and s, m, h or d".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "give a number and s, m, h or d".to_owned())?;
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds <= 30 * 86400);
+    seconds.map(Duration::from_secs).ok_or_else(|| "not longer than 30d".into())
+}
+
+/// The daemon tells what it does; a command only what went wrong. More with `FASTMIG_LOG=debug`.
+fn set_up_log(daemon: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FASTMIG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if daemon { "info" } else { "error" }));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_understood_within_bounds() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "h", "1w", "-1h", "31d", "99999999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

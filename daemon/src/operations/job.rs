@@ -1,0 +1,44 @@
+//! What the work of an operation may say while it goes on.
+
+use std::sync::Arc;
+
+use fastmig_api::event::What;
+use fastmig_api::MigrationReport;
+
+use super::registry::{Entry, Registry};
+
+/// An operation, as its own work sees it. Its copies are one.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub(super) registry: Arc<Registry>,
+    pub(super) entry: Arc<Entry>,
+}
+
+impl Job {
+    /// The operation's id.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.entry.record().operation.id.clone()
+    }
+
+    /// Tells all listeners.
+    pub fn tell(&self, what: What) {
+        let about = self.entry.about();
+        self.registry.bus().publish(about, what);
+    }
+
+    /// What is being done.
+    pub fn phase(&self, phase: &str) {
+        self.entry.record().operation.phase = Some(phase.to_owned());
+    }
+
+    /// The migration's report, as far as it is.
+    pub fn migration(&self, report: MigrationReport) {
+        self.entry.record().operation.migration = Some(report);
+    }
+
+    /// How it can be cancelled: `cancel` answers whether that is still possible. Called at most once for each request.
+    pub fn cancelled_by(&self, cancel: impl Fn() -> bool + Send + Sync + 'static) {
+        self.entry.set_cancel(Box::new(cancel));
+    }
+}

@@ -1,0 +1,147 @@
+//! The work of operations on a container of this host: what `fastmig` does at a terminal, with names for paths.
+
+use fastmig_api::checkpoint::{CheckpointReport, RunReport, StandbyReport};
+use fastmig_api::request::{After, CheckpointRequest, RestoreRequest, RunRequest, Tcp};
+use fastmig_api::{Code, ErrorInfo};
+use fastmig_engine::start_options::{TcpPolicy, Volumes};
+use fastmig_engine::{checkpoint, restore, Container};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::checkpoints::Origin;
+use crate::daemon::Daemon;
+use crate::failure::{internal, of_engine};
+use crate::operations::Job;
+
+/// Starts an application, from scratch or from a checkpoint.
+pub(crate) fn run(
+    daemon: &Daemon,
+    container: &Container,
+    request: &RunRequest,
+    job: &Job,
+) -> Result<Value, ErrorInfo> {
+    let Some(name) = &request.checkpoint else {
+        container.run().map_err(|e| of_engine(&e))?;
+        let status = container.status().map_err(|e| of_engine(&e))?;
+        return report(&RunReport {
+            checkpoint: None,
+            application_pid: status.application_pid.unwrap_or_default(),
+            verify_ms: None,
+            restore_ms: None,
+        });
+    };
+    let request = RestoreRequest { checkpoint: name.clone(), tcp: request.tcp, hooks: request.hooks };
+    restore(daemon, container, &request, job)
+}
+
+/// Restores one of the daemon's checkpoints.
+pub(crate) fn restore(
+    daemon: &Daemon,
+    container: &Container,
+    request: &RestoreRequest,
+    _job: &Job,
+) -> Result<Value, ErrorInfo> {
+    let mut asked = restore::Request::new(daemon.checkpoints.existing(&request.checkpoint)?);
+    asked.tcp = request.tcp.map(policy);
+    let done = container.restore(&asked).map_err(|e| of_engine(&e))?;
+    report(&RunReport {
+        checkpoint: Some(request.checkpoint.clone()),
+        application_pid: done.application_pid,
+        verify_ms: Some(done.verify_ms),
+        restore_ms: Some(done.restore_ms),
+    })
+}
+
+/// Makes a checkpoint.
+pub(crate) fn checkpoint(
+    daemon: &Daemon,
+    container: &Container,
+    request: &CheckpointRequest,
+    _job: &Job,
+) -> Result<Value, ErrorInfo> {
+    let name = request.name.clone().unwrap_or_else(|| name_of(container.key().id()));
+    let path = daemon.checkpoints.path(&name)?;
+    daemon.checkpoints.make()?;
+    let after = match request.after {
+        After::Run => checkpoint::After::Run,
+        After::Standby => checkpoint::After::Standby,
+        After::Exit => checkpoint::After::Exit,
+    };
+    let mut asked = checkpoint::Request::new(path, after);
+    asked.replaces = request.replace;
+    asked.tcp = request.tcp.map(policy);
+    asked.files = request.files;
+    asked.volumes = volumes(&request.volumes)?;
+    asked.external_unix_sockets = request.external_unix_sockets;
+    asked.file_locks = request.file_locks;
+    let done = container.checkpoint(&asked).map_err(|e| of_engine(&e))?;
+    let processes = done.processes as u64;
+    let origin = Origin { container: container.key().id().to_owned(), processes };
+    daemon.checkpoints.note(&done.path, &origin).map_err(|e| internal(&e))?;
+    report(&CheckpointReport {
+        name,
+        path: done.path.display().to_string(),
+        after: request.after,
+        bytes: done.bytes,
+        processes,
+        files: done.files,
+        frozen_ms: done.frozen_ms,
+        dump_ms: done.dump_ms,
+    })
+}
+
+/// Ends an application and keeps its container.
+pub(crate) fn standby(container: &Container) -> Result<Value, ErrorInfo> {
+    container.standby().map_err(|e| of_engine(&e))?;
+    report(&StandbyReport {})
+}
+
+/// What is asked of TCP connections, in the engine's words.
+pub(crate) fn policy(tcp: Tcp) -> TcpPolicy {
+    match tcp {
+        Tcp::Close => TcpPolicy::Close,
+        Tcp::Keep => TcpPolicy::Keep,
+        Tcp::Refuse => TcpPolicy::Refuse,
+    }
+}
+
+/// The volumes that are named; nothing when the container's annotation decides.
+pub(crate) fn volumes(named: &[String]) -> Result<Option<Volumes>, ErrorInfo> {
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let refused = |why: String| ErrorInfo::new(Code::BadRequest, format!("volumes: {why}"));
+    if let Some(bad) = named.iter().find(|path| path.contains(',')) {
+        return Err(refused(format!("{bad:?} has a comma in it")));
+    }
+    let volumes: Volumes = named.join(",").parse().map_err(|e| refused(format!("{e}")))?;
+    Ok(Some(volumes))
+}
+
+/// A report, as the registry keeps it.
+pub(crate) fn report<T: Serialize>(report: &T) -> Result<Value, ErrorInfo> {
+    serde_json::to_value(report).map_err(|e| internal(&e))
+}
+
+/// What nobody gave a name is called by container and time.
+fn name_of(container: &str) -> String {
+    let short: String =
+        container.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
+    let short = short.trim_start_matches(['.', '_', '-']);
+    let short = if short.is_empty() { "checkpoint" } else { short };
+    let time = fastmig_engine::now().replace(':', ".").replace('Z', "");
+    format!("{short}-{time}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_name_is_one() {
+        for container in ["web", "_x", "+-", &"a".repeat(128)] {
+            let name = name_of(container);
+            fastmig_api::request::checkpoint_name("name", &name).unwrap();
+        }
+    }
+}
