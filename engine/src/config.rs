@@ -8,12 +8,14 @@
 //! | [`hooks`] | the operator's commands around an operation |
 //! | `ranges` | which values are possible |
 //! | [`sources`] | which line each value comes from |
+//! | `store` | the table of checkpoints at rest |
 
 pub mod daemon;
 mod error;
 pub mod hooks;
 mod ranges;
 pub mod sources;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +26,7 @@ pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
 pub use self::hooks::Hook;
 use self::sources::Sources;
+pub use self::store::Store;
 use crate::start_options::{Binds, DefaultStart, IoUring, Mode, TcpPolicy};
 use crate::Error;
 
@@ -48,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// How checkpoints are taken.
     pub checkpoint: Checkpoint,
+    /// Where checkpoints at rest are kept, and how.
+    pub store: Store,
     /// The daemon.
     pub daemon: Daemon,
     /// The operator's commands around an operation, in the order in which they run.
@@ -105,6 +110,7 @@ impl Default for Config {
             defaults: Defaults::default(),
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
+            store: Store::default(),
             daemon: Daemon::default(),
             hooks: Vec::new(),
         }

@@ -266,15 +266,21 @@ pub(crate) struct Image {
     pub(crate) directory: File,
 }
 
+impl Manifest {
+    /// The manifest of the checkpoint at `path`; its files are not looked at.
+    ///
+    /// # Errors
+    /// When there is none, it is damaged, or others than root could have changed it.
+    pub fn read(path: &Path) -> Result<Self, ImageError> {
+        open_trusted(path)?;
+        read_manifest(path)
+    }
+}
+
 impl Image {
     /// Opens and verifies the checkpoint at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
-        let directory = open_nofollow(path, libc::O_DIRECTORY).map_err(failed("open checkpoint", path))?;
-        let status = directory.metadata().map_err(failed("read", path))?;
-        let ours = nix::unistd::geteuid().as_raw();
-        if (status.uid() != 0 && status.uid() != ours) || status.mode() & 0o022 != 0 {
-            return Err(ImageError::Untrusted { path: path.into(), owner: status.uid() });
-        }
+        let directory = open_trusted(path)?;
         let manifest = read_manifest(path)?;
         refuse_strangers(path, &manifest)?;
         for entry in &manifest.files {
@@ -309,12 +315,24 @@ impl Image {
     }
 }
 
+<<<<<<< HEAD
 /// What the checkpoint in `directory` says of itself. Its files are not looked at.
 ///
 /// # Errors
 /// When there is no manifest, or it is damaged or of another format.
 pub fn manifest(directory: &Path) -> Result<Manifest, ImageError> {
     read_manifest(directory)
+=======
+/// The directory, unless others could have changed it.
+fn open_trusted(path: &Path) -> Result<File, ImageError> {
+    let directory = open_nofollow(path, libc::O_DIRECTORY).map_err(failed("open checkpoint", path))?;
+    let status = directory.metadata().map_err(failed("read", path))?;
+    let ours = nix::unistd::geteuid().as_raw();
+    if (status.uid() != 0 && status.uid() != ours) || status.mode() & 0o022 != 0 {
+        return Err(ImageError::Untrusted { path: path.into(), owner: status.uid() });
+    }
+    Ok(directory)
+>>>>>>> e5e2280 (Keep checkpoints in directories, registries and object stores)
 }
 
 fn read_manifest(directory: &Path) -> Result<Manifest, ImageError> {
@@ -370,7 +388,9 @@ fn verify_file(directory: &Path, entry: &FileEntry) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn is_plain_name(name: &str) -> bool {
+/// Whether `name` can be that of a checkpoint's file: it leads nowhere else.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 
