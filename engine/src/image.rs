@@ -315,14 +315,14 @@ impl Image {
     }
 }
 
-<<<<<<< HEAD
 /// What the checkpoint in `directory` says of itself. Its files are not looked at.
 ///
 /// # Errors
 /// When there is no manifest, or it is damaged or of another format.
 pub fn manifest(directory: &Path) -> Result<Manifest, ImageError> {
     read_manifest(directory)
-=======
+}
+
 /// The directory, unless others could have changed it.
 fn open_trusted(path: &Path) -> Result<File, ImageError> {
     let directory = open_nofollow(path, libc::O_DIRECTORY).map_err(failed("open checkpoint", path))?;
@@ -332,7 +332,6 @@ fn open_trusted(path: &Path) -> Result<File, ImageError> {
         return Err(ImageError::Untrusted { path: path.into(), owner: status.uid() });
     }
     Ok(directory)
->>>>>>> e5e2280 (Keep checkpoints in directories, registries and object stores)
 }
 
 fn read_manifest(directory: &Path) -> Result<Manifest, ImageError> {
