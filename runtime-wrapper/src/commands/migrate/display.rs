@@ -1,22 +1,22 @@
 //! What happens during a migration: one bar on a terminal, a line for each phase elsewhere, nothing for programs. All of
 //! it on standard error, so that standard output holds the answer alone.
+//!
+//! The bar is our own: indicatif brings libm into a program that runs for every command of every container.
 
 use std::fmt::Debug;
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::Instant;
 
 use fastmig_api::event::What;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::commands::events::describe;
 use crate::commands::figures::{bytes, milliseconds};
 
-/// How often the bar moves though nothing is heard.
-const TICK: Duration = Duration::from_millis(200);
-
 /// Somebody who is shown what happens.
 pub(super) trait Display: Debug {
     fn event(&mut self, what: &What);
+    /// Nothing happened for a while.
+    fn tick(&mut self) {}
     fn note(&mut self, text: &str);
     fn end(&mut self);
 }
@@ -25,7 +25,7 @@ pub(super) fn choose(json: bool) -> Box<dyn Display> {
     if json {
         Box::new(Silence)
     } else if std::io::stderr().is_terminal() {
-        Box::new(Bar::new())
+        Box::new(Bar::new(std::io::stderr()))
     } else {
         Box::new(Lines(std::io::stderr()))
     }
@@ -69,49 +69,74 @@ fn lasting(what: &What) -> Option<String> {
     }
 }
 
-/// The phase under way, and how far its bytes are.
+/// One line that is written over and over: the phase under way, and how far its bytes are. Notes stay above it.
 #[derive(Debug)]
-struct Bar(ProgressBar);
+struct Bar<W> {
+    out: W,
+    since: Instant,
+    phase: String,
+    bytes: String,
+}
 
-impl Bar {
-    fn new() -> Self {
-        let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"));
-        bar.enable_steady_tick(TICK);
-        Self(bar)
+/// Back to the beginning of the line, and all of it gone. What follows must not wrap, or it could not be taken back.
+const CLEAR: &str = "\r\x1b[2K\x1b[?7l";
+/// Lines wrap again.
+const WRAP: &str = "\x1b[?7h";
+
+impl<W: Write + Debug> Bar<W> {
+    fn new(out: W) -> Self {
+        Self { out, since: Instant::now(), phase: "asking".into(), bytes: String::new() }
+    }
+
+    fn paint(&mut self) {
+        let seconds = self.since.elapsed().as_secs();
+        self.write(&format!("{CLEAR}{:>3} s  {}{}{WRAP}", seconds, self.phase, self.bytes));
+    }
+
+    fn write(&mut self, text: &str) {
+        // Who has closed it does not want to see it.
+        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }
 }
 
-impl Display for Bar {
+impl<W: Write + Debug> Display for Bar<W> {
     fn event(&mut self, what: &What) {
         match what {
             What::PhaseStarted { phase, frozen, .. } => {
-                let frozen = if *frozen { " (frozen)" } else { "" };
-                self.0.set_message(format!("{phase}{frozen}"));
+                self.phase = if *frozen { format!("{phase} (frozen)") } else { phase.clone() };
+                self.bytes.clear();
             }
             What::Progress { done, total, rate, .. } if *total > 0 => {
-                self.0.set_style(style("{spinner} {msg} [{bar:30}] {prefix} {elapsed}"));
-                self.0.set_length(*total);
-                self.0.set_position(*done.min(total));
-                self.0.set_prefix(format!("{} of {}, {}/s", bytes(*done), bytes(*total), bytes(*rate)));
+                let figures = format!("{} of {}, {}/s", bytes(*done), bytes(*total), bytes(*rate));
+                self.bytes = format!("  [{}] {figures}", blocks(*done, *total));
             }
             _ => {}
         }
-        if let Some(line) = lasting(what) {
-            self.note(&line);
+        match lasting(what) {
+            Some(line) => self.note(&line),
+            None => self.paint(),
         }
     }
 
+    fn tick(&mut self) {
+        self.paint();
+    }
+
     fn note(&mut self, text: &str) {
-        self.0.println(text);
+        self.write(&format!("{CLEAR}{WRAP}{text}\n"));
+        self.paint();
     }
 
     fn end(&mut self) {
-        self.0.finish_and_clear();
+        self.write(&format!("{CLEAR}{WRAP}"));
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// How much of it is done, as `####....`.
+fn blocks(done: u64, total: u64) -> String {
+    const WIDTH: usize = 30;
+    let full = u128::from(done.min(total)) * WIDTH as u128 / u128::from(total.max(1));
+    (0..WIDTH as u128).map(|at| if at < full { '#' } else { '.' }).collect()
 }
 
 #[cfg(test)]
@@ -131,9 +156,25 @@ mod tests {
     }
 
     #[test]
-    fn the_bars_templates_are_sound() {
-        for template in ["{spinner} {msg} {elapsed}", "{spinner} {msg} [{bar:30}] {prefix} {elapsed}"] {
-            ProgressStyle::with_template(template).unwrap();
+    fn a_bar_is_written_over_and_its_notes_stay() {
+        let mut bar = Bar::new(Vec::new());
+        bar.event(&What::PhaseStarted { phase: "restore".into(), side: Side::Source, frozen: true });
+        bar.event(&What::Progress { phase: "restore".into(), done: 512, total: 1024, wire: 1, rate: 2048 });
+        bar.note("a note");
+        bar.end();
+        let text = String::from_utf8(bar.out).unwrap();
+        assert!(
+            text.contains("restore (frozen)  [###############...............] 512 B of 1.0 KiB, 2.0 KiB/s")
+        );
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        assert!(text.contains("a note\n") && text.ends_with(&format!("{CLEAR}{WRAP}")), "{text:?}");
+    }
+
+    #[test]
+    fn blocks_never_leave_the_bar() {
+        for (done, total) in [(0, 0), (5, 0), (0, 7), (7, 7), (u64::MAX, 1), (u64::MAX, u64::MAX)] {
+            assert_eq!(blocks(done, total).len(), 30);
         }
+        assert!(!blocks(7, 7).contains('.'));
     }
 }

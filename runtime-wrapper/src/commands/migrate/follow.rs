@@ -2,7 +2,7 @@
 //!
 //! One thread waits for the answer, one for events, one for signals; all tell the loop, which alone shows and decides.
 
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use super::display::Display;
 
 /// How long a daemon that went away in the middle is waited for. It finishes or undoes what it was at when it starts.
 const COMES_BACK: Duration = Duration::from_secs(60);
+/// How often the display is told that time passes.
+const TICK: Duration = Duration::from_millis(200);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the daemon answers in the end.
@@ -71,7 +73,15 @@ pub(super) fn follow(
 ) -> Ending {
     let (mut operation, mut interrupted) = (None, false);
     // The answer's own limit bounds this.
-    while let Ok(word) = news.recv() {
+    loop {
+        let word = match news.recv_timeout(TICK) {
+            Ok(word) => word,
+            Err(RecvTimeoutError::Timeout) => {
+                display.tick();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ending::Left,
+        };
         match word {
             News::Event(event) => {
                 operation = operation.or_else(|| event.operation.clone());
@@ -92,7 +102,6 @@ pub(super) fn follow(
             }
         }
     }
-    Ending::Left
 }
 
 fn cancel(client: &Client, key: &str, operation: Option<&str>) -> String {
