@@ -71,6 +71,28 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
 }
 
+impl Manifest {
+    /// Refuses a machine or a container that this checkpoint, which lies at `path`, cannot come up in.
+    pub(crate) fn check_fit(&self, path: &Path, terminal: bool) -> Result<(), ImageError> {
+        let path = path.to_path_buf();
+        let ours = std::env::consts::ARCH;
+        if self.architecture != ours {
+            let theirs = self.architecture.clone();
+            return Err(ImageError::Architecture { path, theirs, ours: ours.into() });
+        }
+        let here = cpu_features();
+        let missing: Vec<&str> = self.cpu_features.difference(&here).map(String::as_str).take(20).collect();
+        if !missing.is_empty() {
+            return Err(ImageError::Cpu { path, missing: missing.join(", ") });
+        }
+        let word = |with: bool| if with { "with" } else { "without" };
+        if self.terminal != terminal {
+            return Err(ImageError::Terminal { path, theirs: word(self.terminal), ours: word(terminal) });
+        }
+        Ok(())
+    }
+}
+
 /// One of the container's standard streams at the dump.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -288,31 +310,6 @@ impl Image {
         }
         Ok(Self { path: path.into(), manifest, directory })
     }
-
-    /// Refuses a machine or a container that this checkpoint cannot come up in.
-    pub(crate) fn check_fit(&self, terminal: bool) -> Result<(), ImageError> {
-        let path = self.path.clone();
-        let ours = std::env::consts::ARCH;
-        if self.manifest.architecture != ours {
-            let theirs = self.manifest.architecture.clone();
-            return Err(ImageError::Architecture { path, theirs, ours: ours.into() });
-        }
-        let here = cpu_features();
-        let missing: Vec<&str> =
-            self.manifest.cpu_features.difference(&here).map(String::as_str).take(20).collect();
-        if !missing.is_empty() {
-            return Err(ImageError::Cpu { path, missing: missing.join(", ") });
-        }
-        let word = |with: bool| if with { "with" } else { "without" };
-        if self.manifest.terminal != terminal {
-            return Err(ImageError::Terminal {
-                path,
-                theirs: word(self.manifest.terminal),
-                ours: word(terminal),
-            });
-        }
-        Ok(())
-    }
 }
 
 /// What the checkpoint in `directory` says of itself. Its files are not looked at.
@@ -508,8 +505,8 @@ mod tests {
         let (_root, place) = checkpoint();
         let image = Image::open(&place).unwrap();
         assert_eq!(image.manifest.files.len(), 2);
-        image.check_fit(false).unwrap();
-        assert!(matches!(image.check_fit(true), Err(ImageError::Terminal { .. })));
+        image.manifest.check_fit(&place, false).unwrap();
+        assert!(matches!(image.manifest.check_fit(&place, true), Err(ImageError::Terminal { .. })));
     }
 
     #[test]
@@ -573,6 +570,6 @@ mod tests {
         let (_root, place) = checkpoint();
         let mut image = Image::open(&place).unwrap();
         image.manifest.cpu_features.insert("avx9000".into());
-        assert!(image.check_fit(false).unwrap_err().to_string().contains("avx9000"));
+        assert!(image.manifest.check_fit(&place, false).unwrap_err().to_string().contains("avx9000"));
     }
 }

@@ -23,6 +23,7 @@
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
+//! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections, its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
@@ -52,6 +53,7 @@ mod oci_state;
 mod orphans;
 pub mod passport;
 mod privilege;
+mod recipient;
 mod remove;
 pub mod restore;
 mod root_files;

@@ -288,7 +288,7 @@ impl Container {
 impl Passport {
     /// Pids and the terminal.
     fn check_numbers(&self, container: &Container, record: &Record, reasons: &mut Reasons) {
-        if let Some(taken) = reasons.take(restore::taken_numbers(container, &self.pids)) {
+        if let Some(taken) = reasons.take(recipient::taken_numbers(container, &self.pids)) {
             for (pid, command) in taken.into_iter().take(NAMED) {
                 reasons.add(
                     format!("pid {pid}, which the application has, is taken in the container by {command:?}"),

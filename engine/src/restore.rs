@@ -2,26 +2,19 @@
 //!
 //! Whatever fails, what was half restored is killed, the container is in standby, and another try can succeed.
 
-use std::collections::{BTreeSet, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use fastmig_control::{Pid, Reply, Request as InitRequest};
-use fastmig_criu::{Common, InheritedFd, Launch, Notification, RestoreOptions};
+use fastmig_criu::{Common, RestoreOptions};
 use serde::Serialize;
 
-use crate::application::{self, PID_BASE};
-use crate::capabilities;
-use crate::cgroup;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::Image;
-use crate::orphans;
-use crate::privilege;
+use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::start_options::TcpPolicy;
-use crate::state::{ApplicationState, Failure};
+use crate::state::Failure;
 use crate::Error;
 
 /// A restore that is asked for.
@@ -77,7 +70,7 @@ pub(crate) fn perform(
     if operation.record.paused {
         return Err(Error::Paused { id: container.key().id().into(), action: "restore into" });
     }
-    abandon_interrupted(container)?;
+    recipient::abandon_interrupted(container)?;
     container.require_standby("restore into")?;
     let result = attempt(container, operation, request);
     match &result {
@@ -88,78 +81,51 @@ pub(crate) fn perform(
     result
 }
 
-/// We hold the lock, so a restore that is still under way belongs to someone who was killed.
-pub(crate) fn abandon_interrupted(container: &Container) -> Result<(), Error> {
-    if container.application()? == ApplicationState::Restoring {
-        tracing::warn!(container = container.key().id(), "an interrupted restore is cleared away");
-        clear(container);
-    }
-    Ok(())
-}
-
 fn attempt(container: &Container, operation: &Operation, request: &Request) -> Result<Report, Error> {
     let begun = Instant::now();
     let image = Image::open(&request.path)?;
-    image.check_fit(operation.record.terminal)?;
-    require_free_pids(container, &image.manifest.pids)?;
-    require_capabilities(container, &image.manifest.capabilities)?;
+    image.manifest.check_fit(&image.path, operation.record.terminal)?;
+    let recipient = Recipient::admit(container, &image.manifest, &image.path)?;
     let verify_ms = milliseconds(begun);
 
-    let root = Pid::new(image.manifest.root_pid).map_err(|_| crate::image::ImageError::Damaged {
-        path: request.path.clone(),
-        file: crate::image::MANIFEST.into(),
-        problem: "names an impossible pid",
-    })?;
     root_files::put_back(container, &operation.record.volumes, &image)?;
-    container.init()?.ask(&InitRequest::Expect { pid: root })?;
+    recipient.expect()?;
     let restored = Instant::now();
-    let result = run_criu(container, request, image, root).and_then(|()| adopt(container));
+    let result = run_criu(container, request, image, &recipient).and_then(|()| recipient.adopt());
     if result.is_err() {
-        clear(container);
+        recipient::clear(container);
     }
     result.map(|()| Report {
         path: request.path.clone(),
-        application_pid: root.get(),
+        application_pid: recipient.root().get(),
         verify_ms,
         restore_ms: milliseconds(restored),
         total_ms: milliseconds(begun),
     })
 }
 
-fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -> Result<(), Error> {
+fn run_criu(
+    container: &Container,
+    request: &Request,
+    image: Image,
+    recipient: &Recipient<'_>,
+) -> Result<(), Error> {
     let bundle = container.criu_bundle()?;
-    let init = container.pid();
-    let mut launch = Launch::new(&bundle, container.config.limits.criu())
-        .in_namespaces_of(init)?
-        .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(capabilities::for_restore(init)?);
-    if let Some(value) = application::oom_score_adj(init) {
-        launch = launch.with_oom_score_adj(value);
-    }
-    let highest = image.manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
+    let mut launch = recipient::launch(container, &bundle)?;
+    let manifest = &image.manifest;
+    let tcp = request.tcp.unwrap_or(manifest.tcp).into();
     let options = RestoreOptions {
         images: launch.pass(image.directory.into()),
-        inherited: inherited_streams(&mut launch, init, &image.manifest.stdio)?,
-        common: Common {
-            tcp: request.tcp.unwrap_or(image.manifest.tcp).into(),
-            external_unix_sockets: image.manifest.external_unix_sockets,
-            file_locks: image.manifest.file_locks,
-            shell_job: false,
-        },
+        inherited: recipient::inherited_streams(&mut launch, container.pid(), &manifest.stdio)?,
+        common: Common { tcp, ..Common::from(manifest) },
     };
     let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
     let work = crate::logs::work_directory(&container.config)?;
-    let restored = launch.start(&work, &log)?.restore(&options, &mut |stage| match stage {
-        Notification::SetupNamespaces => inherit_orphans(container, root).map_err(|e| e.report()),
-        // Before anything of it runs: its next fork must get a number that it has not used yet.
-        Notification::PostRestore => container.set_last_pid(highest).map_err(|e| e.report()),
-        Notification::PreResume => privilege::verify(container, root.get()).map_err(|e| e.report()),
-        _ => Ok(()),
-    });
+    let restored = launch.start(&work, &log)?.restore(&options, &mut |stage| recipient.follow(stage));
     crate::logs::copy(&log, request.work_path.as_deref(), "restore.log");
     let pid = restored?;
     crate::logs::forget(&log);
-    if pid != root.get() {
+    if pid != recipient.root().get() {
         return Err(crate::image::ImageError::Damaged {
             path: request.path.clone(),
             file: crate::image::MANIFEST.into(),
@@ -168,100 +134,4 @@ fn run_criu(container: &Container, request: &Request, image: Image, root: Pid) -
         .into());
     }
     Ok(())
-}
-
-/// Before the rest of the tree is forked below it.
-fn inherit_orphans(container: &Container, root: Pid) -> Result<(), Error> {
-    let found = application::host_pid_of(root.get(), container.application_cgroup()?.pids());
-    let heir = found.ok_or(io::ErrorKind::NotFound.into()).and_then(orphans::make_heir);
-    heir.map_err(|e| Error::io("prepare the restored root in", Path::new("/proc"), e))
-}
-
-fn adopt(container: &Container) -> Result<(), Error> {
-    let init = container.init()?;
-    match init.ask(&InitRequest::Adopt)? {
-        Reply::Running { .. } => Ok(()),
-        other => Err(init.nonsense(&other)),
-    }
-}
-
-/// Kills what a failed restore has left and lets the init go back to standby. The first error is the caller's.
-fn clear(container: &Container) {
-    let killed = container
-        .application_cgroup()
-        .map(|cgroup| cgroup.kill_all(container.config.limits.freeze()).map_err(|e| e.to_string()));
-    if !matches!(killed, Ok(Ok(()))) {
-        tracing::error!(
-            container = container.key().id(),
-            ?killed,
-            "what a failed restore left could not be killed"
-        );
-    }
-    if let Err(e) = container.init().and_then(|init| init.ask(&InitRequest::Abandon)) {
-        tracing::error!(container = container.key().id(), error = %e.report(), "the init did not go back to standby");
-    }
-}
-
-/// The cgroups of the container, with the application's own in place of the one that it lies in.
-fn destination_cgroups(container: &Container) -> Result<Vec<PathBuf>, Error> {
-    let application = container.application_cgroup()?;
-    let directory = application.directory().to_path_buf();
-    application.make().map_err(|e| Error::io("make", &directory, e))?;
-    let parent = directory.parent();
-    let all = cgroup::directories_of(container.pid())
-        .map_err(|e| Error::io("find the cgroups of", Path::new("/proc"), e))?;
-    Ok(all
-        .into_iter()
-        .map(|group| if Some(group.as_path()) == parent { directory.clone() } else { group })
-        .collect())
-}
-
-/// Each stream of the image becomes the container's stream of the same number.
-fn inherited_streams(
-    launch: &mut Launch<'_>,
-    init: i32,
-    streams: &[crate::image::Stream],
-) -> Result<Vec<InheritedFd>, Error> {
-    let mut seen = HashSet::new();
-    let mut inherited = Vec::new();
-    for stream in streams.iter().filter(|stream| stream.number < 3) {
-        if !seen.insert(&stream.key) {
-            continue; // stdout and stderr are one
-        }
-        let fd = application::open_stream(init, stream.number)
-            .map_err(|e| Error::io("open a standard stream of", Path::new("/proc"), e))?;
-        inherited.push(InheritedFd { key: stream.key.clone(), fd: launch.pass(fd) });
-    }
-    Ok(inherited)
-}
-
-/// CRIU cannot hand on what the container does not allow, and says so in words of its own, or never.
-fn require_capabilities(container: &Container, wanted: &BTreeSet<String>) -> Result<(), Error> {
-    let allowed = capabilities::names(capabilities::allowed_in(container.pid())?);
-    let missing: Vec<&str> = wanted.difference(&allowed).map(String::as_str).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Error::LacksCapabilities { id: container.key().id().into(), missing: missing.join(", ") })
-}
-
-/// Refuses early, and with names, what CRIU would fail on late: a number that someone else has.
-fn require_free_pids(container: &Container, wanted: &BTreeSet<i32>) -> Result<(), Error> {
-    match taken_numbers(container, wanted)?.into_iter().next() {
-        Some((pid, command)) => Err(Error::PidTaken { id: container.key().id().into(), pid, command }),
-        None => Ok(()),
-    }
-}
-
-/// Which of these numbers someone has in the container, and who.
-pub(crate) fn taken_numbers(
-    container: &Container,
-    wanted: &BTreeSet<i32>,
-) -> Result<Vec<(i32, String)>, Error> {
-    let taken = container.pids()?.into_iter().filter_map(|pid| {
-        let numbers = application::inner_numbers(&BTreeSet::from([pid]));
-        let number = numbers.intersection(wanted).next().copied()?;
-        Some((number, application::command_of(pid)))
-    });
-    Ok(taken.collect())
 }

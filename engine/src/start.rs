@@ -6,7 +6,7 @@ use crate::application::PID_BASE;
 use crate::container::Operation;
 use crate::init::InitClient;
 use crate::start_options::StartMode;
-use crate::{application, restore, Container, Error};
+use crate::{application, recipient, restore, Container, Error};
 
 impl Container {
     /// Starts it: the application runs, waits in standby or is restored, as was asked at its creation.
@@ -54,7 +54,7 @@ impl Container {
     /// When its application is not in standby, or the command cannot be executed.
     pub fn run(&self) -> Result<(), Error> {
         let mut operation = self.begin_warm("run the application of")?;
-        restore::abandon_interrupted(self)?;
+        recipient::abandon_interrupted(self)?;
         self.require_standby("run the application of")?;
         self.run_command(&operation)?;
         operation.unlock_network();

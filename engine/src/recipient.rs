@@ -1,0 +1,194 @@
+//! A container in standby that takes an application in: what CRIU is told, and what is done at its stages.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fastmig_control::{Pid, Reply, Request as InitRequest};
+use fastmig_criu::{Bundle, Common, InheritedFd, Launch, Notification};
+
+use crate::application::{self, PID_BASE};
+use crate::container::Container;
+use crate::image::{ImageError, Manifest, Stream};
+use crate::{capabilities, cgroup, orphans, privilege, ApplicationState, Error};
+
+/// What is taken in, and where.
+#[derive(Debug)]
+pub(crate) struct Recipient<'a> {
+    container: &'a Container,
+    root: Pid,
+    /// The next process gets a number above.
+    highest: i32,
+}
+
+impl<'a> Recipient<'a> {
+    /// Refuses, early and with names, what CRIU would fail on late. `path` is where the manifest comes from.
+    pub(crate) fn admit(container: &'a Container, manifest: &Manifest, path: &Path) -> Result<Self, Error> {
+        require_free_pids(container, &manifest.pids)?;
+        require_capabilities(container, &manifest.capabilities)?;
+        let root = Pid::new(manifest.root_pid).map_err(|_| ImageError::Damaged {
+            path: path.into(),
+            file: crate::image::MANIFEST.into(),
+            problem: "names an impossible pid",
+        })?;
+        let highest = manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
+        Ok(Self { container, root, highest })
+    }
+
+    /// The application's root, as the container counts it.
+    pub(crate) fn root(&self) -> Pid {
+        self.root
+    }
+
+    /// The init waits for it from here on.
+    pub(crate) fn expect(&self) -> Result<(), Error> {
+        self.container.init()?.ask(&InitRequest::Expect { pid: self.root }).map(|_| ())
+    }
+
+    /// What is due at a stage of CRIU's.
+    pub(crate) fn follow(&self, stage: Notification) -> Result<(), String> {
+        match stage {
+            Notification::SetupNamespaces => self.inherit_orphans().map_err(|e| e.report()),
+            // Before anything of it runs: its next fork must get a number that it has not used yet.
+            Notification::PostRestore => self.container.set_last_pid(self.highest).map_err(|e| e.report()),
+            Notification::PreResume => {
+                privilege::verify(self.container, self.root.get()).map_err(|e| e.report())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Before the rest of the tree is forked below it.
+    fn inherit_orphans(&self) -> Result<(), Error> {
+        let heir = self.host_root()?.ok_or(io::ErrorKind::NotFound.into()).and_then(orphans::make_heir);
+        heir.map_err(|e| Error::io("prepare the restored root in", Path::new("/proc"), e))
+    }
+
+    /// The root as the host counts it, once there is one.
+    pub(crate) fn host_root(&self) -> Result<Option<i32>, Error> {
+        Ok(application::host_pid_of(self.root.get(), self.container.application_cgroup()?.pids()))
+    }
+
+    /// It is the init's from here on.
+    pub(crate) fn adopt(&self) -> Result<(), Error> {
+        let init = self.container.init()?;
+        match init.ask(&InitRequest::Adopt)? {
+            Reply::Running { .. } => Ok(()),
+            other => Err(init.nonsense(&other)),
+        }
+    }
+}
+
+/// A CRIU in the right place, not started yet.
+pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<Launch<'a>, Error> {
+    let init = container.pid();
+    let launch = Launch::new(bundle, container.config.limits.criu())
+        .in_namespaces_of(init)?
+        .in_cgroups(&destination_cgroups(container)?)?
+        .with_capabilities(capabilities::for_restore(init)?);
+    Ok(match application::oom_score_adj(init) {
+        Some(value) => launch.with_oom_score_adj(value),
+        None => launch,
+    })
+}
+
+impl From<&Manifest> for Common {
+    fn from(manifest: &Manifest) -> Self {
+        Self {
+            tcp: manifest.tcp.into(),
+            external_unix_sockets: manifest.external_unix_sockets,
+            file_locks: manifest.file_locks,
+            shell_job: false,
+        }
+    }
+}
+
+/// Each stream of the image becomes the container's stream of the same number.
+pub(crate) fn inherited_streams(
+    launch: &mut Launch<'_>,
+    init: i32,
+    streams: &[Stream],
+) -> Result<Vec<InheritedFd>, Error> {
+    let mut seen = HashSet::new();
+    let mut inherited = Vec::new();
+    for stream in streams.iter().filter(|stream| stream.number < 3) {
+        if !seen.insert(&stream.key) {
+            continue; // stdout and stderr are one
+        }
+        let fd = application::open_stream(init, stream.number)
+            .map_err(|e| Error::io("open a standard stream of", Path::new("/proc"), e))?;
+        inherited.push(InheritedFd { key: stream.key.clone(), fd: launch.pass(fd) });
+    }
+    Ok(inherited)
+}
+
+/// We hold the lock, so a restore that is still under way belongs to someone who was killed.
+pub(crate) fn abandon_interrupted(container: &Container) -> Result<(), Error> {
+    if container.application()? == ApplicationState::Restoring {
+        tracing::warn!(container = container.key().id(), "an interrupted restore is cleared away");
+        clear(container);
+    }
+    Ok(())
+}
+
+/// Kills what a failed restore has left and lets the init go back to standby. The first error is the caller's.
+pub(crate) fn clear(container: &Container) {
+    let killed = container
+        .application_cgroup()
+        .map(|cgroup| cgroup.kill_all(container.config.limits.freeze()).map_err(|e| e.to_string()));
+    if !matches!(killed, Ok(Ok(()))) {
+        tracing::error!(
+            container = container.key().id(),
+            ?killed,
+            "what a failed restore left could not be killed"
+        );
+    }
+    if let Err(e) = container.init().and_then(|init| init.ask(&InitRequest::Abandon)) {
+        tracing::error!(container = container.key().id(), error = %e.report(), "the init did not go back to standby");
+    }
+}
+
+/// The cgroups of the container, with the application's own in place of the one that it lies in.
+fn destination_cgroups(container: &Container) -> Result<Vec<PathBuf>, Error> {
+    let application = container.application_cgroup()?;
+    let directory = application.directory().to_path_buf();
+    application.make().map_err(|e| Error::io("make", &directory, e))?;
+    let parent = directory.parent();
+    let all = cgroup::directories_of(container.pid())
+        .map_err(|e| Error::io("find the cgroups of", Path::new("/proc"), e))?;
+    Ok(all
+        .into_iter()
+        .map(|group| if Some(group.as_path()) == parent { directory.clone() } else { group })
+        .collect())
+}
+
+/// CRIU cannot hand on what the container does not allow, and says so in words of its own, or never.
+fn require_capabilities(container: &Container, wanted: &BTreeSet<String>) -> Result<(), Error> {
+    let allowed = capabilities::names(capabilities::allowed_in(container.pid())?);
+    let missing: Vec<&str> = wanted.difference(&allowed).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::LacksCapabilities { id: container.key().id().into(), missing: missing.join(", ") })
+}
+
+/// A number that someone else has.
+fn require_free_pids(container: &Container, wanted: &BTreeSet<i32>) -> Result<(), Error> {
+    match taken_numbers(container, wanted)?.into_iter().next() {
+        Some((pid, command)) => Err(Error::PidTaken { id: container.key().id().into(), pid, command }),
+        None => Ok(()),
+    }
+}
+
+/// Which of these numbers someone has in the container, and who.
+pub(crate) fn taken_numbers(
+    container: &Container,
+    wanted: &BTreeSet<i32>,
+) -> Result<Vec<(i32, String)>, Error> {
+    let taken = container.pids()?.into_iter().filter_map(|pid| {
+        let numbers = application::inner_numbers(&BTreeSet::from([pid]));
+        let number = numbers.intersection(wanted).next().copied()?;
+        Some((number, application::command_of(pid)))
+    });
+    Ok(taken.collect())
+}
