@@ -101,6 +101,16 @@ impl ApplicationCgroup {
         fs::write(self.directory.join("cgroup.procs"), pid.to_string())
     }
 
+    /// Takes host process `pid` out of it, into the container's.
+    pub(crate) fn leave(&self, pid: i32) -> io::Result<()> {
+        let parent = self.directory.parent().ok_or(io::ErrorKind::NotFound)?;
+        match fs::write(parent.join("cgroup.procs"), pid.to_string()) {
+            // It has just ended.
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
     /// The host pids in it; none when it does not exist.
     pub(crate) fn pids(&self) -> BTreeSet<i32> {
         fs::read_to_string(self.directory.join("cgroup.procs"))

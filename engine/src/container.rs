@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::cgroup::ApplicationCgroup;
 use crate::init::InitClient;
+use crate::migration::Mark;
 use crate::runc::{Runc, Voice};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
@@ -46,6 +47,8 @@ pub struct Status {
     pub runs: u32,
     /// Whether it is paused.
     pub paused: bool,
+    /// The migration that it is an end of.
+    pub migration: Option<Mark>,
     /// The last complete checkpoint.
     pub last_checkpoint: Option<PathBuf>,
     /// The last failed operation.
@@ -162,6 +165,7 @@ impl Container {
             application_pid: inside.and_then(|s| s.state.pid()).map(fastmig_control::Pid::get),
             runs: inside.map_or(0, |s| s.runs),
             paused: record.paused,
+            migration: record.migration,
             last_checkpoint: record.last_checkpoint,
             last_failure: record.last_failure,
         })
@@ -172,6 +176,18 @@ impl Container {
     }
 
     pub(crate) fn begin(&self) -> Result<Operation, Error> {
+        let mut operation = self.begin_settling()?;
+        match operation.record.migration.take() {
+            Some(mark) if mark.fenced => {
+                Err(Error::Migrating { id: self.key.id().into(), migration: mark.id })
+            }
+            // We hold the lock: its maker is gone, and the application runs on.
+            _ => Ok(operation),
+        }
+    }
+
+    /// [`Container::begin`] also where a migration waits for a decision.
+    pub(crate) fn begin_settling(&self) -> Result<Operation, Error> {
         let lock = self.directory.lock(&self.key, self.config.limits.lock())?;
         let record = self.directory.load(&self.key)?;
         Ok(Operation { container: self.clone(), record, _lock: lock })

@@ -68,6 +68,25 @@ pub enum Error {
         /// The container.
         id: String,
     },
+    /// It is an end of a migration whose outcome is not known yet.
+    #[error(
+        "container {id:?} waits for the outcome of migration {migration}: fastmigd settles it with the other host \
+         as soon as both daemons run"
+    )]
+    Migrating {
+        /// The container.
+        id: String,
+        /// The migration.
+        migration: String,
+    },
+    /// A step of a migration was asked for before the one that it needs.
+    #[error("cannot {action} container {id:?} yet: a step before is missing")]
+    OutOfTurn {
+        /// The container.
+        id: String,
+        /// The step.
+        action: &'static str,
+    },
     /// Another operation held the container for too long.
     #[error("container {id:?} is busy with another operation: try again when it is done")]
     Busy {
@@ -254,6 +273,8 @@ impl Error {
             | Self::WrongState { .. }
             | Self::Paused { .. }
             | Self::NotPaused { .. }
+            | Self::Migrating { .. }
+            | Self::OutOfTurn { .. }
             | Self::PidTaken { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }

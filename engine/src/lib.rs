@@ -16,6 +16,7 @@
 //! | [`check`] | what would make a checkpoint fail, said beforehand |
 //! | [`passport`] | what both ends of a migration compare before anything stops |
 //! | [`checkpoint`], [`restore`] | the two main operations, step by step |
+//! | [`migration`] | an application leaves for another host, or comes from one |
 //! | `halt` | signals, pause, standby |
 //! | `remove` | delete, also after a crash |
 //! | [`container`] | what they all share: the container, its lock, its status |
@@ -47,6 +48,7 @@ pub mod image;
 mod init;
 mod logs;
 mod lookup;
+pub mod migration;
 pub mod names;
 mod network_lock;
 mod oci_state;

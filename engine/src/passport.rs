@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::check::{Finding, Severity};
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::{ApplicationState, Record};
-use crate::{application, restore, Container, Error};
+use crate::{application, recipient, Container, Error};
 
 /// The version of the passport that this code writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use fastmig_rootfs::{Packer, Volumes};
+use fastmig_rootfs::{Packer, Summary, Volumes};
 
 use crate::image::Image;
 use crate::{Container, Error};
@@ -44,6 +44,18 @@ impl RootFiles {
         Ok(())
     }
 
+    /// Packs what has changed since the last call into `out`; nothing is an empty archive of ours.
+    pub(crate) fn pack_into(
+        &mut self,
+        out: &mut dyn Write,
+        processes: &BTreeSet<i32>,
+    ) -> Result<Summary, Error> {
+        let Some(packer) = &mut self.packer else { return Ok(Summary::default()) };
+        let summary = packer.round(out, processes)?;
+        self.entries += summary.entries;
+        Ok(summary)
+    }
+
     /// How much travels.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
@@ -53,6 +65,20 @@ impl RootFiles {
 /// The volumes of a container whose content others may bring: its client's, and those that its creator has named.
 pub(crate) fn filled(named: &Volumes) -> Volumes {
     Volumes::all().and(named.clone())
+}
+
+/// Puts back what comes from another host, as [`put_back`] does. Where nothing comes there are no files to put back.
+pub(crate) fn unpack_from(
+    container: &Container,
+    named: &Volumes,
+    archive: &mut dyn Read,
+) -> Result<Summary, Error> {
+    let mut archive = BufReader::new(archive);
+    let failed = |e| Error::io("read", Path::new("the archive"), e);
+    if archive.fill_buf().map_err(failed)?.is_empty() {
+        return Ok(Summary::default());
+    }
+    Ok(fastmig_rootfs::unpack(container.pid(), &filled(named), archive)?)
 }
 
 /// Puts the files of a verified checkpoint back, if it has any, into a container that is in standby; `named` are the volumes

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
 use crate::files::replace;
+use crate::migration::Mark;
 use crate::names::Names;
 use crate::start_options::{Binds, StartMode, TcpPolicy, Volumes};
 use crate::{application, runc, Config, Error};
@@ -114,7 +115,11 @@ pub struct Failure {
 
 impl Failure {
     pub(crate) fn now(operation: &str, error: &Error) -> Self {
-        Self { operation: operation.into(), at: now(), reason: error.report() }
+        Self::because(operation, &error.report())
+    }
+
+    pub(crate) fn because(operation: &str, reason: &str) -> Self {
+        Self { operation: operation.into(), at: now(), reason: reason.into() }
     }
 }
 
@@ -182,6 +187,9 @@ pub(crate) struct Record {
     /// The nftables table that holds connections of an application which is to come back.
     #[serde(default)]
     pub(crate) network_lock: Option<String>,
+    /// The migration that it is an end of.
+    #[serde(default)]
+    pub(crate) migration: Option<Mark>,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) last_checkpoint: Option<PathBuf>,
 }

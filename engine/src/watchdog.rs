@@ -12,8 +12,12 @@ pub(crate) struct Watchdog {
     process: Child,
 }
 
-/// `read` fails at the end of the pipe, which the kernel brings about whatever kills us.
-const SCRIPT: &str = r#"read -r done || echo "$2" > "$1""#;
+/// `read` fails at the end of the pipe, which the kernel brings about whatever kills us. A CRIU that has dumped leaves its
+/// tasks stopped.
+const SCRIPT: &str = r#"read -r done || {
+    while read -r pid; do kill -CONT "$pid"; done < "${1%/*}/cgroup.procs"
+    echo "$2" > "$1"
+}"#;
 
 impl Watchdog {
     /// Starts watching over `cgroup`; to be called before the freeze.
@@ -48,23 +52,42 @@ mod tests {
     use super::*;
 
     /// The script against a plain file: it must write only when the pipe closes unsaid.
-    fn watch(said: &[u8]) -> String {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn watch(said: &[u8], processes: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("freezer.state");
+        std::fs::write(directory.path().join("cgroup.procs"), processes).unwrap();
+        std::fs::write(&file, "").unwrap();
         let mut process = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "x"])
-            .arg(file.path())
+            .arg(&file)
             .arg("THAWED")
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
         process.stdin.take().unwrap().write_all(said).unwrap();
         process.wait().unwrap();
-        std::fs::read_to_string(file.path()).unwrap()
+        std::fs::read_to_string(file).unwrap()
     }
 
     #[test]
     fn it_thaws_only_when_its_master_died() {
-        assert_eq!(watch(b""), "THAWED\n");
-        assert_eq!(watch(b"done\n"), "");
+        assert_eq!(watch(b"", ""), "THAWED\n");
+        assert_eq!(watch(b"done\n", ""), "");
+    }
+
+    #[test]
+    fn whom_criu_has_stopped_goes_on() {
+        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(sleeper.id()).unwrap();
+        let process = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(process, nix::sys::signal::SIGSTOP).unwrap();
+        let state = || procfs::process::Process::new(pid).unwrap().stat().unwrap().state;
+        while state() != 'T' {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        watch(b"", &format!("{pid}\n"));
+        assert_eq!(state(), 'S');
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
     }
 }

@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+const LAST: &str = "pre-resume";
+
 /// What CRIU says, by the environment.
 pub(crate) struct Announcement {
     stage: OsString,
@@ -23,9 +25,21 @@ impl Announcement {
         Some(Self { stage, directory })
     }
 
-    /// Announces it; the answer is the exit code. The engine holds CRIU for as long as it likes: whoever waits too long for
-    /// CRIU kills it, and us with our peer.
+    /// Announces it; the answer is the exit code. The engine holds CRIU for as long as it likes, and whoever kills CRIU ends
+    /// us too. At its last stage CRIU lets go of what it has restored whatever we answer: should the engine be gone,
+    /// nobody has decided that yet, and we never answer.
     pub(crate) fn make(&self) -> io::Result<u8> {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL)?;
+        let answer = self.ask();
+        if answer.is_err() && self.stage == LAST {
+            loop {
+                nix::unistd::pause();
+            }
+        }
+        answer
+    }
+
+    fn ask(&self) -> io::Result<u8> {
         let mut socket = UnixStream::connect(Path::new(&self.directory).join("announce.sock"))?;
         socket.write_all(&[self.stage.as_bytes(), b"\n"].concat())?;
         let mut answer = [0];

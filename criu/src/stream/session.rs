@@ -249,6 +249,12 @@ impl StreamedRestore {
         made(child, directory, log, "restore", limit).map(|process| Self { process })
     }
 
+    /// The process id on the host.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Restores from `source`. The root is a child of the joined pid namespace's init once this returns.
     ///
     /// # Errors

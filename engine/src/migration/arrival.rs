@@ -1,0 +1,200 @@
+//! The destination: an application that comes into a container in standby, and is held there until it may run.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fastmig_control::INIT_PATH;
+use fastmig_criu::{Common, ImageSource, Notification, RestoreOptions, StreamedRestore};
+
+use super::mark::{Mark, Role};
+use super::ticket::Ticket;
+use crate::container::{Container, Operation};
+use crate::image::{ImageError, Manifest};
+use crate::recipient::{self, Recipient};
+use crate::root_files;
+use crate::state::{Failure, ProcessMark};
+use crate::{application, Error};
+
+/// Where the manifest comes from, in messages.
+const STREAM: &str = "stream";
+
+/// A container that takes an application in. It is locked; dropped before the application is released, it is in standby.
+#[derive(Debug)]
+pub struct Arrival {
+    id: String,
+    container: Container,
+    ticket: Option<Ticket>,
+    criu: Option<Ready>,
+    operation: Operation,
+}
+
+/// A CRIU that waits for images.
+#[derive(Debug)]
+struct Ready {
+    restore: StreamedRestore,
+    log: PathBuf,
+}
+
+impl Container {
+    /// Begins to take an application in; migration `id` decides about it until the arrival is over.
+    ///
+    /// # Errors
+    /// When the container is not in standby, or paused.
+    pub fn arrive(&self, id: &str) -> Result<Arrival, Error> {
+        let operation = self.begin_warm("migrate into")?;
+        if operation.record.paused {
+            return Err(Error::Paused { id: self.key().id().into(), action: "migrate into" });
+        }
+        recipient::abandon_interrupted(self)?;
+        self.require_standby("migrate into")?;
+        Ok(Arrival { id: id.into(), container: self.clone(), ticket: None, criu: None, operation })
+    }
+}
+
+impl Arrival {
+    /// The container.
+    #[must_use]
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// Puts files back. They stay, whatever becomes of the migration: the next one puts its own over them.
+    ///
+    /// # Errors
+    /// When the archive is damaged, leads out of the root, or a file cannot be written.
+    pub fn unpack_files(&mut self, archive: &mut dyn Read) -> Result<fastmig_rootfs::Summary, Error> {
+        root_files::unpack_from(&self.container, &self.operation.record.volumes, archive)
+    }
+
+    /// Starts CRIU, which then waits for its first image.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn ready(&mut self, ticket: Ticket) -> Result<(), Error> {
+        let bundle = self.container.criu_bundle()?;
+        let mut launch = recipient::launch(&self.container, &bundle)?;
+        let options = RestoreOptions {
+            images: -1,
+            inherited: recipient::inherited_streams(&mut launch, self.container.pid(), &ticket.stdio)?,
+            common: Common {
+                tcp: ticket.tcp.into(),
+                external_unix_sockets: ticket.external_unix_sockets,
+                file_locks: ticket.file_locks,
+                shell_job: false,
+            },
+        };
+        let config = &self.container.config;
+        let log = crate::logs::new_log(config, self.container.key(), "restore")?;
+        let work = crate::logs::work_directory(config)?;
+        let restore = launch.start_restore(&work, &log, INIT_PATH.as_ref(), options)?;
+        self.criu = Some(Ready { restore, log });
+        self.ticket = Some(ticket);
+        Ok(())
+    }
+
+    /// Restores what `manifest` describes from `images`. It is whole then, the init's child, and frozen.
+    ///
+    /// # Errors
+    /// When it does not fit, or CRIU fails: the container is in standby then.
+    pub fn restore(&mut self, manifest: &Manifest, images: &Arc<dyn ImageSource>) -> Result<(), Error> {
+        let (Some(ready), Some(ticket)) = (self.criu.take(), self.ticket.take()) else {
+            return Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "restore into" });
+        };
+        let stream = Path::new(STREAM);
+        if !ticket.covers(manifest) {
+            let problem = "does not belong to the application that was announced";
+            let file = crate::image::MANIFEST.into();
+            return Err(ImageError::Damaged { path: stream.into(), file, problem }.into());
+        }
+        manifest.check_fit(stream, self.operation.record.terminal)?;
+        let container = self.container.clone();
+        let recipient = Recipient::admit(&container, manifest, stream)?;
+        self.mark(&ready)?;
+        recipient.expect()?;
+        let result = self.run_criu(ready, images, &recipient).and_then(|()| recipient.adopt());
+        if let Err(e) = &result {
+            self.operation.record.last_failure = Some(Failure::now("migrate into", e));
+            recipient::clear(&container);
+            self.forget_mark()?;
+        }
+        result
+    }
+
+    /// From the first restored process on, only the migration decides what becomes of them.
+    fn mark(&mut self, ready: &Ready) -> Result<(), Error> {
+        let criu = i32::try_from(ready.restore.pid()).ok().and_then(ProcessMark::of);
+        self.operation.record.migration =
+            Some(Mark { fenced: true, criu, ..Mark::new(&self.id, Role::Arriving) });
+        self.operation.save()
+    }
+
+    fn run_criu(
+        &self,
+        ready: Ready,
+        images: &Arc<dyn ImageSource>,
+        recipient: &Recipient<'_>,
+    ) -> Result<(), Error> {
+        let Ready { restore, log } = ready;
+        let criu = i32::try_from(restore.pid()).unwrap_or(0);
+        restore.restore(images, &mut |stage| {
+            recipient.follow(stage)?;
+            match stage {
+                Notification::PreResume => self.hold(criu, recipient).map_err(|e| e.report()),
+                _ => Ok(()),
+            }
+        })?;
+        if recipient.host_root()?.is_none() {
+            let problem = "names another root than CRIU restored";
+            let file = crate::image::MANIFEST.into();
+            return Err(ImageError::Damaged { path: STREAM.into(), file, problem }.into());
+        }
+        crate::logs::forget(&log);
+        Ok(())
+    }
+
+    /// Freezes what was restored, none of which has run yet. CRIU, which still traces it, was in its cgroup until now.
+    fn hold(&self, criu: i32, recipient: &Recipient<'_>) -> Result<(), Error> {
+        let cgroup = self.container.application_cgroup()?;
+        let failed = |e| Error::io("hold what was restored in", cgroup.directory(), e);
+        let root = recipient.host_root()?.ok_or(std::io::ErrorKind::NotFound.into()).map_err(failed)?;
+        let restored = application::tree_of(root);
+        for pid in application::tree_of(criu).into_iter().filter(|pid| !restored.contains(pid)) {
+            cgroup.leave(pid).map_err(failed)?;
+        }
+        self.container.freeze()
+    }
+
+    /// It runs.
+    ///
+    /// # Errors
+    /// When it cannot be thawed: it stays frozen.
+    pub fn release(mut self) -> Result<(), Error> {
+        let cgroup = self.container.application_cgroup()?;
+        cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))?;
+        self.operation.unlock_network();
+        self.forget_mark()
+    }
+
+    /// It never runs here; the container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed: it stays frozen.
+    pub fn abandon(mut self) -> Result<(), Error> {
+        self.criu = None;
+        self.give_up()
+    }
+
+    fn give_up(&mut self) -> Result<(), Error> {
+        if self.operation.record.migration.is_none() {
+            return Ok(());
+        }
+        super::settle::empty(&self.container, self.operation.record.migration.as_ref())?;
+        self.forget_mark()
+    }
+
+    fn forget_mark(&mut self) -> Result<(), Error> {
+        self.operation.record.migration = None;
+        self.operation.save()
+    }
+}

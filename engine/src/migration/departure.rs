@@ -1,0 +1,241 @@
+//! The source: an application that leaves its container, and can go on there until it is fenced and after.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+
+use fastmig_control::INIT_PATH;
+use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
+
+use super::mark::{Mark, Role};
+use super::ticket::Ticket;
+use crate::container::{Container, Operation};
+use crate::frozen::{Frozen, Held};
+use crate::image::Manifest;
+use crate::root_files::RootFiles;
+use crate::start_options::{TcpPolicy, Volumes};
+use crate::state::Failure;
+use crate::subject::{self, Subject};
+use crate::{application, network_lock, Error};
+
+/// Under which terms it leaves.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// What becomes of established TCP connections; the container's annotation when not given.
+    pub tcp: Option<TcpPolicy>,
+    /// What was written in the root file system since the container was made travels along.
+    pub files: bool,
+    /// The volumes whose content travels too; the container's annotation when not given.
+    pub volumes: Option<Volumes>,
+}
+
+/// An application that is to leave. Its container is locked; dropped before it is fenced, it runs on.
+#[derive(Debug)]
+pub struct Departure {
+    id: String,
+    criu: Option<Ready>,
+    held: Option<Held>,
+    frozen: Option<Frozen>,
+    left_out: Vec<PageImage>,
+    files: RootFiles,
+    subject: Subject,
+    operation: Operation,
+}
+
+/// A CRIU that waits to be told to dump.
+#[derive(Debug)]
+struct Ready {
+    dump: StreamedDump,
+    log: PathBuf,
+}
+
+impl Container {
+    /// Begins to move the application out; migration `id` decides about it until the departure is over.
+    ///
+    /// # Errors
+    /// When it is not running, or paused, or its files cannot travel.
+    pub fn depart(&self, id: &str, terms: &Terms) -> Result<Departure, Error> {
+        let operation = self.begin_warm("migrate")?;
+        if operation.record.paused {
+            return Err(Error::Paused { id: self.key().id().into(), action: "migrate" });
+        }
+        let tcp = terms.tcp.unwrap_or(operation.record.tcp);
+        let agreed = subject::Terms { tcp, external_unix_sockets: true, file_locks: true };
+        let subject = Subject::of(self, agreed)?;
+        let volumes = terms.volumes.as_ref().unwrap_or(&operation.record.volumes);
+        let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
+        let (criu, held, frozen) = (None, None, None);
+        Ok(Departure { id: id.into(), criu, held, frozen, left_out: Vec::new(), files, subject, operation })
+    }
+}
+
+impl Departure {
+    /// What the destination must know before the freeze.
+    ///
+    /// # Errors
+    /// When the container has gone.
+    pub fn ticket(&self) -> Result<Ticket, Error> {
+        self.describe(&BTreeSet::new()).map(|manifest| Ticket::of(&manifest))
+    }
+
+    fn describe(&self, processes: &BTreeSet<i32>) -> Result<Manifest, Error> {
+        self.subject.describe(&self.operation.record, processes)
+    }
+
+    /// Packs what has changed in the files since the last time; once frozen, nothing is missing.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or `out` not be written.
+    pub fn pack_files(&mut self, out: &mut dyn Write) -> Result<fastmig_rootfs::Summary, Error> {
+        self.files.pack_into(out, &self.subject.cgroup.pids())
+    }
+
+    /// Starts CRIU, which then waits.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn ready(&mut self) -> Result<(), Error> {
+        let mut launch = self.subject.launch()?;
+        let options = self.subject.options(&mut launch, -1, true)?;
+        let config = &self.subject.container.config;
+        let log = crate::logs::new_log(config, self.subject.container.key(), "dump")?;
+        let work = crate::logs::work_directory(config)?;
+        let dump = launch.start_dump(&work, &log, INIT_PATH.as_ref(), options)?;
+        self.criu = Some(Ready { dump, log });
+        Ok(())
+    }
+
+    /// Freezes the application. Should our process die before [`Departure::fence`], it runs on by itself.
+    ///
+    /// # Errors
+    /// When it does not freeze in time: it runs then.
+    pub fn freeze(&mut self) -> Result<(), Error> {
+        self.operation.record.migration = Some(Mark::new(&self.id, Role::Leaving));
+        self.operation.save()?;
+        self.frozen = Some(Frozen::enter(&self.subject.container, false)?);
+        Ok(())
+    }
+
+    /// Dumps the frozen application into `sink`, all but its memory.
+    ///
+    /// # Errors
+    /// When CRIU fails, or the sink does; it can be resumed then.
+    pub fn dump(&mut self, sink: &mut dyn ImageSink) -> Result<Manifest, Error> {
+        let Some(ready) = self.criu.take() else { return Err(self.out_of_turn("dump")) };
+        if self.frozen.is_none() {
+            return Err(self.out_of_turn("dump"));
+        }
+        let processes = self.subject.cgroup.pids();
+        self.subject.require_whole_tree(&processes)?;
+        let manifest = self.describe(&processes)?;
+        let dumped = ready.dump.dump(sink);
+        let keeps = self.subject.terms.tcp == TcpPolicy::Keep;
+        let table = keeps.then(|| network_lock::name(&ready.log).unwrap_or_default());
+        // Also after a failure: whom CRIU left stopped is to run on.
+        let pid = self.subject.container.pid();
+        self.held = Some(Held::new(pid, self.subject.cgroup.clone(), table.clone()));
+        self.left_out = dumped?;
+        crate::logs::forget(&ready.log);
+        // Whoever settles this for us must find it.
+        self.operation.record.network_lock = table;
+        self.operation.save()?;
+        Ok(manifest)
+    }
+
+    /// The memory of the dumped application.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    pub fn memory(&self) -> Result<ProcessMemory, Error> {
+        let processes = self.subject.cgroup.pids();
+        let host_pid = |inner| application::host_pid_of(inner, processes.iter().copied());
+        ProcessMemory::open(&self.left_out, host_pid)
+            .map_err(|e| Error::io("read the memory in", self.subject.cgroup.directory(), e))
+    }
+
+    /// From here on the application stays frozen, also when we die: it may run elsewhere.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn fence(&mut self) -> Result<(), Error> {
+        let Some(frozen) = self.frozen.take() else { return Err(self.out_of_turn("fence")) };
+        let mark = Mark { fenced: true, ..Mark::new(&self.id, Role::Leaving) };
+        self.operation.record.migration = Some(mark);
+        if let Err(e) = self.operation.save() {
+            self.frozen = Some(frozen);
+            return Err(e);
+        }
+        frozen.keep();
+        Ok(())
+    }
+
+    /// It runs on.
+    ///
+    /// # Errors
+    /// When it cannot be thawed.
+    pub fn resume(mut self) -> Result<(), Error> {
+        self.criu = None;
+        self.held = None;
+        match self.frozen.take() {
+            Some(frozen) => frozen.leave(&self.subject.container)?,
+            None => self
+                .subject
+                .cgroup
+                .thaw()
+                .map_err(|e| Error::io("thaw the application in", self.subject.cgroup.directory(), e))?,
+        }
+        self.forget_mark()
+    }
+
+    /// It never runs again here; the container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed: it stays frozen.
+    pub fn end(mut self) -> Result<(), Error> {
+        if let Some(frozen) = self.frozen.take() {
+            frozen.keep();
+        }
+        if let Some(held) = self.held.take() {
+            self.operation.record.network_lock = held.keep();
+        }
+        self.subject.container.end_application()?;
+        self.operation.record.migration = None;
+        self.operation.save()
+    }
+
+    /// Writes down why it did not leave.
+    pub fn note_failure(&mut self, reason: &str) {
+        self.operation.record.last_failure = Some(Failure::because("migrate", reason));
+    }
+
+    fn forget_mark(&mut self) -> Result<(), Error> {
+        self.operation.record.migration = None;
+        self.operation.record.network_lock = None;
+        self.operation.save()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.operation.record.migration.as_ref().is_some_and(|mark| mark.fenced)
+    }
+
+    fn out_of_turn(&self, action: &'static str) -> Error {
+        Error::OutOfTurn { id: self.subject.container.key().id().into(), action }
+    }
+}
+
+impl Drop for Departure {
+    /// Undecided: fenced, it waits for a decision; otherwise it runs on, by the guards' own drop.
+    fn drop(&mut self) {
+        if self.is_fenced() {
+            if let Some(held) = self.held.take() {
+                held.keep();
+            }
+        } else if self.operation.record.migration.is_some() {
+            self.held = None;
+            self.frozen = None;
+            if let Err(e) = self.forget_mark() {
+                tracing::warn!(error = %e.report(), "the mark of a migration that is over stays");
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The decision about an application whose migration began in a process that is gone.
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+
+use super::mark::{Mark, Role};
+use crate::container::Container;
+use crate::{network_lock, recipient, ApplicationState, Error};
+
+/// Where it runs from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Here: at the source it goes on, at the destination it begins.
+    Here,
+    /// Not here: the container is in standby.
+    Elsewhere,
+}
+
+impl Container {
+    /// The migration that this container is an end of, if any.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn migration(&self) -> Result<Option<Mark>, Error> {
+        Ok(self.directory.load(&self.key)?.migration)
+    }
+
+    /// Settles migration `id`. Where nothing of it is left, there is nothing to do.
+    ///
+    /// # Errors
+    /// When the container is another migration's, or the application can neither be thawed nor killed.
+    pub fn settle(&self, id: &str, verdict: Verdict) -> Result<(), Error> {
+        let mut operation = self.begin_settling()?;
+        let Some(mark) = operation.record.migration.clone() else { return Ok(()) };
+        if mark.id != id {
+            return Err(Error::Migrating { id: self.key.id().into(), migration: mark.id });
+        }
+        match verdict {
+            Verdict::Here => {
+                self.let_go(&mark, operation.record.network_lock.take())?;
+            }
+            Verdict::Elsewhere => empty(self, Some(&mark))?,
+        }
+        operation.record.migration = None;
+        operation.save()
+    }
+
+    fn let_go(&self, mark: &Mark, table: Option<String>) -> Result<(), Error> {
+        let cgroup = self.application_cgroup()?;
+        if mark.role == Role::Leaving {
+            // CRIU has left its tasks stopped.
+            cgroup.signal_all(Signal::SIGCONT);
+        }
+        if let Some(table) = table {
+            if let Err(e) = network_lock::release(self.pid, &table) {
+                tracing::warn!(table, error = %e, "the lock on connections stays");
+            }
+        }
+        cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))
+    }
+}
+
+/// Kills what is there of the application; the container is in standby.
+pub(super) fn empty(container: &Container, mark: Option<&Mark>) -> Result<(), Error> {
+    let state = container.application()?;
+    let cgroup = container.application_cgroup()?;
+    if state == ApplicationState::Running {
+        container.end_application()?;
+    } else {
+        cgroup
+            .kill_all(container.config.limits.freeze())
+            .map_err(|e| Error::io("kill the application in", cgroup.directory(), e))?;
+    }
+    // It waits for an answer that will not come; nothing that it holds lives any more.
+    if let Some(criu) = mark.and_then(|mark| mark.criu).filter(|criu| criu.runs()) {
+        let _ = kill(Pid::from_raw(criu.pid), Signal::SIGKILL);
+    }
+    if container.application()? == ApplicationState::Restoring {
+        recipient::clear(container);
+    }
+    Ok(())
+}
