@@ -12,6 +12,7 @@
 //! | `walk` | the upper directory, entry by entry, by descriptors |
 //! | `mapped` | the files that processes change without a trace |
 //! | `pack` | entries that are new since the last time become an archive |
+//! | `extents` | where a file has data, and where holes |
 //! | `names` | the paths in an archive, and what else is said of one |
 //! | `members` | an archive's members, within limits |
 //! | `unpack` | an archive becomes files again |
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod extents;
 mod layers;
 mod mapped;
 mod members;

@@ -12,6 +12,8 @@ use crate::Error;
 pub(crate) const ATTRIBUTE: &str = "FASTMIG.xattr";
 /// The record of a symbolic link's target, byte for byte, in hexadecimal; the tar header holds it tidied up.
 pub(crate) const TARGET: &str = "FASTMIG.target";
+/// The record of where a file with holes has data: see [`crate::extents`]. Its content is the data alone.
+pub(crate) const SPARSE: &str = "FASTMIG.sparse";
 /// The record of the time of the last change, with its fraction.
 pub(crate) const TIME: &str = "mtime";
 /// The record of a [`Mark`].

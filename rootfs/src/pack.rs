@@ -1,7 +1,7 @@
 //! Packs what is new since the last time: in the upper directory, and in the container's own file systems in memory and volumes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use lz4_flex::frame::FrameEncoder;
 use rustix::fs::{fstatfs, lgetxattr, llistxattr, readlinkat, FileType, Mode, OFlags};
 use tar::{Builder, EntryType, Header};
 
+use crate::extents::Extents;
 use crate::mapped::Mapped;
 use crate::names::{self, Mark};
 use crate::view::{is_memory, open_below, open_root, Kind, Place, View};
@@ -247,25 +248,25 @@ impl<W: Write> Round<'_, W> {
             }
         }
         let file = entry.open_file().map_err(Error::io("open", entry.path))?;
-        self.attributes(entry, None)?;
-        let mut header = header(entry, EntryType::Regular);
         let size = u64::try_from(entry.stat.st_size).unwrap_or_default();
-        header.set_size(size);
-        // As long as it was: the archive would be damaged by a file that grows or shrinks meanwhile.
-        let content = file.take(size).chain(io::repeat(0)).take(size);
+        let extents = Extents::of(&file, size).map_err(Error::io("read", entry.path))?;
+        self.attributes(entry, extents.record().map(|record| (names::SPARSE, record)))?;
+        let mut header = header(entry, EntryType::Regular);
+        header.set_size(extents.length());
+        let content = extents.reader(&file);
         self.archive.append_data(&mut header, entry.path, content).map_err(Error::io("pack", entry.path))?;
         if entry.stat.st_nlink > 1 {
             self.links.insert((entry.stat.st_dev, entry.stat.st_ino), entry.path.into());
         }
         self.summary.entries += 1;
-        self.summary.bytes += size;
+        self.summary.bytes += extents.length();
         Ok(())
     }
 
     fn symlink(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
         let target =
             readlinkat(entry.parent, entry.name, Vec::new()).map_err(Error::io("read", entry.path))?;
-        self.attributes(entry, Some(target.as_bytes()))?;
+        self.attributes(entry, Some((names::TARGET, hex::encode(target.as_bytes()))))?;
         let mut header = header(entry, EntryType::Symlink);
         let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
         self.summary.entries += 1;
@@ -291,12 +292,12 @@ impl<W: Write> Round<'_, W> {
         self.archive.append_data(&mut header, path, io::empty()).map_err(failed())
     }
 
-    /// Extended attributes, and the time in full, go ahead of the entry that they are of.
-    fn attributes(&mut self, entry: &Entry<'_>, target: Option<&[u8]>) -> Result<(), Error> {
+    /// Extended attributes, the time in full, and a record of its kind's own go ahead of the entry that they are of.
+    fn attributes(&mut self, entry: &Entry<'_>, own: Option<(&'static str, String)>) -> Result<(), Error> {
         let path = through(entry.parent, entry.name);
         let failed = |e: io::Error| Error::io("read the attributes of", entry.path)(e);
         let mut records = vec![(names::TIME, time(entry))];
-        records.extend(target.map(|target| (names::TARGET, hex::encode(target))));
+        records.extend(own);
         for name in list(&path).map_err(failed)? {
             if let Some(own) = name.strip_prefix(OVERLAY) {
                 if own == "redirect" || own == "metacopy" {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::{Archive, EntryType};
 
+use crate::extents::Extents;
 use crate::members::{Member, Members};
 use crate::names::{self, Mark};
 use crate::view::{open_below, open_root, Kind, Place, View};
@@ -56,6 +58,8 @@ struct Attributes {
     times: Timestamps,
     extended: Vec<(Vec<u8>, Vec<u8>)>,
     target: Option<Vec<u8>>,
+    /// Of a regular file.
+    extents: Extents,
 }
 
 impl Target {
@@ -252,12 +256,17 @@ fn attributes(member: &Member<'_, impl Read>) -> Result<Attributes, Error> {
         times: times(&header.mtime().unwrap_or_default().to_string()),
         extended: Vec::new(),
         target: None,
+        extents: Extents::whole(member.entry.size()),
     };
     let bytes = |text: &str| hex::decode(text).map_err(|_| damaged("has an attribute that is no text"));
     member.records.read(path, |name, value| {
         match name {
             names::TIME => found.times = times(value),
             names::TARGET => found.target = Some(bytes(value)?),
+            names::SPARSE => {
+                let extents = Extents::read(value, member.entry.size());
+                found.extents = extents.ok_or_else(|| damaged("has holes that make no sense"))?;
+            }
             names::ATTRIBUTE => {
                 let (name, value) =
                     value.split_once(':').ok_or_else(|| damaged("has an attribute without value"))?;
@@ -304,37 +313,31 @@ fn file(
     content: &mut impl Read,
 ) -> io::Result<u64> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut file = File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
     let mut block = vec![0; BLOCK];
-    let mut length = 0;
-    loop {
-        let count = fill(content, &mut block)?;
-        if count == 0 {
-            break;
-        }
-        if block[..count].iter().all(|&byte| byte == 0) {
-            file.seek(SeekFrom::Current(i64::try_from(count).unwrap_or(0)))?;
-        } else {
-            file.write_all(&block[..count])?;
-        }
-        length += count as u64;
+    for (offset, length) in &attributes.extents.data {
+        file.seek(SeekFrom::Start(*offset))?;
+        write_piece(&mut file, &mut content.by_ref().take(*length), &mut block)?;
     }
-    file.set_len(length)?;
+    file.set_len(attributes.extents.size)?;
     dress(file.as_fd(), attributes)?;
     futimens(&file, &attributes.times)?;
-    Ok(length)
+    Ok(attributes.extents.length())
 }
 
-/// Reads until the block is full or the content ends.
-fn fill(content: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < block.len() {
-        match content.read(&mut block[count..])? {
-            0 => break,
-            read => count += read,
+/// Writes all of it but for blocks that are zero.
+fn write_piece(file: &mut File, piece: &mut io::Take<&mut impl Read>, block: &mut [u8]) -> io::Result<()> {
+    while piece.limit() > 0 {
+        let count = usize::try_from(piece.limit()).unwrap_or(usize::MAX).min(block.len());
+        let block = &mut block[..count];
+        piece.read_exact(block)?;
+        if block.iter().all(|&byte| byte == 0) {
+            file.seek(SeekFrom::Current(i64::try_from(count).unwrap_or(0)))?;
+        } else {
+            file.write_all(block)?;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 fn symlink(parent: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
