@@ -1,0 +1,420 @@
+//! All phases of an arrival, and the way back from each.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::attend::attend;
+use super::serve::{Registered, Session};
+use super::{Destination, Placed};
+use crate::ends::{EndError, Files, Waiting};
+use crate::error::{chain, Error};
+use crate::files::StreamIn;
+use crate::hooks::{facts, Stage};
+use crate::id::MigrationId;
+use crate::images::{Arrived, Store};
+use crate::journal::{Record, Role};
+use crate::options::{Compression, Strategy};
+use crate::phase::Phase;
+use crate::phases::Phases;
+use crate::report::{Bytes, Outcome, Report};
+use crate::state::State;
+use crate::talk::Talk;
+use crate::transport::Deadline;
+use crate::wire::{Channel, Message, Received, WireError};
+
+/// The most that is waited for a source that was refused to close.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Pauses between tries to release what must run.
+const RELEASE_AGAIN: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+
+/// Takes a migration in.
+pub(super) fn run(
+    destination: &Destination,
+    registered: &Registered<'_>,
+    channel: Channel,
+    protocol: u32,
+) -> Report {
+    let id = channel.id();
+    let session = &registered.session;
+    let container = &session.wanted.container;
+    let span = tracing::info_span!("migration", %id, role = "destination", container, peer = session.peer);
+    let _entered = span.enter();
+    let progress = (destination.progress)(id);
+    let mut arrival = Arrival {
+        destination,
+        session,
+        id,
+        phases: Phases::new(id, Role::Destination, progress.as_ref(), destination.faults.as_ref()),
+        store: Arc::new(Store::new(destination.bounds)),
+        waiting: None,
+        warnings: Vec::new(),
+        files: Files::default(),
+        file_rounds: 0,
+        hooked: false,
+    };
+    let talk = Talk::new(channel, session.cancel.clone(), None);
+    let (outcome, reason) = arrival.go(talk, protocol);
+    let report = arrival.report(outcome, reason);
+    if report.reason.as_deref() != Some(&Error::Died.to_string()) {
+        destination.journal.report(&report, Role::Destination);
+    }
+    report
+}
+
+type End = (Outcome, Option<String>);
+
+/// A migration under way.
+struct Arrival<'a> {
+    destination: &'a Destination,
+    session: &'a Session,
+    id: MigrationId,
+    phases: Phases<'a>,
+    store: Arc<Store>,
+    waiting: Option<Box<dyn Waiting>>,
+    warnings: Vec<String>,
+    files: Files,
+    file_rounds: u32,
+    /// The first hook was called.
+    hooked: bool,
+}
+
+impl Arrival<'_> {
+    fn go(&mut self, mut talk: Talk, protocol: u32) -> End {
+        let session = self.session;
+        let record =
+            Record::new(self.id, Role::Destination, &session.peer, session.wanted.clone(), Value::Null);
+        if let Err(error) = self.destination.journal.begin(record) {
+            return self.refuse(talk, chain(&error));
+        }
+        match self.take_in(&mut talk, protocol) {
+            Ok(()) => self.run_it(talk),
+            Err(error) => self.go_back(talk, &error),
+        }
+    }
+
+    /// Everything up to the commit, which is on disk then.
+    fn take_in(&mut self, talk: &mut Talk, protocol: u32) -> Result<(), Error> {
+        self.welcome(talk, protocol)?;
+        self.prepare(talk)?;
+        self.files_and_ready(talk)?;
+        let dumped = self.images(talk)?;
+        self.hook(Phase::PreRestore, Stage::PreRestore)?;
+        self.restore(talk, &dumped)?;
+        self.wait_for_commit(talk)
+    }
+
+    /// Both agree, and the image comes when it is not here.
+    fn welcome(&mut self, talk: &mut Talk, protocol: u32) -> Result<(), Error> {
+        let (destination, session, limits) = (self.destination, self.session, &self.destination.limits);
+        let wanted = &session.wanted;
+        let lacks_image = self.phases.run(Phase::Connect, limits.prepare, |deadline| {
+            let lacks_image = attend(talk, &|_| {}, || match wanted.create {
+                None => Ok(false),
+                Some(_) => destination.host.lacks_image(wanted).map_err(Error::end("make the container")),
+            })?;
+            let welcome = Message::Welcome { protocol, token: Some(session.token.clone()), lacks_image };
+            talk.say(&welcome, &[], deadline)?;
+            Ok(lacks_image)
+        })?;
+        if !lacks_image {
+            return Ok(());
+        }
+        self.phases.run(Phase::Image, limits.image, |deadline| {
+            let mut content = StreamIn::new(talk, deadline);
+            let received = destination.host.receive_image(wanted, &mut content);
+            content.finish(received.map_err(Error::end("take the container's image in")))?;
+            talk.say(&Message::Done, &[], deadline)
+        })
+    }
+
+    /// The container is found or made, and checked.
+    fn prepare(&mut self, talk: &mut Talk) -> Result<(), Error> {
+        let (destination, session, id) = (self.destination, self.session, self.id);
+        let waiting = &mut self.waiting;
+        self.phases.run(Phase::Prepare, destination.limits.prepare, |deadline| {
+            let passport = talk.expect("passport", deadline, |message| match message {
+                Message::Passport { passport } => Some(passport),
+                _ => None,
+            })?;
+            attend(talk, &|_| {}, || {
+                let placed = destination.host.waiting(&session.peer, &session.wanted);
+                let Placed { waiting: found, facts } =
+                    placed.map_err(Error::end("take the application in"))?;
+                // From here on it is given up by its owner, whatever comes.
+                let found = waiting.insert(found);
+                destination.journal.locate(id, Role::Destination, facts)?;
+                found.check(&passport).map_err(Error::end("take the application in"))
+            })?;
+            talk.say(&Message::Done, &[], deadline)
+        })
+    }
+
+    /// Rounds of files, and then everything is started.
+    fn files_and_ready(&mut self, talk: &mut Talk) -> Result<(), Error> {
+        let limits = &self.destination.limits;
+        // Before the next round, or the end of them, the source may have much to pack.
+        let deadline = Deadline::after(limits.files);
+        loop {
+            match talk.hear(deadline)?.message {
+                Message::Files { frozen: false } => self.unpack(talk, Phase::Files, limits.files)?,
+                Message::Ready => break,
+                other => return Err(unexpected(&other, "files or ready")),
+            }
+        }
+        let waiting = waiting_of(&mut self.waiting)?;
+        self.phases.run(Phase::Ready, limits.ready, |deadline| {
+            attend(talk, &|_| {}, || waiting.ready().map_err(Error::end("start the restore")))?;
+            talk.say(&Message::Done, &[], deadline)
+        })
+    }
+
+    fn unpack(&mut self, talk: &mut Talk, phase: Phase, limit: Duration) -> Result<(), Error> {
+        let waiting = waiting_of(&mut self.waiting)?;
+        let files = self.phases.run(phase, limit, |deadline| {
+            let mut archive = StreamIn::new(talk, deadline);
+            let unpacked = waiting.unpack_files(&mut archive);
+            let files = archive.finish(unpacked.map_err(Error::end("put files back")))?;
+            talk.say(&Message::FilesDone { entries: files.entries, bytes: files.bytes }, &[], deadline)?;
+            Ok(files)
+        })?;
+        self.file_rounds += 1;
+        self.files.entries += files.entries;
+        self.files.bytes += files.bytes;
+        Ok(())
+    }
+
+    /// The application stands still: the last files, and its images.
+    fn images(&mut self, talk: &mut Talk) -> Result<Value, Error> {
+        let limits = &self.destination.limits;
+        // The source's hooks run before the first of them.
+        let mut next = talk.hear(Deadline::after(limits.ready + limits.frozen))?;
+        if matches!(next.message, Message::Files { frozen: true }) {
+            self.unpack(talk, Phase::LastFiles, limits.frozen)?;
+            next = talk.hear(Deadline::after(limits.frozen))?;
+        }
+        let (store, puller) = (&self.store, &self.session.puller);
+        self.phases.run(Phase::Dump, limits.frozen, |deadline| loop {
+            let Received { message, payload } = next;
+            match message {
+                Message::Image { name, large, last } => store.put(&name, large, last, &payload)?,
+                Message::Dumped { dumped, memory } => {
+                    store.check_whole()?;
+                    puller.announce(memory)?;
+                    return Ok(dumped);
+                }
+                other => return Err(unexpected(&other, "an image")),
+            }
+            next = talk.hear(deadline)?;
+        })
+    }
+
+    fn restore(&mut self, talk: &mut Talk, dumped: &Value) -> Result<(), Error> {
+        let (destination, session, id) = (self.destination, self.session, self.id);
+        let waiting = waiting_of(&mut self.waiting)?;
+        let images = Arrived { store: Arc::clone(&self.store), puller: Arc::clone(&session.puller) };
+        self.phases.run(Phase::Restore, destination.limits.frozen, |deadline| {
+            let give_up = |reason: &str| session.puller.close(reason);
+            attend(talk, &give_up, || {
+                waiting.restore(dumped, Arc::new(images)).map_err(Error::end("restore the application"))
+            })?;
+            session.puller.close("all memory is here");
+            destination.journal.step(id, Role::Destination, State::Held, None)?;
+            talk.say(&Message::Held, &[], deadline)
+        })
+    }
+
+    /// The source's commit makes it ours: on disk, before anything of it runs.
+    fn wait_for_commit(&mut self, talk: &mut Talk) -> Result<(), Error> {
+        let (destination, id) = (self.destination, self.id);
+        self.phases.run(Phase::Commit, destination.limits.held, |deadline| {
+            talk.expect("commit", deadline, |message| matches!(message, Message::Commit).then_some(()))?;
+            destination.journal.step(id, Role::Destination, State::Committed, None)?;
+            Ok(())
+        })
+    }
+
+    /// It is decided; only forward from here.
+    fn run_it(&mut self, mut talk: Talk) -> End {
+        talk.decide();
+        match self.release() {
+            Ok(trouble) => self.finish(talk, trouble),
+            Err(error) => (Outcome::Undecided, Some(chain(&error))),
+        }
+    }
+
+    /// Lets it run. Returns what went wrong; an error only when a test lets the process die.
+    fn release(&mut self) -> Result<Option<String>, Error> {
+        let (destination, id) = (self.destination, self.id);
+        let points = self.phases.points();
+        let waiting = self.waiting.take();
+        let released = self.phases.run(Phase::Release, destination.limits.finish, |_| {
+            points.at("committed")?;
+            let released = match waiting {
+                Some(waiting) => waiting.release(),
+                None => Err("there is no container".into()),
+            };
+            released
+                .or_else(|error| release_again(destination, id, error))
+                .map_err(Error::end("let it run"))?;
+            points.at("released")?;
+            destination.journal.note_step(id, Role::Destination, State::Released, None);
+            Ok(())
+        });
+        match released {
+            Ok(()) => Ok(None),
+            Err(Error::Died) => Err(Error::Died),
+            Err(error) => {
+                Ok(Some(format!("{}; this is tried again at the daemon's next start", chain(&error))))
+            }
+        }
+    }
+
+    /// Tells the source, and then the operator's commands.
+    fn finish(&mut self, mut talk: Talk, trouble: Option<String>) -> End {
+        let limits = &self.destination.limits;
+        let runs = trouble.is_none();
+        self.warnings.extend(trouble.clone());
+        let answered = talk.say(&Message::Committed { trouble }, &[], Deadline::after(limits.connect));
+        if runs {
+            if let Err(error) = self.hook(Phase::PostRestore, Stage::PostRestore) {
+                if matches!(error, Error::Died) {
+                    return (Outcome::Undecided, Some(chain(&error)));
+                }
+                self.warnings.push(chain(&error));
+            }
+        }
+        if let Err(error) = answered.and_then(|()| self.settle(&mut talk)) {
+            // The source asks when it needs to know.
+            tracing::info!(reason = chain(&error), "the source does not hear the end");
+        }
+        (Outcome::Moved, None)
+    }
+
+    fn settle(&mut self, talk: &mut Talk) -> Result<(), Error> {
+        let (journal, id) = (&self.destination.journal, self.id);
+        let finished = Message::Finished { took: self.phases.took(), warnings: self.warnings.clone() };
+        self.phases.run(Phase::Finish, self.destination.limits.finish, |deadline| {
+            talk.say(&finished, &[], deadline)?;
+            talk.expect("settled", deadline, |message| matches!(message, Message::Settled).then_some(()))?;
+            journal.settle(id, Role::Destination)?;
+            Ok(())
+        })
+    }
+
+    /// It stays on the source. Whether the commit is on its way does not matter any more once that is on disk.
+    fn go_back(&mut self, mut talk: Talk, error: &Error) -> End {
+        let reason = chain(error);
+        if matches!(error, Error::Died) {
+            return (Outcome::Undecided, Some(reason));
+        }
+        let (journal, id) = (&self.destination.journal, self.id);
+        self.session.puller.close(&reason);
+        let undecided =
+            |record: &Record| matches!(record.state, State::Preparing | State::Held | State::Abandoning);
+        match journal.record(id, Role::Destination) {
+            Ok(record) if undecided(&record) => {}
+            // The commit may be on disk: neither side may run before that is known.
+            Ok(_) | Err(_) => return self.stand_still(&reason),
+        }
+        tracing::warn!(reason, "the migration is given up");
+        if journal.record(id, Role::Destination).is_ok_and(|record| record.state != State::Abandoning) {
+            journal.note_step(id, Role::Destination, State::Abandoning, Some(&reason));
+        }
+        let abandoned = self.waiting.take().map_or(Ok(()), |waiting| waiting.abandon());
+        talk.channel().refuse(reason.clone(), Deadline::after(GOODBYE));
+        match abandoned {
+            Ok(()) => journal.note_step(id, Role::Destination, State::Abandoned, None),
+            Err(error) => self.warnings.push(format!(
+                "the container is not in standby again: {}; this is tried again at the daemon's next start",
+                chain(error.as_ref())
+            )),
+        }
+        self.undo_hooks(&reason);
+        talk.channel().drain(Deadline::after(GOODBYE));
+        (Outcome::Stayed, Some(reason))
+    }
+
+    fn stand_still(&mut self, reason: &str) -> End {
+        tracing::error!(reason, "whether the commit is on disk is not known: the application is held");
+        // Not abandoned: dropping it would be that.
+        std::mem::forget(self.waiting.take());
+        (Outcome::Undecided, Some(reason.to_owned()))
+    }
+
+    fn refuse(&self, mut talk: Talk, reason: String) -> End {
+        talk.channel().refuse(reason.clone(), Deadline::after(GOODBYE));
+        talk.channel().drain(Deadline::after(GOODBYE));
+        (Outcome::Stayed, Some(reason))
+    }
+
+    fn hook(&mut self, phase: Phase, stage: Stage) -> Result<(), Error> {
+        self.hooked = true;
+        let facts = self.facts(None);
+        let hooks = &self.destination.hooks;
+        self.phases.run(phase, self.destination.limits.frozen, |_| {
+            hooks.run(stage, &facts).map_err(|source| Error::Hook { stage, source })
+        })
+    }
+
+    fn undo_hooks(&mut self, reason: &str) {
+        if !self.hooked {
+            return;
+        }
+        if let Err(error) = self.destination.hooks.run(Stage::Aborted, &self.facts(Some(reason))) {
+            self.warnings.push(format!("an aborted hook failed: {}", chain(error.as_ref())));
+        }
+    }
+
+    fn facts(&self, reason: Option<&str>) -> Value {
+        let record = self.destination.journal.record(self.id, Role::Destination);
+        record.map_or(Value::Null, |record| facts(&record, reason))
+    }
+
+    fn report(self, outcome: Outcome, reason: Option<String>) -> Report {
+        Report {
+            id: self.id,
+            container: self.session.wanted.container.clone(),
+            peer: self.session.peer.clone(),
+            outcome,
+            reason,
+            warnings: self.warnings,
+            strategy: Strategy::default(),
+            compression: Compression::default(),
+            chunks: [0; 3],
+            streams: self.session.streams(),
+            file_rounds: self.file_rounds,
+            files: self.files.entries,
+            bytes: Bytes { files: self.files.bytes, ..Bytes::default() },
+            source: Vec::new(),
+            destination: self.phases.took(),
+            frozen_ms: None,
+            total_ms: self.phases.total(),
+        }
+    }
+}
+
+fn waiting_of(waiting: &mut Option<Box<dyn Waiting>>) -> Result<&mut Box<dyn Waiting>, Error> {
+    waiting.as_mut().ok_or_else(|| Error::end("go on")("there is no container".into()))
+}
+
+fn unexpected(message: &Message, expected: &'static str) -> Error {
+    WireError::Unexpected { got: message.kind(), expected }.into()
+}
+
+/// What is committed must run: tries again, as a restarted daemon would.
+fn release_again(destination: &Destination, id: MigrationId, mut error: EndError) -> Result<(), EndError> {
+    for pause in RELEASE_AGAIN {
+        tracing::error!(migration = %id, reason = chain(error.as_ref()), "the application cannot be let run yet");
+        thread::sleep(pause);
+        let record = destination.journal.record(id, Role::Destination)?;
+        match destination.host.found(&record).and_then(Waiting::release) {
+            Ok(()) => return Ok(()),
+            Err(next) => error = next,
+        }
+    }
+    Err(error)
+}

@@ -1,0 +1,238 @@
+//! Memory over all data connections: each has a thread that asks for chunks, and gives those to others that it cannot get.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::window::{Piece, Window};
+use super::{is_name, MOST_IMAGES};
+use crate::chunk;
+use crate::error::{chain, Error};
+use crate::transport::Deadline;
+use crate::wire::{Channel, Message, Received, WireError};
+
+/// Chunks that are asked for on a connection at the same time, so that the link does not stand still between them.
+const AHEAD: usize = 2;
+/// How often a thread that waits looks whether it is still needed.
+const LOOK_UP: Duration = Duration::from_millis(100);
+
+/// The memory of an application on its way.
+#[derive(Debug)]
+pub(crate) struct Puller {
+    /// How long an answer may take.
+    limit: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    window: Window,
+    names: Vec<String>,
+    connections: u32,
+    /// Why nothing comes any more.
+    over: Option<String>,
+}
+
+impl Puller {
+    pub(crate) fn new(window: u64, limit: Duration) -> Self {
+        let state = State { window: Window::new(window), names: Vec::new(), connections: 0, over: None };
+        Self { limit, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// One more connection, which gets a thread.
+    pub(crate) fn attach(self: &Arc<Self>, channel: Channel) -> io::Result<()> {
+        self.lock().connections += 1;
+        let puller = Arc::clone(self);
+        let spawned =
+            thread::Builder::new().name("fastmig-pull".to_owned()).spawn(move || puller.work(channel));
+        if let Err(error) = spawned {
+            self.lock().connections -= 1;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// The application stands still; these are the images of its memory.
+    pub(crate) fn announce(&self, memory: Vec<(String, u64)>) -> Result<(), Error> {
+        let malformed = |what: &str| Error::from(WireError::Malformed(format!("images of memory {what}")));
+        if memory.len() > MOST_IMAGES {
+            return Err(malformed("too many"));
+        }
+        let mut names: Vec<_> = memory.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() != memory.len() || !names.iter().all(|name| is_name(name)) {
+            return Err(malformed("whose names are none"));
+        }
+        let mut state = self.lock();
+        if state.connections == 0 && !memory.is_empty() {
+            return Err(malformed("without a connection for them"));
+        }
+        state.window.announce(memory.iter().map(|(_, size)| *size));
+        state.names = memory.into_iter().map(|(name, _)| name).collect();
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Nothing comes any more: readers fail, threads end.
+    pub(crate) fn close(&self, reason: &str) {
+        self.lock().over.get_or_insert_with(|| reason.to_owned());
+        self.changed.notify_all();
+    }
+
+    /// The most bytes that were asked for and not yet read.
+    pub(crate) fn most_open(&self) -> u64 {
+        self.lock().window.most_open()
+    }
+
+    /// Opens an image; nothing when there is none of that name.
+    pub(crate) fn open(self: &Arc<Self>, name: &str) -> Option<PullReader> {
+        let mut state = self.lock();
+        let index = state.names.iter().position(|known| known == name)?;
+        let image = u32::try_from(index).ok()?;
+        // Read once: it is forgotten now.
+        state.names[index].clear();
+        state.window.open(image);
+        self.changed.notify_all();
+        Some(PullReader { puller: Arc::clone(self), image, chunk: Vec::new(), at: 0 })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked has left its chunk out, which its reader finds out by its limit.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a connection's thread does.
+    fn work(&self, mut channel: Channel) {
+        let mut asked = VecDeque::new();
+        let worked = self.ask_all(&mut channel, &mut asked);
+        let mut state = self.lock();
+        state.connections -= 1;
+        // The first that was asked for is the first to be asked for again.
+        while let Some(piece) = asked.pop_back() {
+            state.window.again(piece);
+        }
+        if let Err(error) = worked {
+            let reason = chain(&error);
+            tracing::warn!(?channel, reason, left = state.connections, "a data connection breaks");
+            if state.connections == 0 {
+                state.over.get_or_insert_with(|| format!("the last data connection broke: {reason}"));
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn ask_all(&self, channel: &mut Channel, asked: &mut VecDeque<Piece>) -> Result<(), WireError> {
+        while self.next_pieces(asked, channel)? {
+            let Some(piece) = asked.front().copied() else {
+                continue;
+            };
+            let content = self.receive(channel, piece)?;
+            asked.pop_front();
+            self.lock().window.arrive(piece, content);
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Asks for more; waits when there is nothing to be asked for. Says whether to go on.
+    fn next_pieces(&self, asked: &mut VecDeque<Piece>, channel: &mut Channel) -> Result<bool, WireError> {
+        while asked.len() < AHEAD {
+            let mut state = self.lock();
+            if state.over.is_some() {
+                return Ok(false);
+            }
+            let Some(piece) = state.window.next() else {
+                if asked.is_empty() {
+                    drop(self.changed.wait_timeout(state, LOOK_UP));
+                }
+                return Ok(true);
+            };
+            drop(state);
+            asked.push_back(piece);
+            let get = Message::Get { image: piece.image, offset: piece.offset, length: piece.length };
+            channel.send(&get, &[], Deadline::after(self.limit))?;
+        }
+        Ok(true)
+    }
+
+    fn receive(&self, channel: &mut Channel, piece: Piece) -> Result<Vec<u8>, WireError> {
+        let deadline = Deadline::after(self.limit);
+        while !deadline.is_over() {
+            if self.lock().over.is_some() {
+                return Err(WireError::Closed);
+            }
+            if let Some(received) = channel.poll(LOOK_UP)? {
+                return content(received, piece);
+            }
+        }
+        Err(WireError::Silent)
+    }
+
+    /// Waits for the next chunk of an image.
+    fn read(&self, image: u32) -> io::Result<Vec<u8>> {
+        let waited = Instant::now();
+        let mut state = self.lock();
+        loop {
+            if let Some(chunk) = state.window.read(image) {
+                // There may be more to ask for.
+                self.changed.notify_all();
+                return Ok(chunk);
+            }
+            if let Some(over) = &state.over {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, over.clone()));
+            }
+            // Each connection gives a chunk up in time, one after the other in the worst case.
+            if waited.elapsed() > self.limit * (state.connections + 1) * 2 {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "memory does not come"));
+            }
+            state = self.changed.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn content(received: Received, piece: Piece) -> Result<Vec<u8>, WireError> {
+    match received.message {
+        Message::Chunk { image, offset } if (image, offset) == (piece.image, piece.offset) => {
+            let content = chunk::unpack(&received.payload)?;
+            if content.len() != piece.length as usize {
+                return Err(WireError::Malformed("a chunk of another size than was asked for".to_owned()));
+            }
+            Ok(content)
+        }
+        Message::Refused { reason } => Err(WireError::Malformed(reason)),
+        other => Err(WireError::Unexpected { got: other.kind(), expected: "the chunk that was asked for" }),
+    }
+}
+
+/// Reads an image while it comes.
+#[derive(Debug)]
+pub(crate) struct PullReader {
+    puller: Arc<Puller>,
+    image: u32,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for PullReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.chunk.len() && !into.is_empty() {
+            self.chunk = self.puller.read(self.image)?;
+            self.at = 0;
+        }
+        let taken = into.len().min(self.chunk.len() - self.at);
+        into[..taken].copy_from_slice(&self.chunk[self.at..self.at + taken]);
+        self.at += taken;
+        Ok(taken)
+    }
+}
+
+impl Drop for PullReader {
+    fn drop(&mut self) {
+        self.puller.lock().window.close(self.image);
+        self.puller.changed.notify_all();
+    }
+}

@@ -1,0 +1,118 @@
+//! Memory, as the destination asks for it. One thread for each data connection.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::Meter;
+use crate::chunk::{self, Chooser, Times, CHUNK, CHUNK_BYTES};
+use crate::ends::Memory;
+use crate::error::chain;
+use crate::transport::Deadline;
+use crate::wire::{Channel, Message, WireError};
+
+/// How often a thread that waits looks whether it is still needed.
+const LOOK_UP: Duration = Duration::from_millis(100);
+
+/// The memory of an application that stands still, and who asks for it.
+pub(crate) struct MemoryServer<'a> {
+    chooser: &'a Chooser,
+    meter: &'a Meter<'a>,
+    /// How long one answer may take to send.
+    limit: Duration,
+    memory: OnceLock<Shown>,
+    stopped: AtomicBool,
+    bytes_sent: AtomicU64,
+}
+
+struct Shown {
+    memory: Arc<dyn Memory>,
+    images: Vec<(String, u64)>,
+}
+
+impl<'a> MemoryServer<'a> {
+    pub(crate) fn new(chooser: &'a Chooser, meter: &'a Meter<'a>, limit: Duration) -> Self {
+        Self {
+            chooser,
+            meter,
+            limit,
+            memory: OnceLock::new(),
+            stopped: AtomicBool::new(false),
+            bytes_sent: AtomicU64::new(0),
+        }
+    }
+
+    /// The application stands still: its memory may be asked for. Returns names and sizes.
+    pub(crate) fn show(&self, memory: Arc<dyn Memory>) -> Vec<(String, u64)> {
+        let images = memory.images();
+        let shown = self.memory.get_or_init(|| Shown { memory, images });
+        shown.images.clone()
+    }
+
+    /// All threads end soon.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
+    }
+
+    /// Answers on one connection until it is stopped, or the connection is of no more use.
+    pub(crate) fn serve(&self, channel: &mut Channel) {
+        let before = channel.bytes_sent();
+        let served = self.answer_all(channel);
+        self.bytes_sent.fetch_add(channel.bytes_sent() - before, Ordering::Relaxed);
+        match served {
+            Ok(()) | Err(WireError::Closed) => {}
+            Err(error) => {
+                tracing::warn!(?channel, reason = chain(&error), "a data connection ends");
+                channel.refuse(chain(&error), Deadline::after(LOOK_UP));
+            }
+        }
+    }
+
+    fn answer_all(&self, channel: &mut Channel) -> Result<(), WireError> {
+        let mut buffers = (Vec::new(), Vec::new());
+        while !self.stopped.load(Ordering::Acquire) {
+            let Some(received) = channel.poll(LOOK_UP)? else {
+                continue;
+            };
+            match received.message {
+                Message::Get { image, offset, length } => {
+                    self.answer(channel, image, offset, length, &mut buffers)?
+                }
+                other => return Err(WireError::Unexpected { got: other.kind(), expected: "get" }),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        channel: &mut Channel,
+        image: u32,
+        offset: u64,
+        length: u32,
+        (raw, packed): &mut (Vec<u8>, Vec<u8>),
+    ) -> Result<(), WireError> {
+        let wrong = |what: &str| WireError::Malformed(format!("it asks for memory {what}"));
+        let shown = self.memory.get().ok_or_else(|| wrong("before it stands still"))?;
+        let (name, size) = shown.images.get(image as usize).ok_or_else(|| wrong("of no image"))?;
+        let end = offset.checked_add(length.into()).filter(|end| end <= size);
+        if end.is_none() || u64::from(length) > CHUNK_BYTES {
+            return Err(wrong("outside of an image"));
+        }
+        let codec = self.chooser.choose();
+        raw.resize((length as usize).min(CHUNK), 0);
+        shown.memory.read(name, offset, raw).map_err(WireError::Broken)?;
+        let begun = Instant::now();
+        let done = chunk::pack(raw, codec, packed).map_err(WireError::Broken)?;
+        let packing = begun.elapsed();
+        channel.send(&Message::Chunk { image, offset }, packed, Deadline::after(self.limit))?;
+        let times = Times { packing, sending: begun.elapsed() - packing };
+        self.chooser.learn(codec, done, packed.len(), times);
+        self.meter.count(raw.len(), done, packed.len(), true);
+        Ok(())
+    }
+}

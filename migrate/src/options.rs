@@ -1,0 +1,129 @@
+//! What can be chosen of a migration, and how long its phases may take.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How memory travels. Pre-copy and post-copy join here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Strategy {
+    /// The application stands still while all of its memory travels.
+    #[default]
+    StopCopy,
+}
+
+/// How images are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// What the measured rates of link and compression make fastest, chunk by chunk.
+    #[default]
+    Auto,
+    /// Not at all.
+    None,
+    /// LZ4: several hundred MB/s for each core, about half the size.
+    Lz4,
+    /// Zstandard, level 1: slower and smaller.
+    Zstd,
+}
+
+/// How long each phase may take, on either side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Each connection: dial, handshake, first answer.
+    pub connect: Duration,
+    /// The image's content.
+    pub image: Duration,
+    /// The checks of both ends, and the making of the container.
+    pub prepare: Duration,
+    /// All rounds of files while the application runs.
+    pub files: Duration,
+    /// The start of dump and restore.
+    pub ready: Duration,
+    /// From the freeze to the decision. The source runs on when it is over, whatever the destination does.
+    pub frozen: Duration,
+    /// The answer to the source's commit; then it asks over new connections.
+    pub commit: Duration,
+    /// How long the destination keeps the restored application for the commit.
+    pub held: Duration,
+    /// The last messages, after all is decided.
+    pub finish: Duration,
+    /// A destination that works says so every second; one that says nothing for this long is given up.
+    pub silence: Duration,
+    /// The longest pause between two questions for the destination's decision.
+    pub ask_again: Duration,
+    /// How long the destination is asked; nothing: until it answers.
+    pub ask: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            image: Duration::from_secs(3600),
+            prepare: Duration::from_secs(120),
+            files: Duration::from_secs(3600),
+            ready: Duration::from_secs(30),
+            frozen: Duration::from_secs(60),
+            commit: Duration::from_secs(10),
+            held: Duration::from_secs(90),
+            finish: Duration::from_secs(60),
+            silence: Duration::from_secs(10),
+            ask_again: Duration::from_secs(15),
+            ask: None,
+        }
+    }
+}
+
+/// What both ends may keep in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Memory that the destination has asked for or received and that the restore has not taken yet, in bytes.
+    pub window: u64,
+    /// All small images together.
+    pub small: u64,
+    /// All large images that are pushed (shared memory, deleted files) together.
+    pub large: u64,
+    /// Data connections of one migration.
+    pub streams: u32,
+    /// Migrations that arrive at the same time.
+    pub arrivals: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { window: 128 << 20, small: 256 << 20, large: 8 << 30, streams: 16, arrivals: 16 }
+    }
+}
+
+/// The options of one migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How memory travels.
+    pub strategy: Strategy,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// How many connections carry memory; at least one.
+    pub streams: u32,
+    /// The most rounds of files while the application runs; 0 when no files are to travel.
+    pub file_rounds: u32,
+    /// A round with fewer bytes than this is the last before the freeze.
+    pub small_round: u64,
+    /// Time limits.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            compression: Compression::default(),
+            streams: 4,
+            file_rounds: 3,
+            small_round: 1 << 20,
+            limits: Limits::default(),
+        }
+    }
+}

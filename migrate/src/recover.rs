@@ -1,0 +1,160 @@
+//! What a daemon that starts does about migrations that its predecessor left open.
+
+use crate::cancel::Cancel;
+use crate::destination::Host;
+use crate::ends::EndError;
+use crate::error::chain;
+use crate::hooks::{facts, Hooks, Stage};
+use crate::journal::{Journal, JournalError, Record, Role};
+use crate::options::Limits;
+use crate::progress::Progress;
+use crate::source::ask::{ask, settle};
+use crate::source::Origin;
+use crate::state::State;
+use crate::transport::Dialer;
+use crate::wire::Verdict;
+
+/// Why a migration is given up that was not decided.
+const DIED: &str = "the daemon ended before it was decided";
+
+/// All that recovery works with.
+#[derive(Clone, Copy)]
+pub struct Recovery<'a> {
+    /// This host's journal.
+    pub journal: &'a Journal,
+    /// This host, as a source.
+    pub origin: &'a dyn Origin,
+    /// This host, as a destination.
+    pub host: &'a dyn Host,
+    /// The operator's commands.
+    pub hooks: &'a dyn Hooks,
+    /// The other hosts.
+    pub peers: &'a dyn Peers,
+    /// Time limits.
+    pub limits: &'a Limits,
+}
+
+impl std::fmt::Debug for Recovery<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recovery").field("journal", self.journal).finish_non_exhaustive()
+    }
+}
+
+/// Knows the other hosts.
+pub trait Peers: Send + Sync {
+    /// How to connect to one.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    fn dialer(&self, peer: &str) -> Result<Box<dyn Dialer>, EndError>;
+}
+
+/// What became of one record.
+#[derive(Debug)]
+pub struct Recovered {
+    /// As it is now.
+    pub record: Record,
+    /// Why something is left to be done.
+    pub trouble: Option<String>,
+}
+
+impl Recovered {
+    /// Whether the destination has to be asked or told: see [`Recovery::ask`].
+    #[must_use]
+    pub fn needs_peer(&self) -> bool {
+        let record = &self.record;
+        record.role == Role::Source
+            && (record.state == State::Deciding || record.state == State::Done && !record.settled)
+    }
+}
+
+impl Recovery<'_> {
+    /// Brings all to its end that needs no other host: arrivals are released or abandoned, departures resumed or ended. To
+    /// be called before the first connection is accepted. Returns all that was open.
+    #[must_use]
+    pub fn settle_here(&self) -> Vec<Recovered> {
+        let records = self.journal.open_records().into_iter();
+        records.map(|record| self.recovered(&record, self.settle_one(&record))).collect()
+    }
+
+    /// Asks the destination of a departure for its decision, until it answers, and does as it decided. Blocks for as long as
+    /// that takes, unless it is told to leave.
+    #[must_use]
+    pub fn ask(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Recovered {
+        self.recovered(record, self.ask_one(record, progress, cancel))
+    }
+
+    fn recovered(&self, before: &Record, settled: Result<(), EndError>) -> Recovered {
+        let trouble = settled.err().map(|error| chain(error.as_ref()));
+        if let Some(reason) = &trouble {
+            tracing::error!(migration = %before.id, reason, "a migration stays open");
+        }
+        let record = self.journal.record(before.id, before.role).unwrap_or_else(|_| before.clone());
+        Recovered { record, trouble }
+    }
+
+    fn settle_one(&self, record: &Record) -> Result<(), EndError> {
+        match (record.role, record.state) {
+            (Role::Source, State::Preparing) => Ok(self.step(record, State::Aborted, Some(DIED))?),
+            (Role::Source, State::Frozen | State::Resuming) => self.resume(record, DIED),
+            (Role::Source, State::Committed) => self.end(record),
+            (Role::Destination, State::Preparing | State::Held | State::Abandoning) => self.abandon(record),
+            (Role::Destination, State::Committed) => self.release(record),
+            // Only the destination knows, or nothing is to be done.
+            _ => Ok(()),
+        }
+    }
+
+    fn ask_one(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Result<(), EndError> {
+        let dialer = self.peers.dialer(&record.peer)?;
+        if record.state == State::Deciding {
+            match ask(dialer.as_ref(), record.id, self.limits, progress, cancel) {
+                Some(Verdict::Committed) => {
+                    self.step(record, State::Committed, None)?;
+                    self.end(record)?;
+                }
+                Some(Verdict::Aborted) => return self.resume(record, "the destination gave up"),
+                None => return Err("the destination's decision is not known".into()),
+            }
+        }
+        settle(dialer.as_ref(), record.id, self.limits)?;
+        Ok(self.journal.settle(record.id, record.role)?)
+    }
+
+    fn resume(&self, record: &Record, reason: &str) -> Result<(), EndError> {
+        if record.state != State::Resuming {
+            self.step(record, State::Resuming, Some(reason))?;
+        }
+        self.origin.found(record)?.resume()?;
+        self.step(record, State::Aborted, None)?;
+        self.undo_hooks(record, reason)
+    }
+
+    fn end(&self, record: &Record) -> Result<(), EndError> {
+        self.origin.found(record)?.end()?;
+        Ok(self.step(record, State::Done, None)?)
+    }
+
+    fn abandon(&self, record: &Record) -> Result<(), EndError> {
+        if record.state != State::Abandoning {
+            self.step(record, State::Abandoning, Some(DIED))?;
+        }
+        self.host.found(record)?.abandon()?;
+        self.step(record, State::Abandoned, None)?;
+        self.undo_hooks(record, DIED)
+    }
+
+    fn release(&self, record: &Record) -> Result<(), EndError> {
+        self.host.found(record)?.release()?;
+        self.step(record, State::Released, None)?;
+        self.hooks.run(Stage::PostRestore, &facts(record, None))
+    }
+
+    fn undo_hooks(&self, record: &Record, reason: &str) -> Result<(), EndError> {
+        self.hooks.run(Stage::Aborted, &facts(record, Some(reason)))
+    }
+
+    fn step(&self, record: &Record, to: State, reason: Option<&str>) -> Result<(), JournalError> {
+        self.journal.step(record.id, record.role, to, reason)
+    }
+}

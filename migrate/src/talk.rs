@@ -1,0 +1,122 @@
+//! The control connection as both sides use it: one says, the other hears, with an eye on all limits.
+
+use std::time::{Duration, Instant};
+
+use crate::cancel::Cancel;
+use crate::error::Error;
+use crate::transport::Deadline;
+use crate::wire::{Channel, Message, Received, WireError};
+
+/// How often somebody who waits looks up.
+const LOOK_UP: Duration = Duration::from_millis(100);
+/// How long the other side's last word is looked for after a connection broke.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// A control connection.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    channel: Channel,
+    cancel: Cancel,
+    /// How long the other side may say nothing while it is waited for.
+    silence: Option<Duration>,
+    /// When the application must run again.
+    thaw: Option<(Deadline, Duration)>,
+}
+
+impl Talk {
+    pub(crate) const fn new(channel: Channel, cancel: Cancel, silence: Option<Duration>) -> Self {
+        Self { channel, cancel, silence, thaw: None }
+    }
+
+    pub(crate) fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
+    }
+
+    pub(crate) const fn bytes_sent(&self) -> u64 {
+        self.channel.bytes_sent()
+    }
+
+    /// From here on the application stands still, and no wait goes beyond `limit` from now.
+    pub(crate) fn freeze(&mut self, limit: Duration) {
+        self.thaw = Some((Deadline::after(limit), limit));
+    }
+
+    /// From here on nobody can cancel, and no limit takes the decision back.
+    pub(crate) fn decide(&mut self) {
+        self.cancel = Cancel::default();
+        self.thaw = None;
+        self.silence = None;
+    }
+
+    /// Whether the migration may go on.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        match self.thaw {
+            Some((thaw, limit)) if thaw.is_over() => Err(Error::FrozenTooLong(limit.as_secs())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a message.
+    pub(crate) fn say(&mut self, message: &Message, payload: &[u8], deadline: Deadline) -> Result<(), Error> {
+        self.check()?;
+        let deadline = deadline.or(self.thaw.map(|(thaw, _)| thaw));
+        self.channel.send(message, payload, deadline).map_err(|error| self.explain(error))
+    }
+
+    /// Waits for a message that means something.
+    pub(crate) fn hear(&mut self, deadline: Deadline) -> Result<Received, Error> {
+        let mut heard = Instant::now();
+        loop {
+            self.check()?;
+            let left = deadline.or(self.thaw.map(|(thaw, _)| thaw)).left();
+            let silent = self.silence.is_some_and(|silence| heard.elapsed() > silence);
+            let Some(left) = left.filter(|_| !silent) else {
+                self.check()?;
+                return Err(WireError::Silent.into());
+            };
+            match self.channel.poll(left.min(LOOK_UP))? {
+                None => {}
+                Some(Received { message: Message::Working, .. }) => heard = Instant::now(),
+                Some(Received { message: Message::Refused { reason }, .. }) => {
+                    return Err(Error::Refused(reason))
+                }
+                Some(received) => return Ok(received),
+            }
+        }
+    }
+
+    /// Waits for a message, and takes of it what `pick` wants.
+    pub(crate) fn expect<T>(
+        &mut self,
+        expected: &'static str,
+        deadline: Deadline,
+        pick: impl FnOnce(Message) -> Option<T>,
+    ) -> Result<T, Error> {
+        let received = self.hear(deadline)?;
+        let got = received.message.kind();
+        pick(received.message).ok_or_else(|| WireError::Unexpected { got, expected }.into())
+    }
+
+    /// Waits for the plain answer that what was asked is done.
+    pub(crate) fn expect_done(&mut self, deadline: Deadline) -> Result<(), Error> {
+        self.expect("done", deadline, |message| matches!(message, Message::Done).then_some(()))
+    }
+
+    /// Why nothing can be said: the other side's reason, if it gave one, and else the connection's.
+    fn explain(&mut self, error: WireError) -> Error {
+        let deadline = Deadline::after(LAST_WORD);
+        while let Some(left) = deadline.left() {
+            match self.channel.poll(left) {
+                Ok(Some(Received { message: Message::Refused { reason }, .. })) => {
+                    return Error::Refused(reason)
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        error.into()
+    }
+}

@@ -1,0 +1,278 @@
+//! Frames over a connection, within time limits.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::frame::{Head, Side, HEAD, MAX_MESSAGE, MAX_PAYLOAD};
+use super::{agree, Message, WireError, SPOKEN};
+use crate::id::MigrationId;
+use crate::transport::{Connection, Deadline};
+
+/// A message and its payload.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) message: Message,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// One connection of a migration, as one side has it.
+pub(crate) struct Channel {
+    connection: Box<dyn Connection>,
+    side: Side,
+    id: MigrationId,
+    lane: u32,
+    /// Frames sent and received so far.
+    sent: u64,
+    received: u64,
+    /// Bytes sent so far, heads included.
+    bytes_sent: u64,
+    /// A frame that is on its way in, as far as it is here.
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("id", &self.id)
+            .field("lane", &self.lane)
+            .field("sent", &self.sent)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Channel {
+    /// The source's side of a connection that it has just made.
+    pub(crate) fn open(connection: Box<dyn Connection>, id: MigrationId, lane: u32) -> Self {
+        Self::new(connection, Side::Source, id, lane)
+    }
+
+    /// The destination's side of a connection, which learns from the first message what it belongs to. A peer of another
+    /// version is told so.
+    pub(crate) fn accept(
+        connection: Box<dyn Connection>,
+        deadline: Deadline,
+    ) -> Result<(Self, u32, Received), WireError> {
+        // Of which migration is not known before the first head is here.
+        let mut channel = Self::new(connection, Side::Destination, MigrationId::from_bytes([0; 16]), 0);
+        channel.fill(HEAD, deadline)?;
+        let head = channel.head()?;
+        (channel.id, channel.lane) = (head.id, head.lane);
+        channel.check(&head)?;
+        channel.fill(HEAD + head.message + head.payload, deadline)?;
+        let message = channel.incoming.get(HEAD..HEAD + head.message).unwrap_or_default();
+        let agreed = Message::versions(message).and_then(|theirs| agree(SPOKEN, theirs));
+        match agreed {
+            Ok(protocol) => {
+                let first = channel.take(&head)?;
+                Ok((channel, protocol, first))
+            }
+            Err(error) => {
+                channel.refuse(error.to_string(), deadline);
+                Err(error)
+            }
+        }
+    }
+
+    fn new(connection: Box<dyn Connection>, side: Side, id: MigrationId, lane: u32) -> Self {
+        Self {
+            connection,
+            side,
+            id,
+            lane,
+            sent: 0,
+            received: 0,
+            bytes_sent: 0,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn id(&self) -> MigrationId {
+        self.id
+    }
+
+    pub(crate) const fn lane(&self) -> u32 {
+        self.lane
+    }
+
+    pub(crate) const fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    /// Sends a message with its payload.
+    pub(crate) fn send(
+        &mut self,
+        message: &Message,
+        payload: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), WireError> {
+        let text = message.bytes()?;
+        within("a message", text.len(), MAX_MESSAGE)?;
+        within("a payload", payload.len(), MAX_PAYLOAD)?;
+        let head = Head {
+            from: self.side,
+            id: self.id,
+            lane: self.lane,
+            number: self.sent,
+            message: text.len(),
+            payload: payload.len(),
+        };
+        self.outgoing.clear();
+        head.write(&mut self.outgoing);
+        self.outgoing.extend_from_slice(&text);
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let sent = self.write(&outgoing, deadline).and_then(|()| self.write(payload, deadline));
+        self.outgoing = outgoing;
+        sent?;
+        self.flush(deadline)?;
+        self.sent += 1;
+        self.bytes_sent += (HEAD + text.len() + payload.len()) as u64;
+        Ok(())
+    }
+
+    /// Says no, as a last word that need not arrive.
+    pub(crate) fn refuse(&mut self, reason: String, deadline: Deadline) {
+        if let Err(error) = self.send(&Message::Refused { reason }, &[], deadline) {
+            tracing::debug!(%error, "the other host does not hear the refusal");
+        }
+    }
+
+    /// Takes in what the other side still sends, until it closes or the time is over. A socket that is closed with bytes
+    /// unread takes the last word back.
+    pub(crate) fn drain(&mut self, deadline: Deadline) {
+        let mut nowhere = [0; 64 << 10];
+        while let Some(left) = deadline.left() {
+            if self.connection.limit(left).is_err() {
+                return;
+            }
+            match self.connection.read(&mut nowhere) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits for the next message.
+    pub(crate) fn receive(&mut self, deadline: Deadline) -> Result<Received, WireError> {
+        self.fill(HEAD, deadline)?;
+        let head = self.head()?;
+        self.check(&head)?;
+        self.fill(HEAD + head.message + head.payload, deadline)?;
+        self.take(&head)
+    }
+
+    /// Waits a little for the next message. What has arrived of one stays for the next call.
+    pub(crate) fn poll(&mut self, patience: Duration) -> Result<Option<Received>, WireError> {
+        match self.receive(Deadline::after(patience)) {
+            Ok(received) => Ok(Some(received)),
+            Err(WireError::Silent) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn head(&self) -> Result<Head, WireError> {
+        let head = self.incoming.first_chunk::<HEAD>().ok_or(WireError::Closed)?;
+        Head::parse(head)
+    }
+
+    /// Whether a frame is the one that is due.
+    fn check(&self, head: &Head) -> Result<(), WireError> {
+        if head.id != self.id {
+            return Err(WireError::Foreign("another migration"));
+        }
+        if head.lane != self.lane {
+            return Err(WireError::Foreign("another connection"));
+        }
+        if head.from != self.side.other() {
+            return Err(WireError::Foreign("our own"));
+        }
+        if head.number != self.received {
+            return Err(WireError::OutOfOrder { expected: self.received, got: head.number });
+        }
+        Ok(())
+    }
+
+    /// Takes the frame that is here.
+    fn take(&mut self, head: &Head) -> Result<Received, WireError> {
+        let mut frame = std::mem::take(&mut self.incoming);
+        self.received += 1;
+        let payload = frame.split_off(HEAD + head.message);
+        let message = Message::parse(frame.get(HEAD..).unwrap_or_default())?;
+        Ok(Received { message, payload })
+    }
+
+    /// Reads until `size` bytes of the frame are here.
+    fn fill(&mut self, size: usize, deadline: Deadline) -> Result<(), WireError> {
+        let mut here = self.incoming.len();
+        if here >= size {
+            return Ok(());
+        }
+        self.incoming.resize(size, 0);
+        let read = loop {
+            if here == size {
+                break Ok(());
+            }
+            match self.read_some(here, deadline) {
+                Ok(read) => here += read,
+                Err(error) => break Err(error),
+            }
+        };
+        self.incoming.truncate(here);
+        read
+    }
+
+    fn read_some(&mut self, here: usize, deadline: Deadline) -> Result<usize, WireError> {
+        self.connection.limit(deadline.left().ok_or(WireError::Silent)?).map_err(WireError::Broken)?;
+        match self.connection.read(&mut self.incoming[here..]) {
+            Ok(0) => Err(WireError::Closed),
+            Ok(read) => Ok(read),
+            Err(error) => failed(error).map(|()| 0),
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8], deadline: Deadline) -> Result<(), WireError> {
+        while !bytes.is_empty() {
+            self.connection.limit(deadline.left().ok_or(WireError::Silent)?).map_err(WireError::Broken)?;
+            match self.connection.write(bytes) {
+                Ok(0) => return Err(WireError::Closed),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) => failed(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, deadline: Deadline) -> Result<(), WireError> {
+        loop {
+            self.connection.limit(deadline.left().ok_or(WireError::Silent)?).map_err(WireError::Broken)?;
+            match self.connection.flush() {
+                Ok(()) => return Ok(()),
+                Err(error) => failed(error)?,
+            }
+        }
+    }
+}
+
+/// Nothing when it may be tried again.
+fn failed(error: io::Error) -> Result<(), WireError> {
+    match error.kind() {
+        // Whether the time is over is for the deadline to say.
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(()),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            Err(WireError::Closed)
+        }
+        _ => Err(WireError::Broken(error)),
+    }
+}
+
+fn within(what: &'static str, size: usize, most: usize) -> Result<(), WireError> {
+    if size > most {
+        return Err(WireError::Oversized { what, size: size as u64, most: most as u64 });
+    }
+    Ok(())
+}
