@@ -221,6 +221,7 @@ impl Arrival<'_> {
             attend(talk, &give_up, || {
                 waiting.restore(dumped, Arc::new(images)).map_err(Error::end("restore the application"))
             })?;
+            tracing::debug!(most_bytes = session.puller.most_open(), "all memory is here");
             session.puller.close("all memory is here");
             destination.journal.step(id, Role::Destination, State::Held, None)?;
             talk.say(&Message::Held, &[], deadline)
