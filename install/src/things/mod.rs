@@ -4,6 +4,7 @@ mod containerd;
 mod docker;
 mod podman;
 mod programs;
+mod service;
 mod settings;
 mod source;
 
@@ -24,6 +25,8 @@ pub(crate) enum Thing {
     Programs,
     /// FastMig's own settings.
     Settings,
+    /// The daemon's systemd unit.
+    Service,
     /// containerd's handlers for Kubernetes.
     Containerd,
     /// docker's runtime.
@@ -34,7 +37,7 @@ pub(crate) enum Thing {
 
 /// All, in the order in which they are installed: what a configuration names is there before it is named.
 pub(crate) const THINGS: &[Thing] =
-    &[Thing::Programs, Thing::Settings, Thing::Containerd, Thing::Docker, Thing::Podman];
+    &[Thing::Programs, Thing::Settings, Thing::Service, Thing::Containerd, Thing::Docker, Thing::Podman];
 
 /// What one thing wants to be there.
 #[derive(Debug, Default)]
@@ -73,6 +76,7 @@ impl Thing {
         match self {
             Self::Programs => programs::part(site, source),
             Self::Settings => settings::part(site),
+            Self::Service => service::part(site, source),
             Self::Containerd => containerd::part(site, source),
             Self::Docker => docker::part(site, source),
             Self::Podman => Ok(podman::part(site, source)),
@@ -84,7 +88,7 @@ impl Thing {
         match self {
             Self::Containerd => Some(containerd::without_ours),
             Self::Docker => Some(docker::without_ours),
-            Self::Programs | Self::Settings | Self::Podman => None,
+            Self::Programs | Self::Settings | Self::Service | Self::Podman => None,
         }
     }
 
@@ -98,7 +102,7 @@ impl Thing {
         match self {
             Self::Containerd => Some(containerd::SERVICE),
             Self::Docker => Some(docker::SERVICE),
-            Self::Programs | Self::Settings | Self::Podman => None,
+            Self::Programs | Self::Settings | Self::Service | Self::Podman => None,
         }
     }
 }

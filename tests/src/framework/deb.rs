@@ -26,6 +26,9 @@ const PACKAGED_DIR: &str = "/usr/bin";
 const CONFIGURATIONS: &[&str] =
     &["containerd-1.7.toml", "containerd-2.toml", "docker-daemon.json", "podman.conf", "runtimeclass.yaml"];
 
+/// The daemon's service.
+const UNIT: &str = "packaging/systemd/fastmigd.service";
+
 /// The cargo-deb that is installed where there is none.
 const TOOL_VERSION: &str = "3.8.0";
 
@@ -69,6 +72,9 @@ fn stage(dist: &Path, staged: &Path) -> Result<()> {
             .with_context(|| format!("cannot read {name}"))?;
         fs::write(staged.join("config").join(name), text.replace(PROGRAMS_DIR, PACKAGED_DIR))?;
     }
+    let unit = fs::read_to_string(repository().join(UNIT)).with_context(|| format!("cannot read {UNIT}"))?;
+    fs::create_dir_all(staged.join("systemd"))?;
+    fs::write(staged.join("systemd/fastmigd.service"), unit.replace(PROGRAMS_DIR, PACKAGED_DIR))?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ pub mod cgroups;
 pub mod clients;
 pub mod command;
 pub mod containerd;
+pub mod daemon;
 pub mod deb;
 pub mod dist;
 pub mod fixture;
