@@ -64,11 +64,11 @@ pub trait Host: Send + Sync {
     /// When it is damaged, or not the one that was announced.
     fn receive_image(&self, wanted: &Wanted, content: &mut dyn Read) -> Result<(), EndError>;
 
-    /// Finds the container that waits, or makes it. One that was made is removed by [`Waiting::abandon`].
+    /// Finds the container that waits for migration `id`, or makes it. One that was made is removed by [`Waiting::abandon`].
     ///
     /// # Errors
     /// When there is none, or it is not in standby, or `peer` may not use it.
-    fn waiting(&self, peer: &str, wanted: &Wanted) -> Result<Placed, EndError>;
+    fn waiting(&self, id: MigrationId, peer: &str, wanted: &Wanted) -> Result<Placed, EndError>;
 
     /// The container of a migration that a daemon which has died had begun, wherever that had come to. Its record may have
     /// no facts yet. It is released or abandoned next; both must do what is left to do.

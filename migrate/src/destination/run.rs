@@ -141,7 +141,7 @@ impl Arrival<'_> {
                 _ => None,
             })?;
             attend(talk, &|_| {}, || {
-                let placed = destination.host.waiting(&session.peer, &session.wanted);
+                let placed = destination.host.waiting(id, &session.peer, &session.wanted);
                 let Placed { waiting: found, facts } =
                     placed.map_err(Error::end("take the application in"))?;
                 // From here on it is given up by its owner, whatever comes.
