@@ -74,7 +74,7 @@ fn migrate(config: &Arc<Config>, from: &str, into: &str, id: &str) -> Result<(),
     let lap = |what: &str| eprintln!("{what}: {:?}", begun.elapsed());
     departure.freeze()?;
     lap("frozen");
-    let images = Arc::new(Images::default());
+    let images = Images::default();
     let manifest = departure.dump(&mut Sink(&images))?;
     lap("dumped");
     *images.memory.lock().unwrap() = Some(Arc::new(departure.memory()?));
@@ -82,8 +82,7 @@ fn migrate(config: &Arc<Config>, from: &str, into: &str, id: &str) -> Result<(),
     departure.pack_files(&mut archive)?;
     arrival.unpack_files(&mut archive.as_slice())?;
     lap("files");
-    let source: Arc<dyn ImageSource> = images;
-    if let Err(e) = arrival.restore(&manifest, &source) {
+    if let Err(e) = arrival.restore(&manifest, images) {
         arrival.abandon()?;
         departure.resume()?;
         return Err(e);

@@ -1,36 +1,51 @@
 //! The two ends of a migration: the protocol's seam, filled by the engine.
 
+mod images;
+mod leaving;
+mod waiting;
+
 use std::sync::Arc;
 
-use fastmig_engine::checkpoint::Tcp;
-use fastmig_engine::{Config, Key};
+use fastmig_engine::migration::{Terms, Ticket};
+use fastmig_engine::{Config, Container, Key};
 use fastmig_migrate::ends::{EndError, Leaving, Waiting};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// How an application is to leave.
-#[derive(Debug, Clone, Default)]
-pub struct LeavingOptions {
-    /// What becomes of established TCP connections; the container's annotation when not given.
-    pub tcp: Option<Tcp>,
-    /// What was written in the root file system travels along.
-    pub files: bool,
-}
-
-/// The application of container `key`, which is to leave.
+/// The application of container `key`, which is to leave by migration `id`.
 ///
 /// # Errors
 /// When there is no such container, or its application does not run.
 pub fn leaving(
-    _config: Arc<Config>,
-    _key: &Key,
-    _options: LeavingOptions,
+    config: Arc<Config>,
+    key: &Key,
+    id: &str,
+    terms: &Terms,
 ) -> Result<Box<dyn Leaving>, EndError> {
-    Err("not built yet".into())
+    let container = Container::open(config, key).map_err(told)?;
+    let departure = container.depart(id, terms).map_err(told)?;
+    Ok(Box::new(leaving::Leaver::new(container, departure, terms)))
 }
 
-/// The container `key`, in standby, which is to take an application in.
+/// The container `key`, in standby, which is to take an application in by migration `id`.
 ///
 /// # Errors
 /// When there is no such container, or it is not in standby.
-pub fn waiting(_config: Arc<Config>, _key: &Key) -> Result<Box<dyn Waiting>, EndError> {
-    Err("not built yet".into())
+pub fn waiting(config: Arc<Config>, key: &Key, id: &str) -> Result<Box<dyn Waiting>, EndError> {
+    let container = Container::open(config, key).map_err(told)?;
+    let arrival = container.arrive(id).map_err(told)?;
+    Ok(Box::new(waiting::Waiter::new(arrival)))
+}
+
+/// What travels ahead of the application.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Papers {
+    passport: Value,
+    ticket: Ticket,
+}
+
+/// The whole story in one line.
+fn told(error: fastmig_engine::Error) -> EndError {
+    error.report().into()
 }

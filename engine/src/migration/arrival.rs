@@ -26,6 +26,8 @@ pub struct Arrival {
     container: Container,
     ticket: Option<Ticket>,
     criu: Option<Ready>,
+    /// It is decided that the application runs here, or does not.
+    decided: bool,
     operation: Operation,
 }
 
@@ -48,7 +50,8 @@ impl Container {
         }
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
-        Ok(Arrival { id: id.into(), container: self.clone(), ticket: None, criu: None, operation })
+        let (ticket, criu, decided) = (None, None, false);
+        Ok(Arrival { id: id.into(), container: self.clone(), ticket, criu, decided, operation })
     }
 }
 
@@ -97,7 +100,8 @@ impl Arrival {
     ///
     /// # Errors
     /// When it does not fit, or CRIU fails: the container is in standby then.
-    pub fn restore(&mut self, manifest: &Manifest, images: &Arc<dyn ImageSource>) -> Result<(), Error> {
+    pub fn restore(&mut self, manifest: &Manifest, images: impl ImageSource + 'static) -> Result<(), Error> {
+        let images: Arc<dyn ImageSource> = Arc::new(images);
         let (Some(ready), Some(ticket)) = (self.criu.take(), self.ticket.take()) else {
             return Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "restore into" });
         };
@@ -112,7 +116,7 @@ impl Arrival {
         let recipient = Recipient::admit(&container, manifest, stream)?;
         self.mark(&ready)?;
         recipient.expect()?;
-        let result = self.run_criu(ready, images, &recipient).and_then(|()| recipient.adopt());
+        let result = self.run_criu(ready, &images, &recipient).and_then(|()| recipient.adopt());
         if let Err(e) = &result {
             self.operation.record.last_failure = Some(Failure::now("migrate into", e));
             recipient::clear(&container);
@@ -170,6 +174,7 @@ impl Arrival {
     /// # Errors
     /// When it cannot be thawed: it stays frozen.
     pub fn release(mut self) -> Result<(), Error> {
+        self.decided = true;
         let cgroup = self.container.application_cgroup()?;
         cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))?;
         self.operation.unlock_network();
@@ -181,6 +186,7 @@ impl Arrival {
     /// # Errors
     /// When it cannot be killed: it stays frozen.
     pub fn abandon(mut self) -> Result<(), Error> {
+        self.decided = true;
         self.criu = None;
         self.give_up()
     }
@@ -196,5 +202,17 @@ impl Arrival {
     fn forget_mark(&mut self) -> Result<(), Error> {
         self.operation.record.migration = None;
         self.operation.save()
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if self.decided {
+            return;
+        }
+        self.criu = None;
+        if let Err(e) = self.give_up() {
+            tracing::error!(error = %e.report(), "what had arrived stays, frozen");
+        }
     }
 }

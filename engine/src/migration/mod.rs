@@ -30,6 +30,8 @@ pub mod mark;
 pub mod settle;
 pub mod ticket;
 
+pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
+
 pub use arrival::Arrival;
 pub use departure::{Departure, Terms};
 pub use mark::{Mark, Role};

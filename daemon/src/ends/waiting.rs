@@ -1,0 +1,59 @@
+//! A container that takes an application in: the engine's arrival.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use fastmig_engine::image::Manifest;
+use fastmig_engine::migration::{Arrival, Ticket};
+use fastmig_engine::passport::Passport;
+use fastmig_migrate::ends::{self, EndError, Files, Waiting};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{images, told, Papers};
+
+#[derive(Debug)]
+pub(super) struct Waiter {
+    arrival: Arrival,
+    /// Of an application that was found to fit.
+    ticket: Option<Ticket>,
+}
+
+impl Waiter {
+    pub(super) fn new(arrival: Arrival) -> Self {
+        Self { arrival, ticket: None }
+    }
+}
+
+impl Waiting for Waiter {
+    fn check(&mut self, passport: &Value) -> Result<(), EndError> {
+        let papers = Papers::deserialize(passport)?;
+        let passport = Passport::read(&papers.passport)?;
+        self.arrival.container().check_passport(&passport)?;
+        self.ticket = Some(papers.ticket);
+        Ok(())
+    }
+
+    fn unpack_files(&mut self, archive: &mut dyn Read) -> Result<Files, EndError> {
+        let summary = self.arrival.unpack_files(archive).map_err(told)?;
+        Ok(Files { entries: summary.entries, bytes: summary.bytes })
+    }
+
+    fn ready(&mut self) -> Result<(), EndError> {
+        let ticket = self.ticket.take().ok_or("nothing was found to fit yet")?;
+        self.arrival.ready(ticket).map_err(told)
+    }
+
+    fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
+        let manifest = Manifest::deserialize(dumped)?;
+        self.arrival.restore(&manifest, images::Source(images)).map_err(told)
+    }
+
+    fn release(self: Box<Self>) -> Result<(), EndError> {
+        self.arrival.release().map_err(told)
+    }
+
+    fn abandon(self: Box<Self>) -> Result<(), EndError> {
+        self.arrival.abandon().map_err(told)
+    }
+}
