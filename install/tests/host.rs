@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 const CONTAINERD: &str = "etc/containerd/config.toml";
 const DOCKER: &str = "etc/docker/daemon.json";
+const MANUAL: &str = "share/man/man8/fastmig.8";
 const SETTINGS: &str = "etc/fastmig/config.toml";
 
 /// A host with all clients, and a build of FastMig.
@@ -57,6 +58,7 @@ impl Host {
             fs::set_permissions(self.dist().join(name), Permissions::from_mode(0o700)).unwrap();
         }
         fs::create_dir_all(self.dist().join("libexec/criu/plugins")).unwrap();
+        self.write_to(&self.dist().join(MANUAL), ".TH fastmig 8");
     }
 
     fn dist(&self) -> PathBuf {
@@ -145,6 +147,7 @@ fn what_is_installed_is_all_there_and_goes_again() {
     assert_eq!(mode("var/lib/fastmig/install"), 0o700, "everybody may read the copies");
     assert_eq!(host.read("usr/lib/fastmig/runtime/fastmig-init"), "libexec/fastmig-init 1");
     assert!(host.path("usr/lib/fastmig/runtime/criu/plugins").is_dir());
+    assert_eq!(host.read("usr/local/share/man/man8/fastmig.8"), ".TH fastmig 8");
     assert!(host.read(CONTAINERD).contains("fastmig-oci") && host.read(CONTAINERD).contains("# mine"));
     assert!(host.read(DOCKER).contains("/usr/local/bin/fastmig") && host.read(DOCKER).contains("debug"));
     assert!(host.read("etc/containers/containers.conf.d/50-fastmig.conf").contains("[engine.runtimes]"));

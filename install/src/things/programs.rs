@@ -1,4 +1,4 @@
-//! The programs, the init, and CRIU with its libraries.
+//! The programs, the init, CRIU with its libraries, and what people read: manual pages and completions.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +10,9 @@ use crate::{Error, Site};
 
 /// Everybody may read and execute what its owner may.
 const MODE: u32 = 0o755;
+
+/// Where man and the shells look beside what packages bring.
+const SHARE_DIR: &str = "/usr/local/share";
 
 /// Directories below the bundle's.
 const DEPTH: usize = 4;
@@ -27,6 +30,11 @@ pub(super) fn part(site: &Site, source: &Source) -> Result<Part, Error> {
         files.push(wanted(&from.join("bin").join(name), source.program(name))?);
     }
     add_tree(&from.join("libexec"), Path::new(RUNTIME_DIR), DEPTH, &mut files)?;
+    // A build by hand may have none.
+    let share = from.join("share");
+    if share.is_dir() {
+        add_tree(&share, Path::new(SHARE_DIR), DEPTH, &mut files)?;
+    }
     Ok(Part { files, ..Part::default() })
 }
 

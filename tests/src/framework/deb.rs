@@ -67,6 +67,7 @@ fn stage(dist: &Path, staged: &Path) -> Result<()> {
     fs::create_dir_all(staged.join("config"))?;
     copy_tree(&dist.join("bin"), &staged.join("bin"))?;
     copy_tree(&dist.join("libexec"), &staged.join("runtime"))?;
+    copy_tree(&dist.join("share"), &staged.join("share"))?;
     for name in CONFIGURATIONS {
         let text = fs::read_to_string(repository().join("containerd-config").join(name))
             .with_context(|| format!("cannot read {name}"))?;

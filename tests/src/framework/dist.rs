@@ -54,6 +54,7 @@ pub fn build() -> Result<PathBuf> {
     }
     build_programs(&dist.join("bin"))?;
     build_init(&dist.join("libexec"))?;
+    write_share(&dist)?;
     *built = true;
     Ok(dist)
 }
@@ -66,6 +67,15 @@ fn build_programs(out: &Path) -> Result<()> {
         copy(&target_dir().join("release").join(program), out)?;
     }
     Ok(())
+}
+
+/// Manual pages and completions, which the program itself knows.
+fn write_share(dist: &Path) -> Result<()> {
+    let share = dist.join("share");
+    super::mounts::remove_tree(&share)?;
+    let (program, share) = (dist.join("bin").join("fastmig"), share);
+    let words = [program.to_str(), Some("share"), share.to_str()];
+    run(Cmd::new(words.map(|word| word.unwrap_or_default())))
 }
 
 /// In a target directory of its own, for its flags would rebuild what the others share with it.
