@@ -31,6 +31,8 @@ pub(crate) enum Mark {
     Gone,
     /// Nothing that the image has below this directory is there any more.
     Emptied,
+    /// The archive holds all that its source has: what is not in it goes. Its path has no meaning.
+    Whole,
     /// A file system in memory is mounted here; it and what is in it follow.
     Memory,
     /// A volume is mounted here; it and what is in it follow.
@@ -44,6 +46,7 @@ impl Mark {
         match self {
             Self::Gone => "gone",
             Self::Emptied => "emptied",
+            Self::Whole => "whole",
             Self::Memory => "memory",
             Self::Volume => "volume",
             Self::End => "end",
@@ -51,7 +54,7 @@ impl Mark {
     }
 
     pub(crate) fn read(text: &str) -> Option<Self> {
-        let all = [Self::Gone, Self::Emptied, Self::Memory, Self::Volume, Self::End];
+        let all = [Self::Gone, Self::Emptied, Self::Whole, Self::Memory, Self::Volume, Self::End];
         all.into_iter().find(|mark| mark.text() == text)
     }
 }
@@ -79,7 +82,7 @@ mod tests {
 
     #[test]
     fn marks_are_read_as_they_are_written() {
-        for mark in [Mark::Gone, Mark::Emptied, Mark::Memory, Mark::Volume, Mark::End] {
+        for mark in [Mark::Gone, Mark::Emptied, Mark::Whole, Mark::Memory, Mark::Volume, Mark::End] {
             assert_eq!(Mark::read(mark.text()), Some(mark));
         }
         assert_eq!(Mark::read("GONE"), None);

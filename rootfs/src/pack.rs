@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use lz4_flex::frame::FrameEncoder;
-use rustix::fs::{fstatfs, lgetxattr, llistxattr, readlinkat, FileType, Mode, OFlags};
+use rustix::fs::{fstatfs, lgetxattr, readlinkat, FileType, Mode, OFlags};
 use tar::{Builder, EntryType, Header};
 
 use crate::extents::Extents;
 use crate::mapped::Mapped;
 use crate::names::{self, Mark};
 use crate::view::{is_memory, open_below, open_root, Kind, Place, View};
-use crate::walk::{through, walk, Entry};
+use crate::walk::{attribute_names, through, walk, Entry};
 use crate::{Error, Summary, Volumes};
 
 /// More than the length and name of a record take.
@@ -64,6 +64,8 @@ pub struct Packer {
     root: OwnedFd,
     /// Whether the upper directory is in memory.
     in_memory: bool,
+    /// There was a round before.
+    begun: bool,
     /// What the rounds before have packed.
     packed: BTreeMap<PathBuf, Packed>,
 }
@@ -83,7 +85,7 @@ impl Packer {
     }
 
     pub(crate) fn new(view: View, upper: OwnedFd, root: OwnedFd, in_memory: bool) -> Self {
-        Self { view, upper, root, in_memory, packed: BTreeMap::new() }
+        Self { view, upper, root, in_memory, begun: false, packed: BTreeMap::new() }
     }
 
     /// Writes an archive of all that changed since the last round; in the first one, since the container was made. What
@@ -109,13 +111,14 @@ impl Packer {
         };
         round.pack_all()?;
         let (now, summary) = (std::mem::take(&mut round.now), round.summary);
-        round.mark(Path::new("end"), Mark::End)?;
+        round.say(Path::new("end"), Mark::End)?;
         let finished = round.archive.finish();
         drop(round);
         let path = Path::new("the archive");
         finished.map_err(Error::io("write", path))?;
         encoder.finish().map_err(|e| Error::io("write", path)(io::Error::from(e)))?;
         self.packed = now;
+        self.begun = true;
         Ok(summary)
     }
 }
@@ -138,6 +141,9 @@ struct Round<'a, W: Write> {
 impl<W: Write> Round<'_, W> {
     fn pack_all(&mut self) -> Result<(), Error> {
         let packer = self.packer;
+        if !packer.begun {
+            self.say(Path::new("all"), Mark::Whole)?;
+        }
         walk(&packer.upper, Path::new(""), &mut |entry| self.visit(entry, Place::Root))?;
         for (point, kind) in packer.view.own() {
             self.pack_mounted(point, kind)?;
@@ -280,15 +286,20 @@ impl<W: Write> Round<'_, W> {
         self.archive.append_data(&mut header, entry.path, io::empty()).map_err(Error::io("pack", entry.path))
     }
 
-    /// An entry that is no file.
+    /// An entry that is no file, and one of what is packed.
     fn mark(&mut self, path: &Path, mark: Mark) -> Result<(), Error> {
+        self.summary.entries += 1;
+        self.say(path, mark)
+    }
+
+    /// An entry about the archive itself.
+    fn say(&mut self, path: &Path, mark: Mark) -> Result<(), Error> {
         let failed = || Error::io("pack", path);
         let records = [(names::MARK, mark.text().as_bytes())];
         self.archive.append_pax_extensions(records).map_err(failed())?;
         let mut header = Header::new_gnu();
         header.set_size(0);
         header.set_mode(0o600);
-        self.summary.entries += 1;
         self.archive.append_data(&mut header, path, io::empty()).map_err(failed())
     }
 
@@ -298,7 +309,7 @@ impl<W: Write> Round<'_, W> {
         let failed = |e: io::Error| Error::io("read the attributes of", entry.path)(e);
         let mut records = vec![(names::TIME, time(entry))];
         records.extend(own);
-        for name in list(&path).map_err(failed)? {
+        for name in attribute_names(&path).map_err(failed)? {
             if let Some(own) = name.strip_prefix(OVERLAY) {
                 if own == "redirect" || own == "metacopy" {
                     return Err(Error::ByReference { path: entry.path.into(), attribute: name });
@@ -352,20 +363,6 @@ fn header(entry: &Entry<'_>, kind: EntryType) -> Header {
 
 fn time(entry: &Entry<'_>) -> String {
     format!("{}.{:09}", entry.stat.st_mtime, entry.stat.st_mtime_nsec)
-}
-
-/// The names of the extended attributes; none where the file system knows none.
-fn list(path: &Path) -> io::Result<Vec<String>> {
-    let mut buffer = vec![0; 65536];
-    match llistxattr(path, &mut buffer) {
-        Ok(length) => Ok(buffer[..length]
-            .split(|&byte| byte == 0)
-            .filter(|name| !name.is_empty())
-            .map(|name| String::from_utf8_lossy(name).into_owned())
-            .collect()),
-        Err(rustix::io::Errno::NOTSUP) => Ok(Vec::new()),
-        Err(e) => Err(e.into()),
-    }
 }
 
 fn has_vanished(error: &io::Error) -> bool {

@@ -181,6 +181,11 @@ impl Survey {
     }
 }
 
+/// Whether clients put this file over an image, or keep what lies below it.
+pub(crate) fn is_clients_own(path: &Path) -> bool {
+    THE_CLIENTS.iter().chain(&THE_RUNTIMES).any(|own| path == Path::new(own))
+}
+
 fn is_runtimes(point: &Path, filesystem: &str) -> bool {
     const KERNELS: [&str; 8] =
         ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "devtmpfs", "securityfs"];

@@ -1,5 +1,7 @@
 //! Puts an archive's files into a container's root, as its processes see it.
 
+mod mirror;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,6 +19,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::{Archive, EntryType};
 
+use self::mirror::Brought;
 use crate::extents::Extents;
 use crate::members::{Member, Members};
 use crate::names::{self, Mark};
@@ -27,9 +30,9 @@ use crate::{Error, Summary, Volumes};
 /// Files are written in blocks; one that is all zero becomes a hole.
 const BLOCK: usize = 64 * 1024;
 
-/// Puts what `archive` holds into the root of host process `pid`, over what is there. Where that process has something
-/// mounted, nothing is changed but in its own file systems in memory and in these `volumes`: what an archive's first
-/// round brings takes the place of all that is in them.
+/// Puts what `archive` holds into the root of host process `pid`. A packer's first archive takes the place of all that was
+/// written there before; a later one is put over it. Where that process has something mounted, nothing is changed but
+/// in its own file systems in memory and in these `volumes`.
 ///
 /// # Errors
 /// When the archive is damaged, leads out of the root, brings a volume that is not among these, or a file cannot be
@@ -39,7 +42,7 @@ pub fn unpack(pid: i32, volumes: &Volumes, archive: impl Read) -> Result<Summary
 }
 
 pub(crate) fn fill_root(root: OwnedFd, view: View, archive: impl Read) -> Result<Summary, Error> {
-    Target { root, view, times: BTreeMap::new(), summary: Summary::default() }.fill(archive)
+    Target { root, view, times: BTreeMap::new(), summary: Summary::default(), brought: None }.fill(archive)
 }
 
 /// A root that is being filled.
@@ -49,6 +52,8 @@ struct Target {
     /// Of directories: what is put into them changes their time.
     times: BTreeMap<PathBuf, Timestamps>,
     summary: Summary,
+    /// What an archive that holds all of the source has said.
+    brought: Option<Brought>,
 }
 
 /// What an entry says besides its content.
@@ -70,9 +75,19 @@ impl Target {
         while let Some(member) = members.next()? {
             let mark = member.records.mark(&member.path)?;
             if mark == Some(Mark::End) {
+                if let Some(brought) = self.brought.take() {
+                    self.mirror(&brought)?;
+                }
                 return Ok(self.finish());
             }
             names::require_below(&member.path)?;
+            if mark == Some(Mark::Whole) {
+                self.brought = Some(Brought::default());
+                continue;
+            }
+            if let Some(brought) = &mut self.brought {
+                brought.take(&member.path, mark)?;
+            }
             self.take(member, mark)?;
             self.summary.entries += 1;
         }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{fstat, openat, statat, AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{fstat, llistxattr, openat, statat, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::view::open_below;
@@ -119,4 +119,18 @@ pub(crate) fn through(parent: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
     let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.as_bytes());
     PathBuf::from(OsString::from_vec(path))
+}
+
+/// The names of the extended attributes; none where the file system knows none.
+pub(crate) fn attribute_names(path: &Path) -> io::Result<Vec<String>> {
+    let mut buffer = vec![0; 65536];
+    match llistxattr(path, &mut buffer) {
+        Ok(length) => Ok(buffer[..length]
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect()),
+        Err(Errno::NOTSUP) => Ok(Vec::new()),
+        Err(e) => Err(e.into()),
+    }
 }
