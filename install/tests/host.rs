@@ -48,13 +48,19 @@ impl Host {
             "bin/fastmig",
             "bin/containerd-shim-fastmig-v1",
             "bin/fastmigd",
+            "bin/fastmig-store",
             "libexec/fastmig-init",
             "libexec/criu/bundle.json",
         ] {
             self.write_to(&self.dist().join(name), &format!("{name} {version}"));
         }
-        for name in ["bin/fastmig", "bin/fastmigd", "bin/containerd-shim-fastmig-v1", "libexec/fastmig-init"]
-        {
+        for name in [
+            "bin/fastmig",
+            "bin/fastmigd",
+            "bin/containerd-shim-fastmig-v1",
+            "bin/fastmig-store",
+            "libexec/fastmig-init",
+        ] {
             fs::set_permissions(self.dist().join(name), Permissions::from_mode(0o700)).unwrap();
         }
         fs::create_dir_all(self.dist().join("libexec/criu/plugins")).unwrap();

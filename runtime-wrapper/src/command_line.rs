@@ -97,6 +97,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Show the migrations that this host took part in
     History(history::Arguments),
+    /// Show, delete, fetch and store checkpoints at rest
+    Checkpoints(Raw),
     /// Show how one container stands, or all of them
     Status(status::Arguments),
     /// Say what would make a checkpoint fail, without stopping anything
@@ -207,6 +209,7 @@ impl Command {
             Self::Check(arguments) => context.conclude(arguments.run(context)),
             Self::Migrate(arguments) => arguments.run(context),
             Self::History(arguments) => arguments.run(context),
+            Self::Checkpoints(raw) => commands::store::checkpoints(context, &raw.arguments),
             Self::Config(arguments) => arguments.run(context.output),
             Self::Install(arguments) => arguments.run(context.output),
             Self::Completion(arguments) => arguments.run(described()),

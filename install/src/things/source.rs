@@ -11,7 +11,7 @@ const LOCAL_DIR: &str = "/usr/local/bin";
 pub(crate) const RUNTIME_DIR: &str = "/usr/lib/fastmig/runtime";
 
 /// The programs of a host, and the init.
-pub(crate) const PROGRAMS: &[&str] = &["fastmig", "containerd-shim-fastmig-v1", "fastmigd"];
+pub(crate) const PROGRAMS: &[&str] = &["fastmig", "containerd-shim-fastmig-v1", "fastmigd", "fastmig-store"];
 pub(crate) const INIT: &str = "fastmig-init";
 
 /// The programs that an installation is about.
@@ -88,12 +88,11 @@ mod tests {
         let site = Site::new(tree.path()).unwrap();
         let packaged = || Source::of_program(Path::new("/usr/bin/fastmig"), &site);
         assert!(matches!(packaged().unwrap_err(), Error::NothingToInstall { .. }));
-        for name in [
-            "usr/bin/fastmig",
-            "usr/bin/containerd-shim-fastmig-v1",
-            "usr/bin/fastmigd",
-            "usr/lib/fastmig/runtime/fastmig-init",
-        ] {
+        for name in PROGRAMS
+            .iter()
+            .map(|name| format!("usr/bin/{name}"))
+            .chain([format!("{}/{INIT}", &RUNTIME_DIR[1..])])
+        {
             let path = tree.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
@@ -104,13 +103,8 @@ mod tests {
     #[test]
     fn a_program_finds_the_directory_that_it_was_built_into() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "bin/fastmig",
-            "bin/containerd-shim-fastmig-v1",
-            "bin/fastmigd",
-            "libexec/fastmig-init",
-            "libexec/criu/bundle.json",
-        ] {
+        let programs = PROGRAMS.iter().map(|name| format!("bin/{name}"));
+        for name in programs.chain(["libexec/fastmig-init".into(), "libexec/criu/bundle.json".into()]) {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();

@@ -16,6 +16,7 @@ pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod standby;
 pub(crate) mod status;
+pub(crate) mod store;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -41,6 +41,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "LIST", requires = "files")]
     volumes: Option<Volumes>,
     #[command(flatten)]
+    stored: commands::store::Target,
+    #[command(flatten)]
     ignored: Ignored,
     /// Connections half open are closed with the others
     #[arg(long, help_heading = "Taken for runc's sake, without effect")]
@@ -109,6 +111,9 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
         ));
     }
     let request = arguments.request();
+    if arguments.stored.is_given() {
+        return arguments.stored.run(context, &arguments.id, request);
+    }
     let result = fastmig_hooks::checkpoint(&container, &request);
     // podman gives no --root here, but a place for CRIU's log, and shows what we say: runc says nothing.
     if arguments.work_path.is_some() {
@@ -149,6 +154,28 @@ mod tests {
         let request = arguments.request();
         assert_eq!((request.after, request.tcp), (After::Run, Some(Tcp::Keep)));
         assert_eq!(arguments.refused.first(), None);
+    }
+
+    #[test]
+    fn what_belongs_to_a_store_needs_one() {
+        let read = |words: &str| Arguments::try_parse_from(words.split_whitespace());
+        for words in [
+            "checkpoint web --to /b/",
+            "checkpoint web --every 5m --keep 3",
+            "checkpoint web --to store: --every 1h --encrypt",
+        ] {
+            assert!(read(words).unwrap().stored.is_given(), "{words}");
+        }
+        for words in [
+            "checkpoint web --keep 3",
+            "checkpoint web --encrypt",
+            "checkpoint web --to /b --image-path /i",
+            "checkpoint web --every 5m --standby",
+            "checkpoint web --every 5m --keep 0",
+        ] {
+            assert!(read(words).is_err(), "{words}");
+        }
+        assert!(!read("checkpoint web").unwrap().stored.is_given());
     }
 
     #[test]

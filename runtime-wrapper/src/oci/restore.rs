@@ -30,6 +30,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     tcp_established: bool,
     #[command(flatten)]
+    stored: commands::store::Origin,
+    #[command(flatten)]
     making: Making,
     #[command(flatten)]
     running: Running,
@@ -63,6 +65,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
     }
     match found {
         Some(container) => arguments.restore_standing(context, runtime, &container),
+        None if arguments.stored.is_given() => context.conclude(Err(Error::NotFound { id: arguments.id })),
         // A person means a container that stands, unless there is a bundle to make one from.
         None if !runtime.is_called_by_client() && !arguments.making.has_bundle() => {
             context.conclude(Err(Error::NotFound { id: arguments.id }))
@@ -84,6 +87,9 @@ impl Arguments {
         let mut request = Request::new(self.path());
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
         request.work_path.clone_from(&self.work_path);
+        if self.stored.is_given() {
+            return self.stored.run(context, container, &request);
+        }
         let result = fastmig_hooks::restore(container, &request);
         commands::conclude(context, runtime, result, commands::restore::print)
     }
