@@ -49,6 +49,7 @@ impl Host {
             "bin/containerd-shim-fastmig-v1",
             "bin/fastmigd",
             "bin/fastmig-store",
+            "bin/fastmig-hook",
             "libexec/fastmig-init",
             "libexec/criu/bundle.json",
         ] {
@@ -59,6 +60,7 @@ impl Host {
             "bin/fastmigd",
             "bin/containerd-shim-fastmig-v1",
             "bin/fastmig-store",
+            "bin/fastmig-hook",
             "libexec/fastmig-init",
         ] {
             fs::set_permissions(self.dist().join(name), Permissions::from_mode(0o700)).unwrap();

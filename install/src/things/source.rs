@@ -11,7 +11,8 @@ const LOCAL_DIR: &str = "/usr/local/bin";
 pub(crate) const RUNTIME_DIR: &str = "/usr/lib/fastmig/runtime";
 
 /// The programs of a host, and the init.
-pub(crate) const PROGRAMS: &[&str] = &["fastmig", "containerd-shim-fastmig-v1", "fastmigd", "fastmig-store"];
+pub(crate) const PROGRAMS: &[&str] =
+    &["fastmig", "containerd-shim-fastmig-v1", "fastmigd", "fastmig-store", "fastmig-hook"];
 pub(crate) const INIT: &str = "fastmig-init";
 
 /// The programs that an installation is about.

@@ -9,10 +9,12 @@ use anyhow::{bail, Context, Result};
 use super::command::Cmd;
 
 /// The programs of a host, built for the machine's own C library.
-const PROGRAMS: &[&str] = &["containerd-shim-fastmig-v1", "fastmig", "fastmigd", "fastmig-store"];
+const PROGRAMS: &[&str] =
+    &["containerd-shim-fastmig-v1", "fastmig", "fastmigd", "fastmig-store", "fastmig-hook"];
 
 /// The packages that hold them.
-const PACKAGES: &[&str] = &["containerd-shim-fastmig", "fastmig", "fastmigd", "fastmig-store"];
+const PACKAGES: &[&str] =
+    &["containerd-shim-fastmig", "fastmig", "fastmigd", "fastmig-store", "fastmig-hooks"];
 
 const INIT: &str = "fastmig-init";
 const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
