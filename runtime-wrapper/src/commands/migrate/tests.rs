@@ -1,5 +1,8 @@
 //! The command line, following a migration, and its exit codes' grounds.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::mpsc;
 
 use clap::Parser;
@@ -161,4 +164,73 @@ fn a_failure_says_where_it_is() {
     assert_eq!(place(Outcome::Stayed), "web runs on here; it was frozen for 87 ms");
     assert!(place(Outcome::Undecided).contains("is stopped until host-b says"));
     assert_eq!(summary::where_it_is("web", &refusal(Code::Refused), None), "web is here as it was");
+}
+
+/// What a daemon is asked on one connection: the request line, and the headers in small letters. The body is read, too: a
+/// connection that is closed before takes the answer with it.
+fn read_request(stream: &UnixStream) -> (String, String) {
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let headers: Vec<_> = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
+    let length = headers.iter().find_map(|line| line.strip_prefix("content-length:"));
+    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
+    reader.read_exact(&mut body).unwrap();
+    (first, headers.join("\n"))
+}
+
+/// A daemon whose first answer to the migration is lost, as when it is restarted, and whose second one tells how it
+/// went; gives back the headers of both.
+fn forgetful_daemon(socket: &Path) -> std::thread::JoinHandle<Vec<String>> {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let (mut asked, mut events) = (Vec::new(), None);
+        while asked.len() < 2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (first, headers) = read_request(&stream);
+            if first.starts_with("GET /v1/events?key=") {
+                let data = r#"{"sequence":1,"at":"","operation":"op-1","type":"phase-ended","phase":"dump","side":"source","ms":4}"#;
+                write!(stream, "HTTP/1.1 200 OK\r\n\r\nevent: phase-ended\ndata: {data}\n\n").unwrap();
+                events = Some(stream);
+                continue;
+            }
+            assert!(first.starts_with("POST /v1/containers/web/migrate"), "{first}");
+            asked.push(headers);
+            if asked.len() == 2 {
+                let body = serde_json::json!({
+                    "operation": "op-1", "container": "web", "started_at": "", "took_ms": 9,
+                    "report": report(Outcome::Moved),
+                });
+                let body = body.to_string();
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        }
+        drop(events);
+        asked
+    })
+}
+
+#[test]
+fn a_daemon_that_was_restarted_is_asked_again_with_the_same_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let daemon = forgetful_daemon(&socket);
+    let display = Box::new(display::Lines(std::io::sink()));
+    let ending = follow::migrate(&Client::unix(&socket), "web", &MigrateRequest::new("b"), display).unwrap();
+    let Ending::Answered { answer, operation } = ending else { panic!("left") };
+    assert_eq!(answer.unwrap().report, report(Outcome::Moved));
+    assert_eq!(operation.as_deref(), Some("op-1"));
+    let asked = daemon.join().unwrap();
+    let key =
+        |headers: &str| headers.lines().find(|line| line.starts_with("idempotency-key:")).map(str::to_owned);
+    assert!(key(&asked[0]).is_some());
+    assert_eq!(key(&asked[0]), key(&asked[1]));
+}
+
+#[test]
+fn without_a_daemon_nothing_is_waited_for() {
+    let nowhere = Client::unix(Path::new("/nonexistent/s"));
+    let display = Box::new(display::Lines(std::io::sink()));
+    let error = follow::migrate(&nowhere, "web", &MigrateRequest::new("b"), display).unwrap_err();
+    assert!(error.is_not_running());
 }
