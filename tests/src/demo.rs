@@ -1,16 +1,17 @@
 //! The main job, to be seen: real applications move from one host to another while their clients go on asking.
 //!
-//! Two hosts come up, one of each Debian generation. Each application runs on host a, is checkpointed into standby under load,
-//! its image is copied over the hosts' network and restored into a container that waits on host b. What its clients had
-//! acknowledged must be there. One line of JSON tells the outcome of each, the main application's last.
+//! Two hosts come up, one of each Debian generation, with a daemon each. Each application runs on host a and is moved by `fastmig
+//! migrate`, under load, into a container that waits on host b. What its clients had acknowledged must be there. One line
+//! of JSON tells the outcome of each, the main application's last.
 
 use std::sync::Arc;
 
 use anyhow::{bail, Error, Result};
 use serde_json::{json, Map, Value};
 
-use crate::apps::moving::{journey, Journey};
+use crate::apps::moving::{journey, migrate, Journey};
 use crate::apps::{self, App};
+use crate::framework::daemon::cluster;
 use crate::framework::{dist, Generation, Host, Session};
 
 /// Shows the application `only`, or all of them; whether all went well.
@@ -43,7 +44,7 @@ struct Stage {
 
 impl Stage {
     fn up() -> Result<Self> {
-        println!("two hosts: a runs Debian trixie, b the coming forky, each with containerd and FastMig");
+        println!("two hosts: a runs Debian trixie, b the coming forky, each with containerd, FastMig and its daemon");
         let dist = dist::build()?;
         let session = Session::start()?;
         let up = |name, generation| -> Result<Arc<Host>> {
@@ -52,7 +53,9 @@ impl Stage {
             host.start_containerd()?;
             Ok(host)
         };
-        Ok(Self { a: up("a", Generation::Trixie)?, b: up("b", Generation::Forky)?, session })
+        let stage = Self { a: up("a", Generation::Trixie)?, b: up("b", Generation::Forky)?, session };
+        cluster(&[&stage.a, &stage.b])?;
+        Ok(stage)
     }
 
     fn show(&self, app: &mut dyn App) -> bool {
@@ -76,7 +79,7 @@ impl Stage {
         for host in [&self.a, &self.b] {
             host.import_images(&[app.name()])?;
         }
-        let journey = journey(app, &self.a, &self.b, &[])?;
+        let journey = journey(app, &self.a, &self.b, &[], migrate)?;
         for host in [&self.a, &self.b] {
             host.forget_image(app.name())?;
             let left = host.leftovers()?;
@@ -89,13 +92,14 @@ impl Stage {
 }
 
 fn describe(name: &str, journey: &Journey) {
-    let (checkpoint, restore) = (&journey.moved.checkpoint, &journey.moved.restore);
+    let report = &journey.moved;
     println!(
-        "{name}: frozen for {} ms, {} bytes of image copied over the hosts' network, restored in {} ms; \
+        "{name}: moved in {} ms, of which it stood still for {} ms; {} bytes of memory and {} bytes on the wire; \
          {} requests answered on a, {} on b",
-        checkpoint["frozen_ms"],
-        checkpoint["bytes"],
-        restore["total_ms"],
+        report["total_ms"],
+        report["frozen_ms"],
+        report["bytes"]["raw"],
+        report["bytes"]["wire"],
         journey.traffic.before(),
         journey.traffic.after()
     );
@@ -109,6 +113,9 @@ fn success(name: &str, journey: &Journey) -> Value {
         "gap_ms".to_owned(),
         json!(u64::try_from(journey.traffic.gap.as_millis()).unwrap_or(u64::MAX)),
     );
+    for name in ["frozen_ms", "total_ms", "bytes"] {
+        line.insert(name.to_owned(), journey.moved[name].clone());
+    }
     line.insert("source_container".to_owned(), json!(journey.source));
     // A journey with another PID 1 in the end is an error.
     line.insert("destination_pid1_kept".to_owned(), json!(true));

@@ -7,6 +7,7 @@ pub mod container;
 pub mod http;
 mod java;
 pub mod load;
+pub mod migrating;
 pub mod moving;
 mod nginx;
 mod node;

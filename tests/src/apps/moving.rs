@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
-use serde_json::Value;
+use serde_json::{json, Value};
 
 use super::container::{Container, Setup};
 use super::load::{Load, Traffic};
+use super::migrating;
 use super::peer::Peer;
 use super::transfer::Receiver;
 use super::{App, Facts};
@@ -23,17 +24,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 const IMAGE_PORT: u16 = 7001;
 
-/// What FastMig reported of a move.
-#[derive(Debug)]
-pub struct Moved {
-    /// `fastmig checkpoint`.
-    pub checkpoint: Value,
-    /// `fastmig restore`.
-    pub restore: Value,
+/// How an application moves from the first container into the second; answers what FastMig reported.
+pub type Way = fn(&Container, &Container) -> Result<Value>;
+
+/// A live migration.
+pub fn migrate(source: &Container, destination: &Container) -> Result<Value> {
+    migrating::migrate(source, destination, &[])
 }
 
 /// Moves the application of `source`, with the files that it wrote, into `destination`: checkpoint to standby, copy, restore.
-pub fn move_application(source: &Container, destination: &Container) -> Result<Moved> {
+pub fn move_application(source: &Container, destination: &Container) -> Result<Value> {
     let image = format!("{IMAGES}/{}", source.id());
     let same_host = source.host.name() == destination.host.name();
     let same_container = same_host && source.id() == destination.id();
@@ -60,7 +60,7 @@ pub fn move_application(source: &Container, destination: &Container) -> Result<M
     for host in [&source.host, &destination.host] {
         host.cmd(["rm", "-rf", "--", &image]).ok()?;
     }
-    Ok(Moved { checkpoint, restore })
+    Ok(json!({ "checkpoint": checkpoint, "restore": restore }))
 }
 
 /// How an application fared that was moved under load.
@@ -73,13 +73,19 @@ pub struct Journey {
     /// What its clients saw.
     pub traffic: Traffic,
     /// What FastMig reported.
-    pub moved: Moved,
+    pub moved: Value,
     /// The state of the source container in the end.
     pub source: String,
 }
 
 /// Runs `app` on `from`, keeps it busy, moves it to `to` and checks it there. `extra` are arguments of `ctr run`.
-pub fn journey(app: &mut dyn App, from: &Arc<Host>, to: &Arc<Host>, extra: &[&str]) -> Result<Journey> {
+pub fn journey(
+    app: &mut dyn App,
+    from: &Arc<Host>,
+    to: &Arc<Host>,
+    extra: &[&str],
+    way: Way,
+) -> Result<Journey> {
     let setup = Setup::of(app.name()).with(app.options()).with(extra.iter().copied()).running(app.command());
     let source = Container::run(from, &format!("{}-1", app.name()), &setup)?;
     let destination = Container::run(to, &format!("{}-2", app.name()), &setup.in_standby())?;
@@ -92,7 +98,7 @@ pub fn journey(app: &mut dyn App, from: &Arc<Host>, to: &Arc<Host>, extra: &[&st
     let before = app.fill(&peers[0]).with_context(|| told(&source))?;
     let load = Load::start(app.clients(), &peers);
     load.wait_for_more(0, ENOUGH, ANSWER_LIMIT).with_context(|| told(&source))?;
-    let moved = move_application(&source, &destination)?;
+    let moved = way(&source, &destination)?;
     load.wait_for_more(last, ENOUGH, ANSWER_LIMIT).with_context(|| told(&destination))?;
     let traffic = load.stop()?;
     ensure!(traffic.reconnects > 0, "no client noticed the move: nothing was moved under load");

@@ -20,7 +20,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 impl Host {
     /// Starts the daemon and waits until it answers.
     pub fn start_fastmigd(&self) -> Result<()> {
-        let script = format!("setsid fastmigd >>{LOG} 2>&1 </dev/null & echo $! >{PID_FILE}");
+        self.start_fastmigd_with(&[])
+    }
+
+    /// [`Host::start_fastmigd`] with an environment of its own.
+    pub fn start_fastmigd_with(&self, environment: &[(&str, &str)]) -> Result<()> {
+        let environment: String =
+            environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        let script = format!("{environment}setsid fastmigd >>{LOG} 2>&1 </dev/null & echo $! >{PID_FILE}");
         self.sh(&script).ok()?;
         wait_until(START_LIMIT, || self.fastmigd_get("/healthz").is_ok()).with_context(|| {
             format!(

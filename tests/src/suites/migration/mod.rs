@@ -1,6 +1,9 @@
 //! Applications that move between two hosts, and what goes with them.
 
+mod applications;
+mod faults;
 mod hooks;
+mod rounds;
 mod stage;
 
 use anyhow::Result;
@@ -13,6 +16,12 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "migration", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("migration", ctx, &[skipped]));
     }
-    let all: Vec<Case> = hooks::CASES.iter().copied().flatten().copied().collect();
+    let all: Vec<Case> = [applications::CASES, rounds::CASES, faults::CASES]
+        .iter()
+        .chain(hooks::CASES)
+        .copied()
+        .flatten()
+        .copied()
+        .collect();
     Ok(run_cases("migration", ctx, &all))
 }

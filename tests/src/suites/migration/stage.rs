@@ -1,9 +1,12 @@
 //! What the cases stand on: two hosts of different generations with FastMig and containerd, which all cases of a run share.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
+use crate::framework::daemon::cluster;
+use crate::framework::process::wait_until;
 use crate::framework::{dist, Ctx, Generation, Host};
 
 /// The hosts that applications move between: a runs Debian trixie, b the coming forky.
@@ -28,4 +31,34 @@ pub(super) fn host(ctx: &Ctx, name: &str, generation: Generation) -> Result<Arc<
 pub(super) fn with_images(host: &Host, images: &[&str]) -> Result<()> {
     host.import_images(images)?;
     host.mark_baseline()
+}
+
+/// The same two, each with a daemon that knows the other's.
+pub(super) fn pair_of_daemons(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
+    static JOINED: Mutex<Option<i32>> = Mutex::new(None);
+    let (a, b) = pair(ctx)?;
+    let mut joined = JOINED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *joined != Some(a.pid()) {
+        cluster(&[&a, &b])?;
+        *joined = Some(a.pid());
+    }
+    // Whatever a case before has done to them.
+    for host in [&a, &b] {
+        if host.fastmigd_get("/healthz").is_err() {
+            host.start_fastmigd()?;
+        }
+    }
+    Ok((a, b))
+}
+
+/// Fails when a host holds more than before. What it holds counts as its own afterwards: the next case has its own faults to
+/// find.
+pub(super) fn nothing_is_left(host: &Host) -> Result<()> {
+    let gone = wait_until(Duration::from_secs(10), || host.leftovers().is_ok_and(|left| left.is_empty()));
+    let left = host.leftovers()?;
+    if gone.is_err() && !left.is_empty() {
+        host.mark_baseline()?;
+        bail!("left behind on host {}: {left:#?}", host.name());
+    }
+    Ok(())
 }

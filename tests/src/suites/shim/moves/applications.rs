@@ -22,12 +22,12 @@ pub(super) fn journey(ctx: &Ctx, name: &str, generations: [Generation; 2], extra
     let mut app = apps::named(name).with_context(|| format!("there is no application {name}"))?;
     let [from, to] = hosts(ctx, generations, name)?;
     app.prepare(ctx.session()?)?;
-    let journey = moving::journey(app.as_mut(), &from, &to, extra)?;
+    let journey = moving::journey(app.as_mut(), &from, &to, extra, move_application)?;
     println!(
         "    gap {} ms, frozen {} ms, restored in {} ms",
         journey.traffic.gap.as_millis(),
-        journey.moved.checkpoint["frozen_ms"],
-        journey.moved.restore["total_ms"]
+        journey.moved["checkpoint"]["frozen_ms"],
+        journey.moved["restore"]["total_ms"]
     );
     for host in [&from, &to] {
         if LARGE.contains(&name) {

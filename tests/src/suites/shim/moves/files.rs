@@ -38,7 +38,7 @@ pub(super) fn travel(ctx: &Ctx, generations: [Generation; 2]) -> Result<()> {
         .exec("own", &["sh", "-c", "mkdir -p /data/sparse/own; ln -s /nowhere /data/deep; rm /etc/issue"])?;
 
     let moved = move_application(&source, &destination)?;
-    ensure!(moved.checkpoint["files"].as_u64() > Some(20), "few files travelled: {}", moved.checkpoint);
+    ensure!(moved["checkpoint"]["files"].as_u64() > Some(20), "few files travelled: {}", moved["checkpoint"]);
     let first = source.exec("list", &["sh", "-c", LIST])?;
     let second = without_the_clock(&destination.exec("list", &["sh", "-c", LIST])?);
     same(&without_the_clock(&first), &second)?;

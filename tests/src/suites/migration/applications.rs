@@ -1,0 +1,56 @@
+//! Real applications, unmodified, whose clients never stop asking while they move.
+
+use anyhow::{ensure, Context, Result};
+
+use super::stage::{nothing_is_left, pair_of_daemons};
+use crate::apps;
+use crate::apps::moving::{journey, migrate};
+use crate::framework::{Case, Ctx};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "redis moves and loses no write", run: |ctx| moves(ctx, "redis", &["--seccomp"]).into() },
+    Case {
+        name: "nginx moves with workers of another user",
+        run: |ctx| moves(ctx, "nginx", &["--seccomp"]).into(),
+    },
+    Case {
+        name: "PostgreSQL moves with its files",
+        run: |ctx| moves(ctx, "postgres", &["--seccomp"]).into(),
+    },
+    Case { name: "nodejs moves", run: |ctx| moves(ctx, "node", &[]).into() },
+    Case { name: "a JVM moves", run: |ctx| moves(ctx, "java", &["--seccomp"]).into() },
+    Case {
+        name: "python moves as an ordinary user",
+        run: |ctx| moves(ctx, "python", &["--user", "1000:1000"]).into(),
+    },
+];
+
+/// Images that are large, and that one case alone needs.
+const LARGE: &[&str] = &["postgres", "node", "java"];
+
+fn moves(ctx: &Ctx, name: &str, extra: &[&str]) -> Result<()> {
+    let mut app = apps::named(name).with_context(|| format!("there is no application {name}"))?;
+    let (a, b) = pair_of_daemons(ctx)?;
+    app.prepare(ctx.session()?)?;
+    for host in [&a, &b] {
+        super::stage::with_images(host, &[name])?;
+    }
+    let journey = journey(app.as_mut(), &a, &b, extra, migrate)?;
+    let report = &journey.moved;
+    println!(
+        "    clients waited {} ms, frozen {} ms, {} bytes raw, {} on the wire",
+        journey.traffic.gap.as_millis(),
+        report["frozen_ms"],
+        report["bytes"]["raw"],
+        report["bytes"]["wire"]
+    );
+    ensure!(report["outcome"] == "moved", "the report says {}", report["outcome"]);
+    ensure!(report["bytes"]["wire"].as_u64() > Some(0), "nothing travelled: {report}");
+    for host in [&a, &b] {
+        if LARGE.contains(&name) {
+            host.forget_image(name)?;
+        }
+        nothing_is_left(host)?;
+    }
+    Ok(())
+}
