@@ -75,6 +75,10 @@ impl Arrival {
     /// # Errors
     /// When it cannot be started.
     pub fn ready(&mut self, ticket: Ticket) -> Result<(), Error> {
+        if !ticket.is_plausible() {
+            let problem = "names streams that no container has";
+            return Err(ImageError::Damaged { path: STREAM.into(), file: "ticket".into(), problem }.into());
+        }
         let bundle = self.container.criu_bundle()?;
         let mut launch = recipient::launch(&self.container, &bundle)?;
         let options = RestoreOptions {
