@@ -50,7 +50,7 @@ pub struct Limits {
     pub held: Duration,
     /// The last messages, after all is decided.
     pub finish: Duration,
-    /// A destination that works says so every second; one that says nothing for this long is given up.
+    /// A destination that works says so a few times a second; one that says nothing for this long is given up.
     pub silence: Duration,
     /// The longest pause between two questions for the destination's decision.
     pub ask_again: Duration,

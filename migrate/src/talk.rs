@@ -19,13 +19,21 @@ pub(crate) struct Talk {
     cancel: Cancel,
     /// How long the other side may say nothing while it is waited for.
     silence: Option<Duration>,
+    /// How long what is said may wait to be taken.
+    patience: Option<Duration>,
     /// When the application must run again.
     thaw: Option<(Deadline, Duration)>,
 }
 
 impl Talk {
-    pub(crate) const fn new(channel: Channel, cancel: Cancel, silence: Option<Duration>) -> Self {
-        Self { channel, cancel, silence, thaw: None }
+    /// The source's, or whoever's who asks: the other side works, and says so.
+    pub(crate) const fn asking(channel: Channel, cancel: Cancel, silence: Duration) -> Self {
+        Self { channel, cancel, silence: Some(silence), patience: None, thaw: None }
+    }
+
+    /// The destination's: what it says is short, and is taken at once.
+    pub(crate) const fn answering(channel: Channel, cancel: Cancel, patience: Duration) -> Self {
+        Self { channel, cancel, silence: None, patience: Some(patience), thaw: None }
     }
 
     pub(crate) fn channel(&mut self) -> &mut Channel {
@@ -62,7 +70,7 @@ impl Talk {
     /// Sends a message.
     pub(crate) fn say(&mut self, message: &Message, payload: &[u8], deadline: Deadline) -> Result<(), Error> {
         self.check()?;
-        let deadline = deadline.or(self.thaw.map(|(thaw, _)| thaw));
+        let deadline = deadline.or(self.thaw.map(|(thaw, _)| thaw)).or(self.patience.map(Deadline::after));
         self.channel.send(message, payload, deadline).map_err(|error| self.explain(error))
     }
 
@@ -107,6 +115,9 @@ impl Talk {
 
     /// Why nothing can be said: the other side's reason, if it gave one, and else the connection's.
     fn explain(&mut self, error: WireError) -> Error {
+        if let Err(limit) = self.check() {
+            return limit;
+        }
         let deadline = Deadline::after(LAST_WORD);
         while let Some(left) = deadline.left() {
             match self.channel.poll(left) {

@@ -127,26 +127,26 @@ fn blend(mean: &mut Option<f64>, newest: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::CHUNK_BYTES;
+    use crate::chunk::CHUNK;
 
-    /// Lets chunks go by over a link, with compressors that make of a byte so many, at so many MB/s.
-    fn settle(link: f64, lz4: (f64, f64), zstd: (f64, f64)) -> Codec {
+    /// Lets chunks go by over a link, with compressors that make so many percent of it, at so many MB/s.
+    fn settle(link: f64, lz4: (usize, f64), zstd: (usize, f64)) -> Codec {
         let chooser = Chooser::new(Compression::Auto);
         let mut chosen = [0; 3];
         for round in 0..1000 {
             let codec = chooser.choose();
             let (size, rate) = match codec {
-                Codec::None => (1.0, f64::INFINITY),
+                Codec::None => (100, f64::INFINITY),
                 Codec::Lz4 => lz4,
                 Codec::Zstd => zstd,
             };
-            let raw = CHUNK_BYTES as f64;
-            let wire = (raw * size) as usize;
+            let wire = CHUNK * size / 100;
+            let raw = CHUNK as f64;
             let times = Times {
                 packing: Duration::from_secs_f64(raw / (rate * 1e6)),
                 sending: Duration::from_secs_f64(wire as f64 / (link * 1e6)),
             };
-            let packed = Packed { compressed: CHUNK_BYTES as usize, zero: 0, codec };
+            let packed = Packed { compressed: CHUNK, zero: 0, codec };
             chooser.learn(codec, packed, wire, times);
             if round > 200 {
                 chosen[codec as usize] += 1;
@@ -158,22 +158,22 @@ mod tests {
 
     #[test]
     fn a_slow_link_is_worth_the_best_compression() {
-        assert_eq!(settle(10.0, (0.5, 600.0), (0.3, 300.0)), Codec::Zstd);
+        assert_eq!(settle(10.0, (50, 600.0), (30, 300.0)), Codec::Zstd);
     }
 
     #[test]
     fn a_faster_one_is_worth_a_quick_compression() {
-        assert_eq!(settle(250.0, (0.5, 700.0), (0.45, 200.0)), Codec::Lz4);
+        assert_eq!(settle(250.0, (50, 700.0), (45, 200.0)), Codec::Lz4);
     }
 
     #[test]
     fn the_fastest_is_worth_none() {
-        assert_eq!(settle(3000.0, (0.5, 600.0), (0.3, 300.0)), Codec::None);
+        assert_eq!(settle(3000.0, (50, 600.0), (30, 300.0)), Codec::None);
     }
 
     #[test]
     fn what_does_not_shrink_is_not_compressed() {
-        assert_eq!(settle(100.0, (1.0, 2000.0), (0.99, 400.0)), Codec::None);
+        assert_eq!(settle(100.0, (100, 2000.0), (99, 400.0)), Codec::None);
     }
 
     #[test]

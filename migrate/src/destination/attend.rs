@@ -13,7 +13,9 @@ use crate::wire::{Message, Received, WireError};
 /// How often the source is listened to.
 const LISTEN: Duration = Duration::from_millis(100);
 /// How often it hears of us.
-const SPEAK: Duration = Duration::from_secs(1);
+const SPEAK: Duration = Duration::from_millis(250);
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Just a look whether something is there.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -59,7 +61,7 @@ fn watch(talk: &mut Talk, done: &Done) -> Result<(), Error> {
             }
         }
         if spoken.elapsed() >= SPEAK {
-            talk.channel().send(&Message::Working, &[], Deadline::after(SPEAK))?;
+            talk.channel().send(&Message::Working, &[], Deadline::after(PATIENCE))?;
             spoken = Instant::now();
         }
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::attend::attend;
 use super::serve::{Registered, Session};
 use super::{Destination, Placed};
-use crate::ends::{EndError, Files, Waiting};
+use crate::ends::{Files, Waiting};
 use crate::error::{chain, Error};
 use crate::files::StreamIn;
 use crate::hooks::{facts, Stage};
@@ -34,19 +34,19 @@ const RELEASE_AGAIN: [Duration; 3] =
 /// Takes a migration in.
 pub(super) fn run(
     destination: &Destination,
-    registered: &Registered<'_>,
+    registered: Registered<'_>,
     channel: Channel,
     protocol: u32,
 ) -> Report {
     let id = channel.id();
-    let session = &registered.session;
+    let session = Arc::clone(&registered.session);
     let container = &session.wanted.container;
     let span = tracing::info_span!("migration", %id, role = "destination", container, peer = session.peer);
     let _entered = span.enter();
     let progress = (destination.progress)(id);
     let mut arrival = Arrival {
         destination,
-        session,
+        session: &session,
         id,
         phases: Phases::new(id, Role::Destination, progress.as_ref(), destination.faults.as_ref()),
         store: Arc::new(Store::new(destination.bounds)),
@@ -56,11 +56,18 @@ pub(super) fn run(
         file_rounds: 0,
         hooked: false,
     };
-    let talk = Talk::new(channel, session.cancel.clone(), None);
-    let (outcome, reason) = arrival.go(talk, protocol);
+    let mut talk = Talk::answering(channel, session.cancel.clone(), destination.limits.silence);
+    let (outcome, reason) = arrival.go(&mut talk, protocol);
     let report = arrival.report(outcome, reason);
     if report.reason.as_deref() != Some(&Error::Died.to_string()) {
         destination.journal.report(&report, Role::Destination);
+    }
+    // The container is free again; a source that says nothing must not hold it.
+    drop(registered);
+    if report.outcome == Outcome::Stayed {
+        let reason = report.reason.clone().unwrap_or_default();
+        talk.channel().refuse(reason, Deadline::after(GOODBYE));
+        talk.channel().drain(Deadline::after(GOODBYE));
     }
     report
 }
@@ -83,14 +90,14 @@ struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    fn go(&mut self, mut talk: Talk, protocol: u32) -> End {
+    fn go(&mut self, talk: &mut Talk, protocol: u32) -> End {
         let session = self.session;
         let record =
             Record::new(self.id, Role::Destination, &session.peer, session.wanted.clone(), Value::Null);
         if let Err(error) = self.destination.journal.begin(record) {
-            return self.refuse(talk, chain(&error));
+            return (Outcome::Stayed, Some(chain(&error)));
         }
-        match self.take_in(&mut talk, protocol) {
+        match self.take_in(talk, protocol) {
             Ok(()) => self.run_it(talk),
             Err(error) => self.go_back(talk, &error),
         }
@@ -239,7 +246,7 @@ impl Arrival<'_> {
     }
 
     /// It is decided; only forward from here.
-    fn run_it(&mut self, mut talk: Talk) -> End {
+    fn run_it(&mut self, talk: &mut Talk) -> End {
         talk.decide();
         match self.release() {
             Ok(trouble) => self.finish(talk, trouble),
@@ -251,31 +258,28 @@ impl Arrival<'_> {
     fn release(&mut self) -> Result<Option<String>, Error> {
         let (destination, id) = (self.destination, self.id);
         let points = self.phases.points();
-        let waiting = self.waiting.take();
+        let mut waiting = self.waiting.take();
         let released = self.phases.run(Phase::Release, destination.limits.finish, |_| {
             points.at("committed")?;
-            let released = match waiting {
-                Some(waiting) => waiting.release(),
-                None => Err("there is no container".into()),
-            };
-            released
-                .or_else(|error| release_again(destination, id, error))
-                .map_err(Error::end("let it run"))?;
-            points.at("released")?;
-            destination.journal.note_step(id, Role::Destination, State::Released, None);
-            Ok(())
+            let released =
+                waiting.take().map_or_else(|| Err("there is no container".into()), Waiting::release);
+            released.map_err(Error::end("let it run"))?;
+            points.at("released")
         });
-        match released {
-            Ok(()) => Ok(None),
-            Err(Error::Died) => Err(Error::Died),
-            Err(error) => {
-                Ok(Some(format!("{}; this is tried again at the daemon's next start", chain(&error))))
-            }
+        let released = match released {
+            Err(Error::Died) => return Err(Error::Died),
+            Err(error) => release_again(destination, id, waiting, error),
+            Ok(()) => Ok(()),
+        };
+        if let Err(error) = released {
+            return Ok(Some(format!("{}; this is tried again at the daemon's next start", chain(&error))));
         }
+        destination.journal.note_step(id, Role::Destination, State::Released, None);
+        Ok(None)
     }
 
     /// Tells the source, and then the operator's commands.
-    fn finish(&mut self, mut talk: Talk, trouble: Option<String>) -> End {
+    fn finish(&mut self, talk: &mut Talk, trouble: Option<String>) -> End {
         let limits = &self.destination.limits;
         let runs = trouble.is_none();
         self.warnings.extend(trouble.clone());
@@ -288,7 +292,7 @@ impl Arrival<'_> {
                 self.warnings.push(chain(&error));
             }
         }
-        if let Err(error) = answered.and_then(|()| self.settle(&mut talk)) {
+        if let Err(error) = answered.and_then(|()| self.settle(talk)) {
             // The source asks when it needs to know.
             tracing::info!(reason = chain(&error), "the source does not hear the end");
         }
@@ -307,7 +311,7 @@ impl Arrival<'_> {
     }
 
     /// It stays on the source. Whether the commit is on its way does not matter any more once that is on disk.
-    fn go_back(&mut self, mut talk: Talk, error: &Error) -> End {
+    fn go_back(&mut self, talk: &mut Talk, error: &Error) -> End {
         let reason = chain(error);
         if matches!(error, Error::Died) {
             return (Outcome::Undecided, Some(reason));
@@ -318,6 +322,8 @@ impl Arrival<'_> {
             |record: &Record| matches!(record.state, State::Preparing | State::Held | State::Abandoning);
         match journal.record(id, Role::Destination) {
             Ok(record) if undecided(&record) => {}
+            // It is decided, and there is only one way from there.
+            Ok(record) if record.state == State::Committed => return self.run_it(talk),
             // The commit may be on disk: neither side may run before that is known.
             Ok(_) | Err(_) => return self.stand_still(&reason),
         }
@@ -326,7 +332,6 @@ impl Arrival<'_> {
             journal.note_step(id, Role::Destination, State::Abandoning, Some(&reason));
         }
         let abandoned = self.waiting.take().map_or(Ok(()), |waiting| waiting.abandon());
-        talk.channel().refuse(reason.clone(), Deadline::after(GOODBYE));
         match abandoned {
             Ok(()) => journal.note_step(id, Role::Destination, State::Abandoned, None),
             Err(error) => self.warnings.push(format!(
@@ -335,7 +340,6 @@ impl Arrival<'_> {
             )),
         }
         self.undo_hooks(&reason);
-        talk.channel().drain(Deadline::after(GOODBYE));
         (Outcome::Stayed, Some(reason))
     }
 
@@ -344,12 +348,6 @@ impl Arrival<'_> {
         // Not abandoned: dropping it would be that.
         std::mem::forget(self.waiting.take());
         (Outcome::Undecided, Some(reason.to_owned()))
-    }
-
-    fn refuse(&self, mut talk: Talk, reason: String) -> End {
-        talk.channel().refuse(reason.clone(), Deadline::after(GOODBYE));
-        talk.channel().drain(Deadline::after(GOODBYE));
-        (Outcome::Stayed, Some(reason))
     }
 
     fn hook(&mut self, phase: Phase, stage: Stage) -> Result<(), Error> {
@@ -407,14 +405,20 @@ fn unexpected(message: &Message, expected: &'static str) -> Error {
 }
 
 /// What is committed must run: tries again, as a restarted daemon would.
-fn release_again(destination: &Destination, id: MigrationId, mut error: EndError) -> Result<(), EndError> {
+fn release_again(
+    destination: &Destination,
+    id: MigrationId,
+    mut waiting: Option<Box<dyn Waiting>>,
+    mut error: Error,
+) -> Result<(), Error> {
     for pause in RELEASE_AGAIN {
-        tracing::error!(migration = %id, reason = chain(error.as_ref()), "the application cannot be let run yet");
+        tracing::error!(migration = %id, reason = chain(&error), "the application cannot be let run yet");
         thread::sleep(pause);
         let record = destination.journal.record(id, Role::Destination)?;
-        match destination.host.found(&record).and_then(Waiting::release) {
+        let found = waiting.take().map_or_else(|| destination.host.found(&record), Ok);
+        match found.and_then(Waiting::release) {
             Ok(()) => return Ok(()),
-            Err(next) => error = next,
+            Err(next) => error = Error::end("let it run")(next),
         }
     }
     Err(error)

@@ -19,7 +19,7 @@ use crate::wire::{Channel, Hello, Message, Purpose, Received, Verdict, WireError
 /// The most that is waited for a peer that was refused to close.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How often a migration that is given up is looked for.
-const LOOK_UP: Duration = Duration::from_millis(20);
+const LOOK_UP: Duration = Duration::from_millis(100);
 
 /// What a connection was.
 #[derive(Debug)]
@@ -108,9 +108,15 @@ fn refuse(mut channel: Channel, peer: &str, reason: &str) -> Served {
     Served::Refused(reason.to_owned())
 }
 
-fn migrate(destination: &Destination, channel: Channel, peer: &str, wanted: Wanted, protocol: u32) -> Served {
-    match register(destination, channel.id(), peer, wanted) {
-        Ok(registered) => Served::Migration(Box::new(run::run(destination, &registered, channel, protocol))),
+fn migrate(
+    destination: &Destination,
+    mut channel: Channel,
+    peer: &str,
+    wanted: Wanted,
+    protocol: u32,
+) -> Served {
+    match register(destination, &mut channel, peer, wanted) {
+        Ok(registered) => Served::Migration(Box::new(run::run(destination, registered, channel, protocol))),
         Err(error) => refuse(channel, peer, &chain(&error)),
     }
 }
@@ -119,11 +125,12 @@ fn migrate(destination: &Destination, channel: Channel, peer: &str, wanted: Want
 /// it up as well, but its connection is silent.
 fn register<'a>(
     destination: &'a Destination,
-    id: MigrationId,
+    channel: &mut Channel,
     peer: &str,
     wanted: Wanted,
 ) -> Result<Registered<'a>, Error> {
-    give_up_former(destination, peer, &wanted)?;
+    let id = channel.id();
+    give_up_former(destination, channel, peer, &wanted)?;
     let token = MigrationId::random().map_err(|error| Error::end("make a secret")(error.into()))?.to_string();
     let bounds = destination.bounds;
     let session = Arc::new(Session {
@@ -149,8 +156,13 @@ fn register<'a>(
     Ok(Registered { destination, id, session })
 }
 
-fn give_up_former(destination: &Destination, peer: &str, wanted: &Wanted) -> Result<(), Error> {
-    let deadline = Deadline::after(destination.limits.connect);
+fn give_up_former(
+    destination: &Destination,
+    channel: &mut Channel,
+    peer: &str,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    let deadline = Deadline::after(destination.limits.prepare);
     loop {
         let former = sessions(destination).values().find_map(|session| {
             let same = session.peer == peer && session.wanted.container == wanted.container;
@@ -164,6 +176,7 @@ fn give_up_former(destination: &Destination, peer: &str, wanted: &Wanted) -> Res
                 "another migration into this container is still being given up".to_owned(),
             ));
         }
+        channel.send(&Message::Working, &[], Deadline::after(destination.limits.connect))?;
         former.cancel.cancel();
         former.puller.close("the source has begun anew");
         drop(former);

@@ -80,7 +80,7 @@ impl<'a> MemoryServer<'a> {
             };
             match received.message {
                 Message::Get { image, offset, length } => {
-                    self.answer(channel, image, offset, length, &mut buffers)?
+                    self.answer(channel, image, offset, length, &mut buffers)?;
                 }
                 other => return Err(WireError::Unexpected { got: other.kind(), expected: "get" }),
             }

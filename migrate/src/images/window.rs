@@ -205,12 +205,13 @@ mod tests {
             let mut window = Window::new(bound);
             window.announce(sizes.iter().copied());
             let mut read = vec![0; sizes.len()];
-            (0..sizes.len()).for_each(|image| window.open(image as u32));
+            let number = |image: usize| u32::try_from(image).unwrap();
+            (0..sizes.len()).for_each(|image| window.open(number(image)));
             // In any order first, and then to the end.
             let rest = (0..200).flat_map(|_| 0..sizes.len());
             for image in order.into_iter().map(|image| image % sizes.len()).chain(rest) {
                 deliver(&mut window);
-                read[image] += window.read(image as u32).expect("a chunk is there").len() as u64;
+                read[image] += window.read(number(image)).unwrap().len() as u64;
             }
             prop_assert_eq!(&read, &sizes);
             prop_assert_eq!(window.open, 0);

@@ -73,7 +73,7 @@ pub struct Journal {
 #[derive(Debug)]
 enum Kept {
     Whole {
-        record: Record,
+        record: Box<Record>,
         lines: Lines,
     },
     /// What it says cannot be trusted, or may not be on disk.
@@ -120,7 +120,7 @@ impl Journal {
     pub fn history(&self) -> Vec<Record> {
         let records = self.lock();
         let whole = records.values().filter_map(|kept| match kept {
-            Kept::Whole { record, .. } => Some(record.clone()),
+            Kept::Whole { record, .. } => Some((**record).clone()),
             Kept::Damaged { .. } => None,
         });
         let mut records: Vec<_> = whole.collect();
@@ -142,7 +142,7 @@ impl Journal {
     /// When it is not known, or damaged.
     pub fn record(&self, id: MigrationId, role: Role) -> Result<Record, JournalError> {
         match self.lock().get(&(id, role)) {
-            Some(Kept::Whole { record, .. }) => Ok(record.clone()),
+            Some(Kept::Whole { record, .. }) => Ok((**record).clone()),
             Some(Kept::Damaged { path, reason }) => {
                 Err(JournalError::Damaged { path: path.clone(), reason: reason.clone() })
             }
@@ -159,7 +159,7 @@ impl Journal {
             Slot::Occupied(_) => Err(JournalError::Known(record.id)),
             Slot::Vacant(slot) => {
                 let lines = Lines::create(&path, &record)?;
-                slot.insert(Kept::Whole { record, lines });
+                slot.insert(Kept::Whole { record: Box::new(record), lines });
                 Ok(())
             }
         }
@@ -269,7 +269,7 @@ impl Journal {
 fn load(path: &Path, key: Key) -> Result<Option<Kept>, JournalError> {
     match Lines::load(path) {
         Ok(Some((record, lines))) if (record.id, record.role) == key => {
-            Ok(Some(Kept::Whole { record, lines }))
+            Ok(Some(Kept::Whole { record: Box::new(record), lines }))
         }
         Ok(Some(_)) => {
             Ok(Some(Kept::Damaged { path: path.to_owned(), reason: "it is of another migration".to_owned() }))

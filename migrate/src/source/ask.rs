@@ -66,7 +66,7 @@ fn call(
 ) -> Result<(Talk, Deadline), Error> {
     let connection = dialer.dial().map_err(Error::Dial)?;
     let deadline = Deadline::after(limits.connect);
-    let mut talk = Talk::new(Channel::open(connection, id, LANE), Cancel::default(), None);
+    let mut talk = Talk::asking(Channel::open(connection, id, LANE), Cancel::default(), limits.connect);
     talk.say(&hello(purpose), &[], deadline)?;
     Ok((talk, deadline))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread::{self, Scope};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::ends::{Files, Leaving};
 use crate::error::{chain, Error};
 use crate::files::StreamOut;
 use crate::hooks::Stage;
+use crate::id::MigrationId;
 use crate::images::{MemoryServer, Meter, Pusher};
 use crate::journal::{Record, Role};
 use crate::options::Strategy;
@@ -26,7 +27,9 @@ use crate::transport::Deadline;
 use crate::wire::{Channel, Message, Purpose, Verdict};
 
 /// How long the destination's ear is looked for when the migration is given up.
-const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// Pauses between tries to end what has moved.
+const END_AGAIN: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// Moves an application.
 pub(super) fn run(source: &Source<'_>, leaving: Box<dyn Leaving>, plan: &Plan) -> Report {
@@ -127,7 +130,7 @@ impl<'a> Departure<'a> {
         self.phases.run(Phase::Connect, limits.connect + limits.prepare, |deadline| {
             let connection = source.dialer.dial().map_err(Error::Dial)?;
             let channel = Channel::open(connection, plan.id, 0);
-            let mut talk = Talk::new(channel, source.cancel.clone(), Some(limits.silence));
+            let mut talk = Talk::asking(channel, source.cancel.clone(), limits.silence);
             talk.say(&hello(Purpose::Migrate { wanted: plan.wanted.clone() }), &[], deadline)?;
             let welcome = talk.expect("welcome", deadline, |message| match message {
                 Message::Welcome { token: Some(token), lacks_image, .. } => {
@@ -235,6 +238,8 @@ impl<'a> Departure<'a> {
                     match opened {
                         Ok(mut channel) => {
                             drop(made.send(None));
+                            // Nobody waits for this thread any more.
+                            drop(made);
                             server.serve(&mut channel);
                         }
                         Err(error) => drop(made.send(Some(error))),
@@ -385,21 +390,27 @@ impl<'a> Departure<'a> {
     /// It lives on the destination.
     fn end(&mut self, talk: Option<Talk>, leaving: Box<dyn Leaving>) -> End {
         self.account.frozen_ms = self.frozen.map(|frozen| milliseconds(frozen.elapsed()));
-        let (journal, id) = (self.source.journal, self.plan.id);
+        let (source, id) = (self.source, self.plan.id);
         self.images.server.stop();
+        source.journal.note_step(id, Role::Source, State::Committed, None);
+        let mut leaving = Some(leaving);
         let ended = self.phases.run(Phase::End, self.plan.options.limits.finish, |_| {
-            journal.note_step(id, Role::Source, State::Committed, None);
-            leaving.end().map_err(Error::end("end the application that has moved"))?;
-            journal.step(id, Role::Source, State::Done, None)?;
-            Ok(())
+            let ended = leaving.take().map_or(Ok(()), Leaving::end);
+            ended.map_err(Error::end("end the application that has moved"))
         });
-        let done = match ended {
-            Ok(()) => true,
+        let ended = match ended {
             Err(Error::Died) => return (Outcome::Undecided, Some(Error::Died.to_string())),
+            Err(error) => end_again(source, id, leaving, error),
+            Ok(()) => Ok(()),
+        };
+        let done = ended.and_then(|()| Ok(source.journal.step(id, Role::Source, State::Done, None)?));
+        let done = match done {
+            Ok(()) => true,
             Err(error) => {
+                let reason = chain(&error);
                 self.account
                     .warnings
-                    .push(format!("{}; it stays stopped, and is ended at the next start", chain(&error)));
+                    .push(format!("{reason}; it stays stopped, and is ended at the next start"));
                 false
             }
         };
@@ -539,6 +550,26 @@ impl Account {
         self.files.entries += files.entries;
         self.files.bytes += files.bytes;
     }
+}
+
+/// What has moved must end: tries again, as a restarted daemon would.
+fn end_again(
+    source: &Source<'_>,
+    id: MigrationId,
+    mut leaving: Option<Box<dyn Leaving>>,
+    mut error: Error,
+) -> Result<(), Error> {
+    for pause in END_AGAIN {
+        tracing::error!(migration = %id, reason = chain(&error), "the application that has moved cannot be ended yet");
+        thread::sleep(pause);
+        let record = source.journal.record(id, Role::Source)?;
+        let found = leaving.take().map_or_else(|| source.origin.found(&record), Ok);
+        match found.and_then(Leaving::end) {
+            Ok(()) => return Ok(()),
+            Err(next) => error = Error::end("end the application that has moved")(next),
+        }
+    }
+    Err(error)
 }
 
 /// What hooks on the source are told.

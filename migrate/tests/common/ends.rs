@@ -1,0 +1,305 @@
+//! An application, and the two containers that it may live in.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastmig_migrate::ends::{EndError, Files, ImageSource, Images, Leaving, Memory, Waiting};
+use serde_json::{json, Value};
+
+use super::random;
+
+/// What one of the containers holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Standby,
+    Running,
+    Frozen,
+    Fenced,
+    Held,
+}
+
+/// Where the application lives. Both containers and all that is true of them, whatever the programs believe.
+#[derive(Debug)]
+pub struct World {
+    pub lives: Mutex<Lives>,
+    /// Images of memory.
+    pub memory: BTreeMap<String, Vec<u8>>,
+    pub small: Vec<u8>,
+    pub large: Vec<u8>,
+    /// The processes on either side have died: what they hold is not put in order when dropped.
+    pub source_died: AtomicBool,
+    pub destination_died: AtomicBool,
+    /// How long a read of memory takes.
+    pub slow: AtomicU64,
+    pub files: Mutex<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub struct Lives {
+    pub source: Life,
+    pub destination: Life,
+    /// Both ran at the same time, or what was fenced ran again though it had moved.
+    pub sins: Vec<String>,
+    pub frozen_at: Option<Instant>,
+    pub longest_frozen: Duration,
+}
+
+impl Lives {
+    fn judge(&mut self, step: &str) {
+        if self.source == Life::Running && self.destination == Life::Running {
+            self.sins.push(format!("{step}: both run"));
+        }
+        if self.source == Life::Frozen || self.source == Life::Fenced {
+            self.frozen_at.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.frozen_at.take() {
+            self.longest_frozen = self.longest_frozen.max(since.elapsed());
+        }
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, images: usize, most: usize) -> Arc<Self> {
+        let image = |index: usize| {
+            let mut content = random(seed + index as u64, most * (index + 1) / images + index);
+            // Every third page is zeros.
+            content.chunks_mut(4096).step_by(3).for_each(|page| page.fill(0));
+            (format!("pages-{index}.img"), content)
+        };
+        Arc::new(Self {
+            lives: Mutex::new(Lives {
+                source: Life::Running,
+                destination: Life::Standby,
+                sins: Vec::new(),
+                frozen_at: None,
+                longest_frozen: Duration::ZERO,
+            }),
+            memory: (0..images).map(image).collect(),
+            small: random(seed, 3 << 19),
+            large: random(seed, 5 << 19),
+            source_died: AtomicBool::new(false),
+            destination_died: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
+            files: Mutex::default(),
+        })
+    }
+
+    pub fn lives(&self) -> (Life, Life) {
+        let lives = self.lives.lock().unwrap();
+        (lives.source, lives.destination)
+    }
+
+    pub fn source(&self, life: Life, step: &str) {
+        let mut lives = self.lives.lock().unwrap();
+        lives.source = life;
+        lives.judge(step);
+    }
+
+    pub fn destination(&self, life: Life, step: &str) {
+        let mut lives = self.lives.lock().unwrap();
+        lives.destination = life;
+        lives.judge(step);
+    }
+}
+
+/// The application at the source.
+#[derive(Debug)]
+pub struct FakeLeaving {
+    pub world: Arc<World>,
+    decided: bool,
+    rounds: u32,
+}
+
+impl FakeLeaving {
+    pub fn new(world: &Arc<World>) -> Box<Self> {
+        Box::new(Self { world: Arc::clone(world), decided: false, rounds: 0 })
+    }
+}
+
+impl Drop for FakeLeaving {
+    fn drop(&mut self) {
+        // A watchdog thaws what is not fenced, even when the process has died.
+        if !self.decided && self.world.lives().0 == Life::Frozen {
+            self.world.source(Life::Running, "dropped");
+        }
+    }
+}
+
+impl Leaving for FakeLeaving {
+    fn passport(&mut self) -> Result<Value, EndError> {
+        Ok(json!({"cpu": "any"}))
+    }
+
+    fn pack_files(&mut self, out: &mut dyn Write) -> Result<Files, EndError> {
+        self.rounds += 1;
+        // Each round is smaller than the one before.
+        let bytes = random(7, 3_000_000 / self.rounds.pow(4) as usize);
+        out.write_all(&bytes)?;
+        Ok(Files { entries: 1, bytes: bytes.len() as u64 })
+    }
+
+    fn ready(&mut self) -> Result<(), EndError> {
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<(), EndError> {
+        self.world.source(Life::Frozen, "freeze");
+        Ok(())
+    }
+
+    fn dump(&mut self, images: &mut dyn Images) -> Result<Value, EndError> {
+        images.image("core-1.img", self.world.small.clone())?;
+        let (first, rest) = self.world.large.split_at(1000);
+        images.part("shmem-1.img", first.to_vec(), false)?;
+        images.image("inventory.img", Vec::new())?;
+        images.part("shmem-1.img", rest.to_vec(), false)?;
+        images.part("shmem-1.img", Vec::new(), true)?;
+        Ok(json!({"pid": 1001}))
+    }
+
+    fn memory(&self) -> Result<Arc<dyn Memory>, EndError> {
+        Ok(Arc::new(FakeMemory(Arc::clone(&self.world))))
+    }
+
+    fn fence(&mut self) -> Result<(), EndError> {
+        self.world.source(Life::Fenced, "fence");
+        Ok(())
+    }
+
+    fn resume(mut self: Box<Self>) -> Result<(), EndError> {
+        self.decided = true;
+        match self.world.lives().0 {
+            Life::Standby => Err("it was ended".into()),
+            _ => {
+                self.world.source(Life::Running, "resume");
+                Ok(())
+            }
+        }
+    }
+
+    fn end(mut self: Box<Self>) -> Result<(), EndError> {
+        self.decided = true;
+        self.world.source(Life::Standby, "end");
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FakeMemory(Arc<World>);
+
+impl Memory for FakeMemory {
+    fn images(&self) -> Vec<(String, u64)> {
+        self.0.memory.iter().map(|(name, content)| (name.clone(), content.len() as u64)).collect()
+    }
+
+    fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        thread::sleep(Duration::from_millis(self.0.slow.load(Ordering::Relaxed)));
+        let content = self.0.memory.get(image).ok_or(io::ErrorKind::NotFound)?;
+        let offset = usize::try_from(offset).unwrap();
+        into.copy_from_slice(&content[offset..offset + into.len()]);
+        Ok(())
+    }
+}
+
+/// The container that waits.
+#[derive(Debug)]
+pub struct FakeWaiting {
+    world: Arc<World>,
+    decided: bool,
+}
+
+impl FakeWaiting {
+    pub fn new(world: &Arc<World>) -> Box<Self> {
+        Box::new(Self { world: Arc::clone(world), decided: false })
+    }
+}
+
+impl Drop for FakeWaiting {
+    fn drop(&mut self) {
+        if !self.decided && !self.world.destination_died.load(Ordering::SeqCst) {
+            self.world.destination(Life::Standby, "dropped");
+        }
+    }
+}
+
+impl Waiting for FakeWaiting {
+    fn check(&mut self, passport: &Value) -> Result<(), EndError> {
+        match passport["cpu"].as_str() {
+            Some("any") => Ok(()),
+            other => Err(format!("no CPU {other:?} here").into()),
+        }
+    }
+
+    fn unpack_files(&mut self, archive: &mut dyn Read) -> Result<Files, EndError> {
+        let mut files = self.world.files.lock().unwrap();
+        files.clear();
+        archive.read_to_end(&mut files)?;
+        Ok(Files { entries: 1, bytes: files.len() as u64 })
+    }
+
+    fn ready(&mut self) -> Result<(), EndError> {
+        Ok(())
+    }
+
+    fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError> {
+        if dumped["pid"] != 1001 {
+            return Err("an application without its pid".into());
+        }
+        let images = &*images;
+        expect(images, "core-1.img", &self.world.small)?;
+        expect(images, "inventory.img", &[])?;
+        expect(images, "shmem-1.img", &self.world.large)?;
+        if images.open("core-1.img").is_some() || images.open("none.img").is_some() {
+            return Err("an image that is not there, or twice".into());
+        }
+        // As CRIU does: every process reads its own memory at the same time.
+        let restored: Result<Vec<()>, EndError> = thread::scope(|scope| {
+            let memory = self.world.memory.iter();
+            let readers: Vec<_> =
+                memory.map(|(name, content)| scope.spawn(move || expect(images, name, content))).collect();
+            readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+        });
+        restored?;
+        self.world.destination(Life::Held, "restore");
+        Ok(())
+    }
+
+    fn release(mut self: Box<Self>) -> Result<(), EndError> {
+        self.decided = true;
+        self.world.destination(Life::Running, "release");
+        Ok(())
+    }
+
+    fn abandon(mut self: Box<Self>) -> Result<(), EndError> {
+        self.decided = true;
+        if self.world.lives().1 == Life::Running {
+            self.world.lives.lock().unwrap().sins.push("what runs was abandoned".to_owned());
+        }
+        self.world.destination(Life::Standby, "abandon");
+        Ok(())
+    }
+}
+
+/// Reads an image in odd pieces, and compares.
+fn expect(images: &dyn ImageSource, name: &str, content: &[u8]) -> Result<(), EndError> {
+    let mut reader = images.open(name).ok_or_else(|| format!("no image {name}"))?;
+    let mut piece = vec![0; 300_007];
+    let mut at = 0;
+    loop {
+        let read = reader.read(&mut piece)?;
+        if read == 0 {
+            break;
+        }
+        if content.get(at..at + read) != Some(&piece[..read]) {
+            return Err(format!("image {name} is wrong from {at} on").into());
+        }
+        at += read;
+    }
+    if at != content.len() {
+        return Err(format!("image {name} ends at {at} of {}", content.len()).into());
+    }
+    Ok(())
+}
