@@ -3,6 +3,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `create` | what a container made for another host may have |
 //! | [`daemon`] | the daemon's settings |
 //! | `error` | what a wrong file is told, with its line |
 //! | [`hooks`] | the operator's commands around an operation |
@@ -10,6 +11,7 @@
 //! | [`sources`] | which line each value comes from |
 //! | `store` | the table of checkpoints at rest |
 
+mod create;
 pub mod daemon;
 mod error;
 pub mod hooks;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::create::Create;
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
 pub use self::hooks::Hook;
@@ -53,6 +56,8 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// Where checkpoints at rest are kept, and how.
     pub store: Store,
+    /// What a container may have that is made for another host.
+    pub create: Create,
     /// The daemon.
     pub daemon: Daemon,
     /// The operator's commands around an operation, in the order in which they run.
@@ -111,6 +116,7 @@ impl Default for Config {
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
             store: Store::default(),
+            create: Create::default(),
             daemon: Daemon::default(),
             hooks: Vec::new(),
         }

@@ -15,7 +15,7 @@ use std::io::{stdin, stdout, Write};
 use std::sync::Arc;
 
 use fastmig_engine::{state, Config};
-use fastmig_recreate::{Limits, Policy, Recipe, Recreator};
+use fastmig_recreate::{Recipe, Recreator};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -30,7 +30,7 @@ fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let config = Arc::new(Config::load()?);
-    let this = Recreator::new(config.clone(), policy()?, Limits::default());
+    let this = Recreator::new(config.clone());
     match words[..] {
         ["describe", container] => {
             let recipe = this.describe(&state::find(&config, container, None)?)?;
@@ -46,13 +46,6 @@ fn run() -> Result<()> {
         ["create", file, name] => say(&serde_json::to_string(&this.create(&recipe(file)?, name)?)?),
         ["undo", file] => Ok(this.undo(&serde_json::from_slice(&std::fs::read(file)?)?)?),
         _ => Err("describe NAME, export RECIPE, has RECIPE, same RECIPE NAME, check RECIPE NAME, import RECIPE, create RECIPE NAME or undo CREATED".into()),
-    }
-}
-
-fn policy() -> Result<Policy> {
-    match std::env::var_os("FASTMIG_CREATE") {
-        Some(file) => Ok(serde_json::from_slice(&std::fs::read(file)?)?),
-        None => Ok(Policy::default()),
     }
 }
 

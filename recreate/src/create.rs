@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastmig_engine::{state, ApplicationState, Container, Key};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::fields::short;
 use crate::recipe::{Client, Recipe, Runtime};
 use crate::settings::{Mount, Settings};
-use crate::{ctr_options, options, valid, Recreator};
+use crate::{ctr_options, options, policy, valid, Recreator};
 
 /// Where docker's settings are.
 const DOCKER_SETTINGS: &str = "/etc/docker/daemon.json";
@@ -30,6 +30,12 @@ const LOGS: &str = "/var/log/fastmig";
 
 /// FastMig's shim.
 const SHIM_PROGRAM: &str = "containerd-shim-fastmig-v1";
+
+/// Networks that are there wherever they are asked for; nerdctl makes `bridge` when it is first used.
+const EVERYWHERE: &[&str] = &["host", "none", "bridge", "podman"];
+
+/// How long after its start a client may take to tell all of a container: nerdctl knows published ports late.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// What was made for a migration, so that it can be taken back, also by a daemon that was started anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +126,7 @@ impl Recreator {
     fn plan<'a>(&self, recipe: &'a Recipe, name: &'a str) -> Result<Plan<'a>, Error> {
         recipe.validate()?;
         valid::name("name", name)?;
-        let settings = self.policy.admit(recipe.client, &recipe.settings)?;
+        let settings = policy::admit(&self.engine.create, recipe.client, &recipe.settings)?;
         let runtime = self.runtime(recipe)?;
         self.check_name(recipe, name)?;
         self.check_networks(recipe, &settings)?;
@@ -140,14 +146,23 @@ impl Recreator {
         }
         let key = self.wait_for_standby(&made.id)?;
         key.namespace().clone_into(&mut made.namespace);
-        let described = self.recipe(&self.ask(&key)?)?;
-        let differences = differences(&plan.settings, &described.settings);
-        match differences.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Differs {
-                client: plan.recipe.client.program(),
-                differences: differences.join("; "),
-            }),
+        self.compare(plan, &key)
+    }
+
+    /// The container must come out as it was described.
+    fn compare(&self, plan: &Plan<'_>, key: &Key) -> Result<(), Error> {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let described = self.recipe(&self.ask(key)?)?;
+            let differences = differences(&plan.settings, &described.settings);
+            match differences.is_empty() {
+                true => return Ok(()),
+                false if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(200)),
+                false => {
+                    let client = plan.recipe.client.program();
+                    return Err(Error::Differs { client, differences: differences.join("; ") });
+                }
+            }
         }
     }
 
@@ -194,7 +209,7 @@ impl Recreator {
                     let state = application.map_or("unknown to FastMig", ApplicationState::name).into();
                     return Err(Error::NoStandby { id: id.into(), limit: self.limits.command, state });
                 }
-                _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+                _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
     }
@@ -252,9 +267,8 @@ impl Recreator {
         if recipe.client == Client::Ctr {
             return Ok(());
         }
-        for network in
-            settings.networks.iter().filter(|network| !["host", "none"].contains(&network.as_str()))
-        {
+        let is_everywhere = |network: &&String| EVERYWHERE.contains(&network.as_str());
+        for network in settings.networks.iter().filter(|network| !is_everywhere(network)) {
             let call = self.client(recipe.client, &recipe.namespace).args(["network", "inspect", network]);
             if !call.succeeds()? {
                 return Err(Error::Missing {
@@ -269,7 +283,7 @@ impl Recreator {
     fn check_volumes(&self, recipe: &Recipe, settings: &Settings) -> Result<(), Error> {
         let (all, absent) = (volumes(settings), self.absent_volumes(recipe, settings)?);
         match all.difference(&absent).next() {
-            Some(volume) if !self.policy.existing_volumes => Err(Error::Missing {
+            Some(volume) if !self.engine.create.existing_volumes => Err(Error::Missing {
                 what: format!("{} has a volume {volume} already", recipe.client.program()),
                 remedy: "remove it if it is left from an earlier migration, or allow its use (create.existing_volumes)".into(),
             }),

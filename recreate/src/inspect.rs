@@ -25,11 +25,11 @@ pub(crate) fn settings(client: Client, container: &Value, healthy: &Value) -> Re
     let mut settings = Settings::default();
     command(&mut config, &mut settings, healthy)?;
     tags(client, &mut host, &mut settings)?;
-    network(container, &mut host, &mut settings)?;
+    let hostname: String = config.take("Hostname")?;
+    network(container, &hostname, &mut host, &mut settings)?;
     mounts(client, container, &mut host, &mut settings)?;
     limits(client, &mut host, &mut settings.limits)?;
     rights(&mut host, &mut settings)?;
-    let hostname: String = config.take("Hostname")?;
     settings.env.retain(|entry| entry.strip_prefix("HOSTNAME=") != Some(&hostname));
     if settings.networks != ["host"] {
         settings.hostname = Some(hostname);
@@ -104,12 +104,17 @@ fn tags(client: Client, host: &mut Fields, settings: &mut Settings) -> Result<()
     if !tag.is_empty() {
         settings.log_options.insert("tag".into(), tag);
     }
-    log.expect("Size", &["0B"])?;
+    log.expect("Size", &["0B", "-1B"])?;
     log.ignore(&["Path"]);
     log.finish()
 }
 
-fn network(container: &Value, host: &mut Fields, settings: &mut Settings) -> Result<(), Error> {
+fn network(
+    container: &Value,
+    hostname: &str,
+    host: &mut Fields,
+    settings: &mut Settings,
+) -> Result<(), Error> {
     let mode: String = host.take("NetworkMode")?;
     settings.hosts = host.take("ExtraHosts")?;
     settings.dns = host.take("Dns")?;
@@ -135,8 +140,9 @@ fn network(container: &Value, host: &mut Fields, settings: &mut Settings) -> Res
             let values = endpoint[key].as_array().into_iter().flatten();
             values.filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        // Its own id is one of its names in each network.
-        settings.aliases.extend(list("Aliases").into_iter().filter(|alias| !id.starts_with(alias.as_str())));
+        // Its id and its host name are among its names in each network.
+        let own = |alias: &String| id.starts_with(alias.as_str()) || alias == hostname;
+        settings.aliases.extend(list("Aliases").into_iter().filter(|alias| !own(alias)));
         let fixed = &endpoint["IPAMConfig"]["IPv4Address"];
         settings.address = fixed.as_str().filter(|fixed| !fixed.is_empty()).map(str::to_owned);
         if !list("Links").is_empty() || endpoint["DriverOpts"].as_object().is_some_and(|o| !o.is_empty()) {

@@ -1,42 +1,13 @@
-//! What this host lets a peer's container have.
+//! What this host lets a peer's container have: `[create]` in the settings.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use fastmig_engine::config::Create;
 
 use crate::error::Error;
 use crate::recipe::Client;
 use crate::settings::{Mount, Settings};
-
-/// `[create]` in the daemon's settings: what a container made for a peer may have beyond what is harmless.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Policy {
-    /// Whether it may be privileged: such a container owns the host.
-    pub privileged: bool,
-    /// Whether it may use the host's network.
-    pub host_network: bool,
-    /// Capabilities that it may have beyond docker's default ones, without `CAP_`.
-    pub capabilities: Vec<String>,
-    /// Directories of the source, and the directories of this host that stand in for them, with all that is below. The
-    /// same path twice means that both hosts have it.
-    pub binds: BTreeMap<PathBuf, PathBuf>,
-    /// Whether it may use a volume that is there already, with what is in it.
-    pub existing_volumes: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            privileged: false,
-            host_network: true,
-            capabilities: Vec::new(),
-            binds: BTreeMap::new(),
-            existing_volumes: false,
-        }
-    }
-}
 
 /// What docker and containerd give to every container. podman's are fewer.
 pub(crate) const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -56,66 +27,69 @@ pub(crate) const DEFAULT_CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
 ];
 
-impl Policy {
-    /// The settings as they are on this host, with the sources of bind mounts replaced.
-    ///
-    /// # Errors
-    /// With all reasons why this host does not allow it.
-    pub fn admit(&self, client: Client, settings: &Settings) -> Result<Settings, Error> {
-        let mut reasons = Vec::new();
-        let rights = &settings.rights;
-        if rights.privileged && !self.privileged {
-            reasons.push("it is privileged (create.privileged allows that)".to_owned());
-        }
-        if settings.networks.iter().any(|network| network == "host") && !self.host_network {
-            reasons.push("it uses the host's network (create.host_network allows that)".to_owned());
-        }
-        let known = |capability: &str| {
-            DEFAULT_CAPABILITIES.contains(&capability) || self.capabilities.iter().any(|c| c == capability)
-        };
-        for capability in rights.add.iter().filter(|capability| !known(capability)) {
-            reasons.push(format!(
-                "it has CAP_{capability} (create.capabilities = [\"{capability}\"] allows that)"
-            ));
-        }
-        let mut mounts = Vec::new();
-        for mount in &settings.mounts {
-            match self.mapped(mount) {
-                Ok(mount) => mounts.push(mount),
-                Err(reason) => reasons.push(reason),
-            }
-        }
-        if client == Client::Ctr && settings.restart != "no" && !settings.restart.is_empty() {
-            reasons.push("ctr knows no restart policy".to_owned());
-        }
-        match reasons.is_empty() {
-            true => Ok(Settings { mounts, ..settings.clone() }),
-            false => Err(Error::NotAllowed { reasons }),
+/// The settings as they are on this host, with the sources of bind mounts replaced; or all reasons why it does not allow
+/// them.
+pub(crate) fn admit(create: &Create, client: Client, settings: &Settings) -> Result<Settings, Error> {
+    let mut reasons = beyond(create, settings);
+    let mut mounts = Vec::new();
+    for mount in &settings.mounts {
+        match mapped(create, mount) {
+            Ok(mount) => mounts.push(mount),
+            Err(reason) => reasons.push(reason),
         }
     }
+    if client == Client::Ctr && !settings.restart.is_empty() {
+        reasons.push("ctr knows no restart policy".to_owned());
+    }
+    match reasons.is_empty() {
+        true => Ok(Settings { mounts, ..settings.clone() }),
+        false => Err(Error::NotAllowed { reasons }),
+    }
+}
 
-    fn mapped(&self, mount: &Mount) -> Result<Mount, String> {
-        let Mount::Bind { source, target, read_only } = mount else { return Ok(mount.clone()) };
-        let here = self.stand_in(Path::new(source)).ok_or_else(|| {
-            format!("it mounts {source} of its host (create.binds = {{ {source:?} = \"/a/directory/here\" }} maps it)")
-        })?;
-        let here = here?;
-        let source = here.to_str().ok_or("a mapped path is not UTF-8")?.to_owned();
-        Ok(Mount::Bind { source, target: target.clone(), read_only: *read_only })
+/// What of its rights is more than this host allows.
+fn beyond(create: &Create, settings: &Settings) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if settings.rights.privileged && !create.privileged {
+        reasons.push("it is privileged (create.privileged allows that)".to_owned());
     }
+    if settings.networks.iter().any(|network| network == "host") && !create.host_network {
+        reasons.push("it uses the host's network (create.host_network allows that)".to_owned());
+    }
+    let known = |capability: &str| {
+        DEFAULT_CAPABILITIES.contains(&capability) || create.capabilities.iter().any(|c| c == capability)
+    };
+    for capability in settings.rights.add.iter().filter(|capability| !known(capability)) {
+        let remedy = format!("create.capabilities = [\"{capability}\"] allows that");
+        reasons.push(format!("it has CAP_{capability} ({remedy})"));
+    }
+    reasons
+}
 
-    /// The path of this host for one of the source, by the longest entry that fits.
-    fn stand_in(&self, source: &Path) -> Option<Result<PathBuf, String>> {
-        let climbs = |path: &Path| path.components().any(|part| part == Component::ParentDir);
-        let (from, to) = self
-            .binds
-            .iter()
-            .filter(|(from, _)| source.starts_with(from) && !climbs(source))
-            .max_by_key(|(from, _)| from.components().count())?;
-        let below = source.strip_prefix(from).ok()?;
-        let here = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
-        Some(inside(to, &here))
+fn mapped(create: &Create, mount: &Mount) -> Result<Mount, String> {
+    let Mount::Bind { source, target, read_only } = mount else { return Ok(mount.clone()) };
+    let binds = create.binds();
+    let Some((root, here)) = stand_in(&binds, Path::new(source)) else {
+        let remedy = format!("create.binds = [\"{source}:/A/DIRECTORY/HERE\"] maps it");
+        return Err(format!("it mounts {source} of its host ({remedy})"));
+    };
+    let source = inside(root, &here)?.to_str().ok_or("a mapped path is not UTF-8")?.to_owned();
+    Ok(Mount::Bind { source, target: target.clone(), read_only: *read_only })
+}
+
+/// The path that stands in for `source`, by the longest entry that fits, and what that entry leads to.
+pub(crate) fn stand_in<'a>(
+    binds: &'a BTreeMap<PathBuf, PathBuf>,
+    source: &Path,
+) -> Option<(&'a Path, PathBuf)> {
+    if source.components().any(|part| part == Component::ParentDir) {
+        return None;
     }
+    let fitting = binds.iter().filter(|(from, _)| source.starts_with(from));
+    let (from, to) = fitting.max_by_key(|(from, _)| from.components().count())?;
+    let below = source.strip_prefix(from).ok()?;
+    let here = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
+    Some((to, here))
 }
 
 /// The path itself, once it is sure that it exists and no symbolic link leads it out of `root`.
@@ -143,19 +117,19 @@ mod tests {
         let rights =
             Rights { privileged: true, add: vec!["SYS_ADMIN".into(), "MKNOD".into()], ..Rights::default() };
         let settings = Settings { rights, networks: vec!["host".into()], ..with_bind("/etc") };
-        let strict = Policy { host_network: false, ..Policy::default() };
-        let error = strict.admit(Client::Docker, &settings).unwrap_err().to_string();
+        let strict = Create { host_network: false, ..Create::default() };
+        let error = admit(&strict, Client::Docker, &settings).unwrap_err().to_string();
         for part in ["create.privileged", "create.host_network", "SYS_ADMIN", "create.binds"] {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("MKNOD"), "{error}");
-        let open = Policy {
+        let open = Create {
             privileged: true,
             capabilities: vec!["SYS_ADMIN".into()],
-            binds: [("/etc".into(), "/etc".into())].into(),
-            ..Policy::default()
+            binds: vec!["/etc:/etc".into()],
+            ..Create::default()
         };
-        assert_eq!(open.admit(Client::Docker, &settings).unwrap(), settings);
+        assert_eq!(admit(&open, Client::Docker, &settings).unwrap(), settings);
     }
 
     #[test]
@@ -164,18 +138,18 @@ mod tests {
         let here = root.path().canonicalize().unwrap();
         std::fs::create_dir_all(here.join("data/app")).unwrap();
         std::os::unix::fs::symlink("/etc", here.join("data/link")).unwrap();
-        let binds = [("/srv".into(), here.join("data")), ("/".into(), here.join("none"))].into();
-        let policy = Policy { binds, ..Policy::default() };
-        let mapped = policy.admit(Client::Docker, &with_bind("/srv/app")).unwrap();
+        let binds = vec![format!("/srv:{}/data", here.display()), format!("/:{}/none", here.display())];
+        let create = Create { binds, ..Create::default() };
+        let mapped = admit(&create, Client::Docker, &with_bind("/srv/app")).unwrap();
         assert_eq!(mapped, with_bind(here.join("data/app").to_str().unwrap()));
         for (bad, why) in
             [("/srv/link", "leads out"), ("/srv/gone", "cannot be mounted"), ("/etc", "cannot be mounted")]
         {
-            let error = policy.admit(Client::Docker, &with_bind(bad)).unwrap_err().to_string();
+            let error = admit(&create, Client::Docker, &with_bind(bad)).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");
         }
         let nothing =
-            Policy::default().admit(Client::Docker, &with_bind("/srv/app")).unwrap_err().to_string();
+            admit(&Create::default(), Client::Docker, &with_bind("/srv/app")).unwrap_err().to_string();
         assert!(nothing.contains("/srv/app"), "{nothing}");
     }
 }

@@ -1,9 +1,13 @@
 //! What travels: how to make a container once more.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::settings::Settings;
+use crate::policy::stand_in;
+use crate::settings::{Mount, Settings};
 use crate::valid;
 
 /// The version of recipes that this program writes and reads.
@@ -131,6 +135,21 @@ impl Recipe {
         &self.image
     }
 
+    /// Says other paths for directories of the source host, as the migration's user asked: the longest entry that fits
+    /// counts. The destination's own settings decide about the result.
+    #[must_use]
+    pub fn with_binds(mut self, binds: &BTreeMap<PathBuf, PathBuf>) -> Self {
+        for mount in &mut self.settings.mounts {
+            if let Mount::Bind { source, .. } = mount {
+                let there = stand_in(binds, Path::new(source.as_str())).map(|(_, there)| there);
+                if let Some(there) = there.as_deref().and_then(Path::to_str) {
+                    there.clone_into(source);
+                }
+            }
+        }
+        self
+    }
+
     /// Fails when an honest peer would not have written it. All that use a recipe ask.
     ///
     /// # Errors
@@ -168,6 +187,20 @@ pub(crate) mod tests {
     fn what_is_written_is_read() {
         let recipe = sample();
         assert_eq!(Recipe::parse(&recipe.to_bytes().unwrap()).unwrap(), recipe);
+    }
+
+    #[test]
+    fn the_user_may_say_other_paths() {
+        let bind = |source: &str| {
+            let mut recipe = sample();
+            let target = "/x".into();
+            recipe.settings.mounts = vec![Mount::Bind { source: source.into(), target, read_only: false }];
+            recipe
+        };
+        let binds = [("/srv".into(), "/data".into()), ("/srv/web".into(), "/web".into())].into();
+        assert_eq!(bind("/srv/web/a").with_binds(&binds), bind("/web/a"));
+        assert_eq!(bind("/srv").with_binds(&binds), bind("/data"));
+        assert_eq!(bind("/srvx").with_binds(&binds), bind("/srvx"));
     }
 
     #[test]
