@@ -4,16 +4,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fastmig_engine::Config;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::server::TlsStream;
 
 use crate::checkpoints::Checkpoints;
 use crate::events::Bus;
 use crate::metrics::Metrics;
 use crate::migrations::Migrations;
 use crate::operations::Registry;
-use crate::pki::certificate::Caller;
 use crate::pki::identity::Identity;
 use crate::pki::peers::Peers;
 use crate::pki::{name, Place};
@@ -57,15 +54,18 @@ impl Daemon {
         let directory = settings.state_dir.join("operations");
         let operations = Registry::open(&directory, settings.max_operations, bus.clone(), metrics.clone())
             .map_err(StartError::io("open", Path::new(&directory)))?;
+        let host = identity.as_ref().map_or_else(name::of_this_host, |identity| identity.name.clone());
+        let peers = Peers::open(&place);
+        let migrations = Migrations::open(&config, &host, identity.as_deref(), peers.clone(), bus.clone())?;
         Ok(Arc::new(Self {
-            host: identity.as_ref().map_or_else(name::of_this_host, |identity| identity.name.clone()),
+            host,
             identity,
-            peers: Peers::open(&place),
+            peers,
             operations,
             bus,
             metrics,
             checkpoints: Checkpoints::at(&settings.checkpoint_dir),
-            migrations: Migrations::default(),
+            migrations,
             problems: Mutex::default(),
             stop: watch::Sender::new(false),
             config,
@@ -76,6 +76,7 @@ impl Daemon {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        problems.extend(self.migrations.problems());
         if *self.stop.borrow() {
             problems.push("the daemon is about to stop".into());
         }
@@ -91,12 +92,7 @@ impl Daemon {
     pub fn stop(&self) {
         self.stop.send_replace(true);
         self.operations.stop();
-    }
-
-    /// Takes in a migration of another host's.
-    pub async fn arrive(self: Arc<Self>, stream: TlsStream<TcpStream>, from: Caller) {
-        tracing::warn!(peer = from.name, "migrations are not built yet");
-        drop(stream);
+        self.migrations.stop();
     }
 
     /// Waits for [`Daemon::stop`].

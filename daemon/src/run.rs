@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastmig_engine::{check, Config};
 use nix::fcntl::{Flock, FlockArg};
@@ -75,7 +75,7 @@ async fn live(config: Arc<Config>) -> Result<(), StartError> {
         None => None,
     };
     probe(&daemon);
-    daemon.checkpoints.sweep();
+    recover(&daemon).await;
     let mut listeners = tokio::task::JoinSet::new();
     listeners.spawn(unix.serve(http));
     if let Some(tcp) = tcp {
@@ -110,11 +110,28 @@ fn probe(daemon: &Arc<Daemon>) {
     });
 }
 
+/// Nobody is served before what was interrupted has been settled as far as this host alone can.
+async fn recover(daemon: &Arc<Daemon>) {
+    let daemon = daemon.clone();
+    let work = move || {
+        daemon.checkpoints.sweep();
+        daemon.recover();
+    };
+    if let Err(e) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(error = %e, "what was interrupted could not be settled");
+    }
+}
+
 async fn stop(daemon: &Daemon, limit: Duration) {
     tracing::info!(running = daemon.operations.running(), "stopping");
     notify(&[NotifyState::Stopping]);
     daemon.stop();
-    let left = daemon.operations.drain(limit).await;
+    let until = Instant::now() + limit;
+    let mut left = daemon.operations.drain(limit).await;
+    while daemon.migrations.arriving() > 0 && Instant::now() < until {
+        tokio::time::sleep(LAST_ANSWERS / 10).await;
+    }
+    left += daemon.migrations.arriving();
     if left > 0 {
         tracing::warn!(left, "operations are still at work and are left behind");
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::migrations::MigrationsError;
 use crate::pki::PkiError;
 
 /// Why the daemon does not start.
@@ -35,6 +36,9 @@ pub enum StartError {
     /// Certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// Migrations.
+    #[error(transparent)]
+    Migrations(#[from] MigrationsError),
     /// A file or socket operation failed.
     #[error("could not {action} {}: {source}", path.display())]
     Io {

@@ -28,7 +28,9 @@ impl Cancel {
         self.flags.leaving.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
+    /// Whether somebody has asked for the end.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
         self.flags.cancelled.load(Ordering::Acquire)
     }
 

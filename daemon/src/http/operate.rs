@@ -49,7 +49,7 @@ pub(super) async fn restore(daemon: &Arc<Daemon>, call: Call) -> Result<Response
 
 pub(super) async fn migrate(daemon: &Arc<Daemon>, call: Call) -> Result<Response, ErrorInfo> {
     on_container(daemon, call, Kind::Migrate, |daemon, container, request: &MigrateRequest, job| {
-        daemon.migrations.depart(daemon, container, request, job)
+        daemon.migrations.depart(container, request, job)
     })
     .await
 }

@@ -7,6 +7,15 @@ use fastmig_api::MigrationReport;
 
 use super::registry::{Entry, Registry};
 
+/// Why an operation is to end before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Somebody asked for it.
+    Asked,
+    /// The daemon stops.
+    DaemonStops,
+}
+
 /// An operation, as its own work sees it. Its copies are one.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -37,8 +46,8 @@ impl Job {
         self.entry.record().operation.migration = Some(report);
     }
 
-    /// How it can be cancelled: `cancel` answers whether that is still possible. Called at most once for each request.
-    pub fn cancelled_by(&self, cancel: impl Fn() -> bool + Send + Sync + 'static) {
+    /// How it can be cancelled: `cancel` answers whether that is still possible.
+    pub fn cancelled_by(&self, cancel: impl Fn(Ending) -> bool + Send + Sync + 'static) {
         self.entry.set_cancel(Box::new(cancel));
     }
 }

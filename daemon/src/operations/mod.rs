@@ -17,5 +17,5 @@ mod job;
 mod record;
 mod registry;
 
-pub use job::Job;
+pub use job::{Ending, Job};
 pub use registry::{Asked, Registry};

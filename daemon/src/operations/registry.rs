@@ -14,7 +14,7 @@ use serde_json::{json, Value};
 use tokio::sync::watch;
 
 use super::record::{Record, Shelf, REMEMBERED};
-use super::Job;
+use super::{Ending, Job};
 use crate::events::{About, Bus};
 use crate::metrics::Metrics;
 
@@ -33,7 +33,7 @@ pub struct Asked {
     pub caller: String,
 }
 
-type Cancel = Box<dyn Fn() -> bool + Send + Sync>;
+type Cancel = Box<dyn Fn(Ending) -> bool + Send + Sync>;
 
 /// One operation in memory.
 pub(super) struct Entry {
@@ -271,7 +271,7 @@ impl Registry {
         let entry = self.table().all.get(id).cloned();
         entry.is_some_and(|entry| {
             let cancel = entry.cancel.lock().unwrap_or_else(PoisonError::into_inner);
-            !entry.is_over() && cancel.as_ref().is_some_and(|cancel| cancel())
+            !entry.is_over() && cancel.as_ref().is_some_and(|cancel| cancel(Ending::Asked))
         })
     }
 
@@ -296,7 +296,7 @@ impl Registry {
         for entry in running {
             let cancel = entry.cancel.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(cancel) = cancel.as_ref() {
-                cancel();
+                cancel(Ending::DaemonStops);
             }
         }
     }

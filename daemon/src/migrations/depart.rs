@@ -1,0 +1,226 @@
+//! An application leaves.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use fastmig_api::migration::{MigrationReport, Outcome};
+use fastmig_api::request::{Binds, MigrateRequest};
+use fastmig_api::{Code, ErrorInfo};
+use fastmig_engine::migration::Terms;
+use fastmig_engine::Container;
+use fastmig_migrate::cancel::Cancel;
+use fastmig_migrate::destination::Wanted;
+use fastmig_migrate::ends::EndError;
+use fastmig_migrate::faults::NoFaults;
+use fastmig_migrate::journal::Role;
+use fastmig_migrate::phase::Phase;
+use fastmig_migrate::progress::{Event, Progress};
+use fastmig_migrate::source::{Plan, Source};
+use fastmig_migrate::MigrationId;
+use serde_json::Value;
+
+use super::located::{Agreed, Located};
+use super::{report, Migrations};
+use crate::failure::{internal, of_engine};
+use crate::operations::{Ending, Job};
+use crate::{ends, work};
+
+impl Migrations {
+    /// Moves an application away; returns when it is decided where it lives.
+    ///
+    /// # Errors
+    /// When it stays, with the report among the operations.
+    pub fn depart(
+        &self,
+        container: &Container,
+        request: &MigrateRequest,
+        job: &Job,
+    ) -> Result<Value, ErrorInfo> {
+        refuse_what_is_not_built(request)?;
+        let peer = self.hosts.name(&request.to)?;
+        let dialer = self.hosts.dialer(&peer).map_err(refused)?;
+        let plan = self.plan(container, request, &peer, job)?;
+        let terms = Terms {
+            tcp: request.tcp.map(work::policy),
+            files: request.files && !request.dry_run,
+            volumes: work::volumes(&request.volumes)?,
+        };
+        let leaving = ends::leaving(self.config.clone(), container.key(), &plan.id.to_string(), &terms)
+            .map_err(refused)?;
+        let cancel = Cancel::default();
+        let teller = Teller {
+            migrations: self,
+            id: plan.id,
+            job,
+            cancel: &cancel,
+            dry_run: request.dry_run,
+            seen: Mutex::default(),
+        };
+        teller.let_be_cancelled();
+        self.live.departure(plan.id, &peer, container.key().id());
+        let _limit = Limit::begin(request.timeout_s, &cancel);
+        let source = Source {
+            dialer: &dialer,
+            origin: self.host.as_ref(),
+            hooks: self.commands.as_ref(),
+            journal: &self.journal,
+            progress: &teller,
+            faults: &NoFaults,
+            cancel: &cancel,
+        };
+        let ended = source.run(leaving, &plan);
+        self.live.ended(plan.id, Role::Source);
+        for message in &ended.warnings {
+            job.tell(fastmig_api::event::What::Warning { message: message.clone() });
+        }
+        teller.conclude(report::ended(self.begun(&plan), &ended))
+    }
+
+    fn plan(
+        &self,
+        container: &Container,
+        request: &MigrateRequest,
+        peer: &str,
+        job: &Job,
+    ) -> Result<Plan, ErrorInfo> {
+        let status = container.status().map_err(|e| of_engine(&e))?;
+        // Clients give an id of their own to each container; its name is what both hosts have in common.
+        let name = status.names.first().cloned().unwrap_or(status.id);
+        let create =
+            request.create.then(|| self.host.recipe(container.key())).transpose().map_err(refused)?;
+        let agreed = Agreed { hooks: request.hooks, from: name.clone() };
+        let wanted = Wanted {
+            container: request.into.clone().unwrap_or(name),
+            create,
+            options: serde_json::to_value(agreed).map_err(|e| internal(&e))?,
+        };
+        let located = Located { operation: Some(job.id()), ..Located::at(container, request.hooks) };
+        Ok(Plan {
+            id: MigrationId::random().map_err(|e| internal(&e))?,
+            peer: peer.to_owned(),
+            wanted,
+            facts: located.to_value().map_err(refused)?,
+            options: report::options(request),
+        })
+    }
+
+    fn begun(&self, plan: &Plan) -> MigrationReport {
+        let record = self.journal.record(plan.id, Role::Source);
+        match record {
+            Ok(record) => report::begun(&record, &self.name),
+            // It was not even written down.
+            Err(_) => report::planned(plan, &self.name),
+        }
+    }
+}
+
+fn refuse_what_is_not_built(request: &MigrateRequest) -> Result<(), ErrorInfo> {
+    if request.binds != Binds::Refuse || !request.bind_map.is_empty() {
+        let text = "bind mounts are decided by each container itself";
+        return Err(ErrorInfo::new(Code::Refused, text)
+            .with_remedy("give both containers the annotation fastmig.dev/binds=same"));
+    }
+    Ok(())
+}
+
+fn refused(error: EndError) -> ErrorInfo {
+    ErrorInfo::of(Code::Refused, error.as_ref())
+}
+
+/// Whoever is told of a departure.
+struct Teller<'a> {
+    migrations: &'a Migrations,
+    id: MigrationId,
+    job: &'a Job,
+    cancel: &'a Cancel,
+    dry_run: bool,
+    seen: Mutex<Seen>,
+}
+
+/// What decides how an end is to be called.
+#[derive(Debug, Default)]
+struct Seen {
+    failed: Option<Phase>,
+    prepared: bool,
+}
+
+impl Teller<'_> {
+    fn let_be_cancelled(&self) {
+        let (cancel, live, id) = (self.cancel.clone(), self.migrations.live.clone(), self.id);
+        self.job.cancelled_by(move |ending| {
+            match ending {
+                Ending::Asked => cancel.cancel(),
+                Ending::DaemonStops => cancel.leave(),
+            }
+            live.is_undecided(id)
+        });
+    }
+
+    /// The answer to whoever asked for it.
+    fn conclude(&self, mut report: MigrationReport) -> Result<Value, ErrorInfo> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.dry_run && seen.prepared && report.outcome == Outcome::Stayed {
+            report.outcome = Outcome::Possible;
+            report.reason = None;
+        }
+        self.job.migration(report.clone());
+        let reason = || report.reason.clone().unwrap_or_else(|| "no reason was given".into());
+        match report.outcome {
+            Outcome::Moved | Outcome::Possible => work::report(&report),
+            Outcome::Undecided | Outcome::Running => Err(ErrorInfo::new(Code::Peer, reason()).with_remedy(
+                "the application stays stopped here until the destination's daemon answers; start that one",
+            )),
+            Outcome::Stayed if self.cancel.is_cancelled() => Err(ErrorInfo::new(Code::Cancelled, reason())),
+            Outcome::Stayed if seen.failed == Some(Phase::Connect) => {
+                Err(ErrorInfo::new(Code::Peer, reason()).with_remedy("the application runs on here"))
+            }
+            Outcome::Stayed => {
+                Err(ErrorInfo::new(Code::Refused, reason()).with_remedy("the application runs on here"))
+            }
+        }
+    }
+}
+
+impl Progress for Teller<'_> {
+    fn event(&self, event: Event) {
+        if let Event::PhaseEnded { phase, failed, .. } = &event {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.prepared |= *phase == Phase::Prepare && failed.is_none();
+            if failed.is_some() && seen.failed.is_none() {
+                seen.failed = Some(*phase);
+            }
+            if self.dry_run && seen.prepared {
+                self.cancel.cancel();
+            }
+        }
+        if let Event::PhaseBegun { phase } = &event {
+            self.job.phase(phase.name());
+        }
+        if let Some(what) = self.migrations.live.note(self.id, Role::Source, &event) {
+            self.job.tell(what);
+        }
+    }
+}
+
+/// The limit of a whole migration: cancels it, as long as it lives.
+struct Limit {
+    _over: Option<std::sync::mpsc::Sender<()>>,
+}
+
+impl Limit {
+    fn begin(seconds: Option<u64>, cancel: &Cancel) -> Self {
+        let over = seconds.map(|seconds| {
+            let (over, wait) = std::sync::mpsc::channel();
+            let cancel = cancel.clone();
+            std::thread::spawn(move || {
+                if wait.recv_timeout(Duration::from_secs(seconds))
+                    == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
+                    cancel.cancel();
+                }
+            });
+            over
+        });
+        Self { _over: over }
+    }
+}
