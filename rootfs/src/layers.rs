@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{lgetxattr, statat, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ pub(crate) struct Layers(Vec<OwnedFd>);
 pub(crate) struct Found<'a> {
     pub(crate) stat: Stat,
     /// The directory that it lies in, in the layer that shows it.
-    pub(crate) parent: OwnedFd,
+    pub(crate) parent: Arc<OwnedFd>,
     /// The layers in which a directory has content, the topmost first; one for what is no directory.
     layers: Vec<&'a OwnedFd>,
 }
@@ -51,7 +52,7 @@ impl Layers {
         let mut directory = PathBuf::new();
         let mut parts = path.components().peekable();
         while let Some(Component::Normal(name)) = parts.next() {
-            let found = look(&layers, &directory, name)?;
+            let found = look(&open(&layers, &directory)?, &directory, name)?;
             if parts.peek().is_none() {
                 return Ok(found);
             }
@@ -78,8 +79,9 @@ impl Layers {
         };
         let mut ahead = vec![(path.to_path_buf(), top)];
         while let Some((directory, layers)) = ahead.pop() {
-            for name in names(&layers, &directory)? {
-                let Some(found) = look(&layers, &directory, &name)? else { continue };
+            let opened = open(&layers, &directory)?;
+            for name in names(&opened, &directory)? {
+                let Some(found) = look(&opened, &directory, &name)? else { continue };
                 let inside = directory.join(&name);
                 if visit(&inside, &found)? && found.kind() == FileType::Directory {
                     ahead.push((inside, found.layers));
@@ -91,20 +93,19 @@ impl Layers {
 }
 
 /// What `name` is in a directory that has content in these layers.
-fn look<'a>(layers: &[&'a OwnedFd], directory: &Path, name: &OsStr) -> Result<Option<Found<'a>>, Error> {
+fn look<'a>(layers: &[Opened<'a>], directory: &Path, name: &OsStr) -> Result<Option<Found<'a>>, Error> {
     let mut top: Option<Found<'a>> = None;
-    for layer in layers {
-        let Some(parent) = open(layer, directory)? else { continue };
-        let stat = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+    for (layer, parent) in layers {
+        let stat = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => continue,
             Err(e) => return Err(Error::io("look at", &directory.join(name))(e)),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let hides = kind != FileType::Directory || is_opaque(&parent, name);
+        let hides = kind != FileType::Directory || is_opaque(parent, name);
         match &mut top {
             _ if walk::is_whiteout(&stat) => break,
-            None => top = Some(Found { stat, parent, layers: vec![*layer] }),
+            None => top = Some(Found { stat, parent: Arc::clone(parent), layers: vec![*layer] }),
             Some(_) if kind != FileType::Directory => break,
             Some(found) => found.layers.push(layer),
         }
@@ -116,22 +117,28 @@ fn look<'a>(layers: &[&'a OwnedFd], directory: &Path, name: &OsStr) -> Result<Op
 }
 
 /// The names in a directory, those that an upper layer hides included.
-fn names(layers: &[&OwnedFd], directory: &Path) -> Result<BTreeSet<OsString>, Error> {
+fn names(layers: &[Opened<'_>], directory: &Path) -> Result<BTreeSet<OsString>, Error> {
     let mut all = BTreeSet::new();
-    for layer in layers {
-        if let Some(open) = open(layer, directory)? {
-            all.extend(walk::names(open.as_fd()).map_err(Error::io("list", directory))?);
-        }
+    for (_, opened) in layers {
+        all.extend(walk::names(opened.as_fd()).map_err(Error::io("list", directory))?);
     }
     Ok(all)
 }
 
-fn open(layer: &OwnedFd, directory: &Path) -> Result<Option<OwnedFd>, Error> {
-    match open_below(layer, directory, false) {
-        Ok(open) => Ok(Some(open)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(e) => Err(Error::io("open", directory)(e)),
+/// A layer, and a directory in it.
+type Opened<'a> = (&'a OwnedFd, Arc<OwnedFd>);
+
+/// Opens a directory in each of these layers that has it.
+fn open<'a>(layers: &[&'a OwnedFd], directory: &Path) -> Result<Vec<Opened<'a>>, Error> {
+    let mut all = Vec::new();
+    for layer in layers {
+        match open_below(layer, directory, false) {
+            Ok(opened) => all.push((*layer, Arc::new(opened))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(e) => return Err(Error::io("open", directory)(e)),
+        }
     }
+    Ok(all)
 }
 
 /// Whether a directory hides what lower layers have in it.

@@ -371,3 +371,22 @@ fn extension_headers_are_not_read_without_limit() {
         assert!(error.to_string().contains("second extension header"), "{kind:?}: {error}");
     }
 }
+
+#[test]
+fn holes_that_make_no_sense_are_refused() {
+    let target = directory();
+    for record in ["10 0+4", "10 0+2,1+1", "2 0+3", "18446744073709551615 0+3", "holes"] {
+        let archive = made(|archive| {
+            archive.append_pax_extensions([(names::SPARSE, record.as_bytes())]).unwrap();
+            raw(archive, "file", EntryType::Regular, 3, &b"abc"[..]);
+        });
+        let error = put(&archive, target.path(), "").unwrap_err();
+        assert!(error.to_string().contains("holes that make no sense"), "{record}: {error}");
+    }
+    let archive = made(|archive| {
+        archive.append_pax_extensions([(names::SPARSE, &b"10 1+2,7+1"[..])]).unwrap();
+        raw(archive, "file", EntryType::Regular, 3, &b"abc"[..]);
+    });
+    put(&archive, target.path(), "").unwrap();
+    assert_eq!(fs::read(target.path().join("file")).unwrap(), b"\0ab\0\0\0\0c\0\0");
+}
