@@ -79,7 +79,7 @@ pub(super) fn used(source: &Source<'_>, reasons: &mut Reasons) -> BTreeSet<Used>
 
 /// A file of the kernel's, or a device: every container has the same.
 fn is_kernels(path: &Path) -> bool {
-    ["/proc", "/sys", "/dev"].iter().any(|top| path.starts_with(top))
+    ["/proc", "/sys", "/dev"].iter().any(|top| path.starts_with(top)) && !path.starts_with("/dev/shm")
 }
 
 fn describe(path: &str, link: &Path, compared: bool) -> Option<Used> {
