@@ -1,5 +1,7 @@
 //! Whole migrations between two hosts within this process.
 
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
 mod common;
 
 use std::sync::atomic::Ordering;

@@ -120,6 +120,12 @@ impl Lines {
         fs::remove_file(&self.path).map_err(failed("remove", &self.path))
     }
 
+    /// From here on the disk is full.
+    #[cfg(test)]
+    pub(super) fn fill_up(&mut self) {
+        self.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    }
+
     fn sync_directory(&self) -> Result<(), JournalError> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let synced = File::open(directory).and_then(|directory| directory.sync_all());

@@ -316,3 +316,6 @@ fn key_of(name: &str) -> Option<Key> {
     let role = [Role::Source, Role::Destination].into_iter().find(|known| known.name() == role)?;
     Some((id.parse().ok()?, role))
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,7 +241,7 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn waiting(&self, _: &str, wanted: &Wanted) -> Result<Placed, EndError> {
+    fn waiting(&self, _: MigrationId, _: &str, wanted: &Wanted) -> Result<Placed, EndError> {
         if wanted.container != "web" {
             return Err(
                 format!("no container {} waits here; create it, or use --create", wanted.container).into()
