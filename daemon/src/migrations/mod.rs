@@ -30,7 +30,7 @@ use fastmig_engine::Config;
 use fastmig_migrate::cancel::Cancel;
 use fastmig_migrate::destination::Destination;
 use fastmig_migrate::journal::{Journal, JournalError};
-use fastmig_recreate::{Limits, Policy, Recreator};
+use fastmig_recreate::Recreator;
 
 use self::dial::Hosts;
 use self::hooks::Commands;
@@ -80,7 +80,7 @@ impl Migrations {
         bus: Arc<Bus>,
     ) -> Result<Self, MigrationsError> {
         let journal = Arc::new(Journal::open(&config.daemon.state_dir.join("journal"))?);
-        let recreator = Recreator::new(config.clone(), Policy::default(), Limits::default());
+        let recreator = Recreator::new(config.clone());
         let live = Arc::new(Live::new(name, bus));
         let host = Arc::new(ThisHost::new(config.clone(), recreator, live.clone()));
         let commands = Arc::new(Commands::new(config.clone()));
