@@ -44,6 +44,17 @@ impl Talk {
         self.channel.bytes_sent()
     }
 
+    /// Does what the other side may answer late, and say nothing before: it takes files or an image in.
+    pub(crate) fn patiently<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let silence = self.silence.take();
+        let done = work(self);
+        self.silence = silence;
+        done
+    }
+
     /// From here on the application stands still, and no wait goes beyond `limit` from now.
     pub(crate) fn freeze(&mut self, limit: Duration) {
         self.thaw = Some((Deadline::after(limit), limit));

@@ -4,19 +4,25 @@
 
 mod common;
 
-use std::sync::atomic::Ordering;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::ends::FakeLeaving;
 use common::ends::{Life, World};
-use common::hosts::Hosts;
+use common::hosts::{FakeHost, Hosts};
 use fastmig_migrate::cancel::Cancel;
-use fastmig_migrate::hooks::Stage;
+use fastmig_migrate::faults::NoFaults;
+use fastmig_migrate::hooks::{NoHooks, Stage};
 use fastmig_migrate::journal::Role;
 use fastmig_migrate::options::{Compression, Options};
-use fastmig_migrate::report::Outcome;
+use fastmig_migrate::progress::NoProgress;
+use fastmig_migrate::report::{Outcome, Report};
+use fastmig_migrate::source::Source;
 use fastmig_migrate::state::State;
+use fastmig_migrate::transport::Connection;
 
 #[test]
 fn an_application_moves() {
@@ -156,4 +162,75 @@ fn a_bound_on_the_freeze_holds_while_memory_still_comes() {
     let reason = report.reason.unwrap();
     assert!(reason.contains("stood still for 1 s"), "{reason}");
     assert!(report.frozen_ms.unwrap() < 1500);
+}
+
+/// A connection that breaks once so much was sent over it.
+#[derive(Debug)]
+struct Brittle {
+    inner: Box<dyn Connection>,
+    left: usize,
+}
+
+impl Read for Brittle {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(into)
+    }
+}
+
+impl Write for Brittle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(&bytes[..bytes.len().min(self.left)])?;
+        self.left -= written;
+        if written == 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Connection for Brittle {
+    fn limit(&mut self, limit: Duration) -> io::Result<()> {
+        self.inner.limit(limit)
+    }
+}
+
+/// The control connection is whole; data connections break, but for so many.
+fn migrate_brittle(whole: u64) -> Report {
+    let world = World::new(31, 4, 12 << 20);
+    let hosts = Hosts::new(&world);
+    let dialled = AtomicU64::new(0);
+    let dial = || -> io::Result<Box<dyn Connection>> {
+        let number = dialled.fetch_add(1, Ordering::SeqCst);
+        let inner = hosts.dial()?;
+        Ok(if number <= whole { inner } else { Box::new(Brittle { inner, left: 2_500_000 }) })
+    };
+    let host = FakeHost(Arc::clone(&hosts));
+    let source = Source {
+        dialer: &dial,
+        origin: &host,
+        hooks: &NoHooks,
+        journal: &hosts.source_journal(),
+        progress: &NoProgress,
+        faults: &NoFaults,
+        cancel: &Cancel::default(),
+    };
+    source.run(FakeLeaving::new(&world), &hosts.plan())
+}
+
+#[test]
+fn a_broken_data_connection_is_made_up_for() {
+    let report = migrate_brittle(1);
+    assert_eq!(report.outcome, Outcome::Moved, "{report:#?}");
+}
+
+#[test]
+fn without_data_connections_it_stays() {
+    let report = migrate_brittle(0);
+    assert_eq!(report.outcome, Outcome::Stayed, "{report:#?}");
+    let reason = report.reason.unwrap();
+    assert!(reason.contains("the last data connection broke"), "{reason}");
 }

@@ -109,7 +109,7 @@ impl Arrival<'_> {
         self.prepare(talk)?;
         self.files_and_ready(talk)?;
         let dumped = self.images(talk)?;
-        self.hook(Phase::PreRestore, Stage::PreRestore)?;
+        self.prepare_restore(talk)?;
         self.restore(talk, &dumped)?;
         self.wait_for_commit(talk)
     }
@@ -198,7 +198,7 @@ impl Arrival<'_> {
     fn images(&mut self, talk: &mut Talk) -> Result<Value, Error> {
         let limits = &self.destination.limits;
         // The source's hooks run before the first of them.
-        let mut next = talk.hear(Deadline::after(limits.ready + limits.frozen))?;
+        let mut next = talk.hear(Deadline::after(limits.held + limits.frozen))?;
         if matches!(next.message, Message::Files { frozen: true }) {
             self.unpack(talk, Phase::LastFiles, limits.frozen)?;
             next = talk.hear(Deadline::after(limits.frozen))?;
@@ -216,6 +216,16 @@ impl Arrival<'_> {
                 other => return Err(unexpected(&other, "an image")),
             }
             next = talk.hear(deadline)?;
+        })
+    }
+
+    fn prepare_restore(&mut self, talk: &mut Talk) -> Result<(), Error> {
+        let facts = self.facts(None);
+        self.hooked = true;
+        let hooks = &self.destination.hooks;
+        let stage = Stage::PreRestore;
+        self.phases.run(Phase::PreRestore, self.destination.limits.frozen, |_| {
+            attend(talk, &|_| {}, || hooks.run(stage, &facts).map_err(|source| Error::Hook { stage, source }))
         })
     }
 
@@ -285,7 +295,7 @@ impl Arrival<'_> {
         self.warnings.extend(trouble.clone());
         let answered = talk.say(&Message::Committed { trouble }, &[], Deadline::after(limits.connect));
         if runs {
-            if let Err(error) = self.hook(Phase::PostRestore, Stage::PostRestore) {
+            if let Err(error) = self.after_restore() {
                 if matches!(error, Error::Died) {
                     return (Outcome::Undecided, Some(chain(&error)));
                 }
@@ -350,11 +360,11 @@ impl Arrival<'_> {
         (Outcome::Undecided, Some(reason.to_owned()))
     }
 
-    fn hook(&mut self, phase: Phase, stage: Stage) -> Result<(), Error> {
-        self.hooked = true;
+    fn after_restore(&mut self) -> Result<(), Error> {
         let facts = self.facts(None);
         let hooks = &self.destination.hooks;
-        self.phases.run(phase, self.destination.limits.frozen, |_| {
+        let stage = Stage::PostRestore;
+        self.phases.run(Phase::PostRestore, self.destination.limits.finish, |_| {
             hooks.run(stage, &facts).map_err(|source| Error::Hook { stage, source })
         })
     }

@@ -176,7 +176,7 @@ impl<'a> Departure<'a> {
             let mut out = StreamOut::new(talk, deadline);
             let sent = source.origin.send_image(&plan.wanted, &mut out);
             out.finish(sent.map_err(Error::end("send the container's image")))?;
-            talk.expect_done(deadline)
+            talk.patiently(|talk| talk.expect_done(deadline))
         })
     }
 
@@ -591,7 +591,11 @@ fn send_files(
 }
 
 fn hear_files(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
-    talk.expect("files-done", deadline, |message| matches!(message, Message::FilesDone { .. }).then_some(()))
+    talk.patiently(|talk| {
+        talk.expect("files-done", deadline, |message| {
+            matches!(message, Message::FilesDone { .. }).then_some(())
+        })
+    })
 }
 
 /// Makes one data connection.
