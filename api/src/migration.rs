@@ -27,6 +27,9 @@ pub enum Outcome {
     Stayed,
     /// Both ends were asked, and it could be done; nothing was (`dry_run`).
     Possible,
+    /// The application is at the source, stopped: it could not be made to run on, which is tried again at the daemon's
+    /// start.
+    Stopped,
     /// The source waits, stopped, to hear from the destination what was decided.
     Undecided,
 }
@@ -38,6 +41,7 @@ impl std::fmt::Display for Outcome {
             Self::Moved => "moved",
             Self::Stayed => "stayed",
             Self::Possible => "possible",
+            Self::Stopped => "stopped",
             Self::Undecided => "undecided",
         })
     }
@@ -46,7 +50,7 @@ impl std::fmt::Display for Outcome {
 /// How long a phase took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PhaseTime {
-    /// `prepare`, `files`, `ready`, `freeze`, `dump`, `restore`, `commit`, `release`, `end`, `clean-up`.
+    /// `connect`, `prepare`, `files`, `ready`, `freeze`, `dump`, `restore`, `commit`, `release`, `end`, and others.
     pub phase: String,
     /// Who measured it.
     pub side: Side,
@@ -59,16 +63,27 @@ pub struct PhaseTime {
 /// How much travelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Bytes {
-    /// The application's memory and images, as they are.
+    /// The application's images, memory included, as they are.
     pub raw: u64,
-    /// What of it went over the wire.
-    pub wire: u64,
-    /// Pages that hold nothing but zeros, and were not sent.
+    /// Of them, memory.
+    pub memory: u64,
+    /// Of them, pages that hold nothing but zeros, and were not sent.
     pub zero: u64,
     /// File content.
     pub files: u64,
-    /// Of it, what was sent while the application was frozen.
-    pub files_frozen: u64,
+    /// All that was sent: images, files and messages.
+    pub wire: u64,
+}
+
+/// How many pieces of memory were compressed how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Chunks {
+    /// Not at all.
+    pub none: u64,
+    /// By LZ4.
+    pub lz4: u64,
+    /// By Zstandard.
+    pub zstd: u64,
 }
 
 /// A migration.
@@ -91,21 +106,28 @@ pub struct MigrationReport {
     /// All of it, in milliseconds.
     pub total_ms: u64,
     /// From the freeze to the word that it runs at the destination (or again at the source), in milliseconds: the gap.
-    pub frozen_ms: u64,
+    /// Nothing when it was never frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_ms: Option<u64>,
     /// How its memory travelled.
     pub strategy: Strategy,
-    /// How often memory or files were gone over before the freeze.
+    /// Rounds of what was written since the last one, with that in the freeze.
     pub iterations: u32,
     /// In how many streams.
-    pub streams: u8,
-    /// How it was compressed in the end.
+    pub streams: u32,
+    /// How most of it was compressed in the end.
     pub compression: Compression,
+    /// How much of it how.
+    pub chunks: Chunks,
     /// How much.
     pub bytes: Bytes,
     /// Files, directories, links and deletions.
     pub files: u64,
     /// Each phase, in order.
     pub phases: Vec<PhaseTime>,
+    /// What went wrong without changing how it ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How it ended.
     pub outcome: Outcome,
     /// Why the application did not move.

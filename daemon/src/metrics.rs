@@ -92,8 +92,8 @@ impl Metrics {
         {
             self.migration_bytes.get_or_create(&[("count", name.into())]).inc_by(bytes);
         }
-        if report.frozen_ms > 0 {
-            self.frozen_time.observe(seconds(report.frozen_ms));
+        if let Some(frozen) = report.frozen_ms {
+            self.frozen_time.observe(seconds(frozen));
         }
     }
 

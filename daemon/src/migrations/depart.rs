@@ -170,9 +170,16 @@ impl Teller<'_> {
             Outcome::Undecided | Outcome::Running => Err(ErrorInfo::new(Code::Peer, reason()).with_remedy(
                 "the application stays stopped here until the destination's daemon answers; start that one",
             )),
+            Outcome::Stopped => Err(ErrorInfo::new(Code::Internal, reason()).with_remedy(
+                "the application is stopped here, for it could not be thawed; that is tried again when fastmigd starts",
+            )),
             Outcome::Stayed if self.cancel.is_cancelled() => Err(ErrorInfo::new(Code::Cancelled, reason())),
             Outcome::Stayed if seen.failed == Some(Phase::Connect) => {
                 Err(ErrorInfo::new(Code::Peer, reason()).with_remedy("the application runs on here"))
+            }
+            // It was begun, and something failed: asking again may do.
+            Outcome::Stayed if seen.prepared => {
+                Err(ErrorInfo::new(Code::Internal, reason()).with_remedy("the application runs on here"))
             }
             Outcome::Stayed => {
                 Err(ErrorInfo::new(Code::Refused, reason()).with_remedy("the application runs on here"))

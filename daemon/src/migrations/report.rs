@@ -1,6 +1,6 @@
 //! The protocol's report, in the words of the HTTP interface.
 
-use fastmig_api::migration::{Bytes, MigrationReport, Outcome, PhaseTime, Side};
+use fastmig_api::migration::{Bytes, Chunks, MigrationReport, Outcome, PhaseTime, Side};
 use fastmig_api::request::{Compression, Strategy};
 use fastmig_migrate::journal::{Record, Role};
 use fastmig_migrate::options::{self, Options};
@@ -42,14 +42,16 @@ pub(super) fn planned(plan: &Plan, host: &str) -> MigrationReport {
         to: plan.peer.clone(),
         started_at: fastmig_engine::now(),
         total_ms: 0,
-        frozen_ms: 0,
+        frozen_ms: None,
         strategy: Strategy::StopCopy,
         iterations: 0,
         streams: 0,
         compression: Compression::Auto,
+        chunks: Chunks::default(),
         bytes: Bytes::default(),
         files: 0,
         phases: Vec::new(),
+        warnings: Vec::new(),
         outcome: Outcome::Stayed,
         reason: None,
     }
@@ -71,14 +73,16 @@ pub(super) fn begun(record: &Record, host: &str) -> MigrationReport {
         to,
         started_at: record.begun.clone(),
         total_ms: 0,
-        frozen_ms: 0,
+        frozen_ms: None,
         strategy: Strategy::StopCopy,
         iterations: 0,
         streams: 0,
         compression: Compression::Auto,
+        chunks: Chunks::default(),
         bytes: Bytes::default(),
         files: 0,
         phases: Vec::new(),
+        warnings: Vec::new(),
         outcome: outcome_of(record.state),
         reason: record.reason.clone(),
     }
@@ -96,16 +100,18 @@ fn outcome_of(state: State) -> Outcome {
 /// Adds what the protocol reports of its end.
 pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> MigrationReport {
     begun.total_ms = report.total_ms;
-    begun.frozen_ms = report.frozen_ms.unwrap_or_default();
+    begun.frozen_ms = report.frozen_ms;
     begun.iterations = report.file_rounds;
-    begun.streams = u8::try_from(report.streams).unwrap_or(u8::MAX);
+    begun.streams = report.streams;
     begun.compression = compression(report);
+    let [none, lz4, zstd] = report.chunks;
+    begun.chunks = Chunks { none, lz4, zstd };
     begun.bytes = Bytes {
         raw: report.bytes.raw,
-        wire: report.bytes.wire,
+        memory: report.bytes.memory,
         zero: report.bytes.zero,
         files: report.bytes.files,
-        files_frozen: 0,
+        wire: report.bytes.wire,
     };
     begun.files = report.files;
     begun.phases = phases(&report.source, Side::Source);
@@ -113,8 +119,10 @@ pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> Migr
     begun.outcome = match report.outcome {
         report::Outcome::Moved => Outcome::Moved,
         report::Outcome::Stayed => Outcome::Stayed,
-        report::Outcome::Stopped | report::Outcome::Undecided => Outcome::Undecided,
+        report::Outcome::Stopped => Outcome::Stopped,
+        report::Outcome::Undecided => Outcome::Undecided,
     };
+    begun.warnings.clone_from(&report.warnings);
     begun.reason.clone_from(&report.reason);
     begun
 }

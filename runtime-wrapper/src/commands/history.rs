@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use fastmig_api::migration::Outcome;
 use fastmig_api::MigrationReport;
 use serde_json::json;
 
@@ -35,23 +34,23 @@ fn as_text(migrations: &[MigrationReport]) -> String {
 }
 
 fn row(report: &MigrationReport) -> [String; 9] {
-    let frozen =
-        if report.outcome == Outcome::Possible { String::new() } else { milliseconds(report.frozen_ms) };
     [
         moment(&report.started_at),
         short(&report.container).into(),
         report.from.clone(),
         report.to.clone(),
         report.outcome.to_string(),
-        frozen,
+        report.frozen_ms.map(milliseconds).unwrap_or_default(),
         milliseconds(report.total_ms),
-        bytes(report.bytes.wire.saturating_add(report.bytes.files)),
+        bytes(report.bytes.wire),
         report.reason.as_deref().unwrap_or_default().lines().next().unwrap_or_default().into(),
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    use fastmig_api::migration::Outcome;
+
     use super::*;
     use crate::commands::migrate::tests::report;
 

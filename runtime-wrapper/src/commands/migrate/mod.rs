@@ -26,8 +26,8 @@ use fastmig_api::{Client, Code, MigrationReport};
 use super::{daemon, Context};
 use follow::Ending;
 
-/// Exit code: what was decided is not known yet, and the application waits for it.
-const UNDECIDED: u8 = 3;
+/// Exit code: the application is stopped until it is known what was decided, or can be thawed.
+const STOPPED: u8 = 3;
 /// Exit code: it was interrupted, and the application runs on here.
 const INTERRUPTED: u8 = 130;
 
@@ -35,8 +35,8 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: 0 it has moved; 1 it failed, and the application runs on here; 2 it was refused, and \
-                        nothing was changed; 3 the other host is silent after the commit, and the application waits \
-                        for its word; 130 it was interrupted."
+                        nothing was changed; 3 the application is stopped, for the other host is silent after the \
+                        commit, or it could not be thawed; 130 it was interrupted."
 )]
 pub(crate) struct Arguments {
     /// The container's id or name, or what its id begins with
@@ -148,7 +148,7 @@ impl Arguments {
             eprintln!("{}", summary::where_it_is(&self.container, error, report));
         }
         match (report.map(|report| report.outcome), error.code()) {
-            (Some(Outcome::Undecided), _) => ExitCode::from(UNDECIDED),
+            (Some(Outcome::Undecided | Outcome::Stopped), _) => ExitCode::from(STOPPED),
             (_, Some(Code::Cancelled)) => ExitCode::from(INTERRUPTED),
             _ => daemon::exit_code(error),
         }

@@ -2,7 +2,6 @@
 
 use fastmig_api::client::ClientError;
 use fastmig_api::migration::{Outcome, PhaseTime, Side};
-use fastmig_api::request::Compression;
 use fastmig_api::{Code, MigrationReport};
 
 use crate::commands::figures::{bytes, milliseconds, short};
@@ -16,10 +15,12 @@ pub(super) fn of(container: &str, report: &MigrationReport) -> String {
         "{container} lives at {} in {}: it was down for {}, all took {}",
         report.to,
         short(&report.into),
-        milliseconds(report.frozen_ms),
+        milliseconds(report.frozen_ms.unwrap_or_default()),
         milliseconds(report.total_ms)
     );
-    [first, phases(&report.phases), travelled(report)].join("\n")
+    let warnings = report.warnings.iter().map(|warning| format!("warning: {warning}"));
+    let lines = [first, phases(&report.phases), travelled(report)].into_iter().chain(warnings);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The source's phases, those in which it was frozen in brackets.
@@ -43,22 +44,18 @@ fn phases(all: &[PhaseTime]) -> String {
 }
 
 fn travelled(report: &MigrationReport) -> String {
-    let sent = &report.bytes;
-    let how = match report.compression {
-        Compression::None => "uncompressed",
-        Compression::Lz4 => "lz4",
-        Compression::Zstd => "zstd",
-        Compression::Auto => "compressed as the link gave",
-    };
+    let (sent, chunks) = (&report.bytes, &report.chunks);
+    let ways = [("uncompressed", chunks.none), ("lz4", chunks.lz4), ("zstd", chunks.zstd)];
+    let how: Vec<_> = ways.into_iter().filter_map(|(name, count)| (count > 0).then_some(name)).collect();
+    let how = if how.is_empty() { String::new() } else { format!(" ({})", how.join(", ")) };
     format!(
-        "memory: {} as {} in {} streams ({how}), zeros {}; files: {} with {}, {} of it frozen",
-        bytes(sent.raw),
+        "sent {} in {} streams{how}: {} of state, of it {} of zeros; {} of {} files",
         bytes(sent.wire),
         report.streams,
+        bytes(sent.raw),
         bytes(sent.zero),
-        report.files,
         bytes(sent.files),
-        bytes(sent.files_frozen),
+        report.files,
     )
 }
 
@@ -72,8 +69,11 @@ pub(super) fn where_it_is(container: &str, error: &ClientError, report: Option<&
         (Some(report), _) if report.outcome == Outcome::Moved => {
             format!("{container} lives at {} nevertheless; see `fastmig history`", report.to)
         }
-        (Some(report), _) if report.frozen_ms > 0 => {
-            format!("{container} runs on here; it was frozen for {}", milliseconds(report.frozen_ms))
+        (Some(report), _) if report.outcome == Outcome::Stopped => format!(
+            "{container} is here and stopped, for it could not be thawed; that is tried again when fastmigd starts"
+        ),
+        (Some(MigrationReport { frozen_ms: Some(frozen), .. }), _) => {
+            format!("{container} runs on here; it was frozen for {}", milliseconds(*frozen))
         }
         (_, ClientError::Refused(info)) if info.code != Code::NotFound => {
             format!("{container} is here as it was")

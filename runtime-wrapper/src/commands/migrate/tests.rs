@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use clap::Parser;
 use fastmig_api::event::{Event, What};
-use fastmig_api::migration::{Bytes, PhaseTime, Side};
+use fastmig_api::migration::{Bytes, Chunks, PhaseTime, Side};
 use fastmig_api::request::Strategy;
 use fastmig_api::ErrorInfo;
 
@@ -36,12 +36,13 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
         to: "host-b".into(),
         started_at: "2026-11-21T10:00:00Z".into(),
         total_ms: 1_500,
-        frozen_ms: 87,
+        frozen_ms: Some(87),
         strategy: Strategy::StopCopy,
         iterations: 1,
         streams: 4,
         compression: Compression::Lz4,
-        bytes: Bytes { raw: 1 << 30, wire: 1 << 28, zero: 1 << 20, files: 2048, files_frozen: 0 },
+        chunks: Chunks { none: 0, lz4: 1000, zstd: 24 },
+        bytes: Bytes { raw: 1 << 30, memory: 1 << 30, wire: 1 << 28, zero: 1 << 20, files: 2048 },
         files: 12,
         phases: vec![
             phase("prepare", 31, false),
@@ -49,6 +50,7 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
             phase("dump", 30, true),
             phase("end", 6, false),
         ],
+        warnings: Vec::new(),
         outcome,
         reason: None,
     }
@@ -153,7 +155,10 @@ fn a_success_says_where_it_lives_and_how_long_it_was_down() {
         "{text}"
     );
     assert!(text.contains("prepare 31 ms [ frozen: freeze 2 ms dump 30 ms ] end 6 ms"), "{text}");
-    assert!(text.contains("1.0 GiB as 256.0 MiB in 4 streams (lz4)"), "{text}");
+    assert!(
+        text.contains("sent 256.0 MiB in 4 streams (lz4, zstd): 1.0 GiB of state, of it 1.0 MiB of zeros"),
+        "{text}"
+    );
     assert!(summary::of("web", &report(Outcome::Possible)).contains("could move"));
 }
 
@@ -162,6 +167,7 @@ fn a_failure_says_where_it_is() {
     let failed = refusal(Code::TimeLimit);
     let place = |outcome| summary::where_it_is("web", &failed, Some(&report(outcome)));
     assert_eq!(place(Outcome::Stayed), "web runs on here; it was frozen for 87 ms");
+    assert!(place(Outcome::Stopped).contains("tried again"));
     assert!(place(Outcome::Undecided).contains("is stopped until host-b says"));
     assert_eq!(summary::where_it_is("web", &refusal(Code::Refused), None), "web is here as it was");
 }
