@@ -200,9 +200,8 @@ fn mounts(
         }
     }
     for (target, options) in in_memory {
-        let mut options: Vec<String> =
+        let options: Vec<String> =
             options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
-        options.sort();
         settings.mounts.push(Mount::Tmpfs { target, options });
     }
     for mounted in container["Mounts"].as_array().into_iter().flatten() {
@@ -286,12 +285,18 @@ fn rights(host: &mut Fields, settings: &mut Settings) -> Result<(), Error> {
             .collect();
         names.into_iter().collect()
     };
+    // First, for they bring options of their own along.
+    let ipc_namespace = host.expect("IpcMode", &["private", "shareable"])?;
+    host.expect("PidMode", &["private"])?;
+    host.expect("UTSMode", &["private"])?;
+    host.expect("UsernsMode", &["private"])?;
     let mut rights = Rights {
         privileged: host.take("Privileged")?,
         add: capabilities(host.take("CapAdd")?),
         drop: capabilities(host.take("CapDrop")?),
         read_only_root: host.take("ReadonlyRootfs")?,
         cgroup_namespace: host.expect("CgroupnsMode", &["host", "private"])?,
+        ipc_namespace,
         filtered: true,
         ..Rights::default()
     };
@@ -328,10 +333,6 @@ fn rights(host: &mut Fields, settings: &mut Settings) -> Result<(), Error> {
     settings.groups = host.take("GroupAdd")?;
     settings.sysctls = host.take("Sysctls")?;
     settings.rights = rights;
-    host.expect("IpcMode", &["private", "shareable"])?;
-    host.expect("PidMode", &["private"])?;
-    host.expect("UTSMode", &["private"])?;
-    host.expect("UsernsMode", &["private"])?;
     host.expect("Cgroups", &["default", "enabled"])?;
     host.ignore(&["ContainerIDFile", "ConsoleSize", "Runtime", "Isolation", "CgroupManager"]);
     Ok(())

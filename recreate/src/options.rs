@@ -161,6 +161,7 @@ fn rights(line: &mut Line, settings: &Settings) {
     }
     line.flag("read-only", rights.read_only_root);
     line.some("cgroupns", &rights.cgroup_namespace);
+    line.some("ipc", &rights.ipc_namespace);
 }
 
 #[cfg(test)]

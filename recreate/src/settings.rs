@@ -177,4 +177,6 @@ pub struct Rights {
     pub filtered: bool,
     /// `host` or `private`; the client's default when empty.
     pub cgroup_namespace: String,
+    /// `private` or `shareable`; the client's default when empty.
+    pub ipc_namespace: String,
 }

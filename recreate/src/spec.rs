@@ -259,11 +259,7 @@ impl Mounted {
                 }
             }
             (false, _) if EVERYWHERE.contains(&target.as_str()) => Ok(None),
-            (false, "tmpfs") => {
-                let mut options = self.options.clone();
-                options.sort();
-                Ok(Some(Mount::Tmpfs { target, options }))
-            }
+            (false, "tmpfs") => Ok(Some(Mount::Tmpfs { target, options: self.options.clone() })),
             (false, kind) => Err(Error::Unsupported {
                 setting: format!("a mount of type {kind} at {target}"),
                 remedy: MAKE_IT,

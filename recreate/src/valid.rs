@@ -254,13 +254,12 @@ fn rights(settings: &Settings) -> Rule {
     }
     let groups = &settings.groups;
     list("groups", groups, |group| name("group", group))?;
-    let namespace = rights.cgroup_namespace.as_str();
-    require(
-        ["", "host", "private"].contains(&namespace),
-        "cgroup namespace",
-        namespace,
-        "it must be host or private",
-    )?;
+    for (what, namespace, allowed) in [
+        ("cgroup namespace", &rights.cgroup_namespace, ["", "host", "private"]),
+        ("ipc namespace", &rights.ipc_namespace, ["", "shareable", "private"]),
+    ] {
+        require(allowed.contains(&namespace.as_str()), what, namespace, "there is no such kind")?;
+    }
     list("ulimits", &settings.limits.ulimits, |ulimit| {
         let plain = ulimit.chars().all(|c| c.is_ascii_alphanumeric() || "_=:-".contains(c));
         require(plain && ulimit.contains('='), "ulimit", ulimit, "it must be NAME=SOFT:HARD")

@@ -3,6 +3,7 @@
 mod applications;
 mod faults;
 mod hooks;
+mod recreate;
 mod rounds;
 mod stage;
 
@@ -19,6 +20,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
     let all: Vec<Case> = [applications::CASES, rounds::CASES, faults::CASES]
         .iter()
         .chain(hooks::CASES)
+        .chain(recreate::CASES)
         .copied()
         .flatten()
         .copied()
