@@ -15,7 +15,7 @@
 //! | `extents` | where a file has data, and where holes |
 //! | `names` | the paths in an archive, and what else is said of one |
 //! | `members` | an archive's members, within limits |
-//! | `unpack` | an archive becomes files again; after a container's first one, `mirror` takes away what the source has not |
+//! | `unpack` | an archive becomes files again (`make`); after a container's first one, `mirror` takes away what the source has not |
 //! | `layers` | the image below the root |
 //! | `survey` | what travels and what does not, told beforehand |
 //! | `error` | what can go wrong |

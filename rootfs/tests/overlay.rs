@@ -133,13 +133,15 @@ fn describe(at: &Path, name: &Path, found: &mut BTreeMap<PathBuf, String>) {
         }
         let mut text = format!("{:o} {} {} ", status.mode(), status.uid(), status.gid());
         text += &format!("{}.{} ", status.mtime(), status.mtime_nsec());
+        if kind.is_file() || kind.is_dir() {
+            let mut value = [0; 64];
+            let length = getxattr(&path, ATTRIBUTE, &mut value).unwrap_or(0);
+            text += &format!("{:?} ", &value[..length]);
+        }
         if kind.is_file() {
             let mut hasher = DefaultHasher::new();
             fs::read(&path).unwrap().hash(&mut hasher);
-            let mut value = [0; 64];
-            let length = getxattr(&path, ATTRIBUTE, &mut value).unwrap_or(0);
-            text +=
-                &format!("{} {} {:x} {:?}", status.nlink(), status.len(), hasher.finish(), &value[..length]);
+            text += &format!("{} {} {:x}", status.nlink(), status.len(), hasher.finish());
         } else if kind.is_symlink() {
             text += &fs::read_link(&path).unwrap().display().to_string();
         } else if kind.is_dir() {

@@ -15,7 +15,8 @@ use rustix::fs::{
     Timestamps, Uid,
 };
 
-use super::{directory, dress, fifo, symlink, Attributes, Target};
+use super::make::{directory, dress, fifo, symlink, Attributes};
+use super::Target;
 use crate::extents::Extents;
 use crate::layers::{is_opaque, Found, Layers};
 use crate::names::Mark;
