@@ -43,7 +43,9 @@ pub(crate) fn restore(
 ) -> Result<Value, ErrorInfo> {
     let mut asked = restore::Request::new(daemon.checkpoints.existing(&request.checkpoint)?);
     asked.tcp = request.tcp.map(policy);
-    let done = container.restore(&asked).map_err(|e| of_engine(&e))?;
+    let done =
+        if request.hooks { fastmig_hooks::restore(container, &asked) } else { container.restore(&asked) };
+    let done = done.map_err(|e| of_engine(&e))?;
     report(&RunReport {
         checkpoint: Some(request.checkpoint.clone()),
         application_pid: done.application_pid,
@@ -74,7 +76,12 @@ pub(crate) fn checkpoint(
     asked.volumes = volumes(&request.volumes)?;
     asked.external_unix_sockets = request.external_unix_sockets;
     asked.file_locks = request.file_locks;
-    let done = container.checkpoint(&asked).map_err(|e| of_engine(&e))?;
+    let done = if request.hooks {
+        fastmig_hooks::checkpoint(container, &asked)
+    } else {
+        container.checkpoint(&asked)
+    };
+    let done = done.map_err(|e| of_engine(&e))?;
     let processes = done.processes as u64;
     let origin = Origin { container: container.key().id().to_owned(), processes };
     daemon.checkpoints.note(&done.path, &origin).map_err(|e| internal(&e))?;

@@ -1,5 +1,7 @@
 //! The document says what the daemon does.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{Answer, Daemon};

@@ -1,5 +1,7 @@
 //! Who is let in, and who is not.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! What a client may not do to the daemon.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! Operations: once per key, whoever hangs up, and known after a restart.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::io::Write;

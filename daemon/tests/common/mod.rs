@@ -1,6 +1,7 @@
 //! A daemon of its own for each test: a real process, in a directory of its own.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 pub mod http;
 
