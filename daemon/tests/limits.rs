@@ -23,7 +23,7 @@ fn a_head_that_never_ends_is_cut_off() {
     let limit = Duration::from_secs(20);
     // A byte now and then does not keep it open.
     while begun.elapsed() < limit && slow.write_all(b"x: y\r\n").is_ok() {
-        if matches!(slow.read_to_end(&mut rest), Ok(_)) {
+        if slow.read_to_end(&mut rest).is_ok() {
             break;
         }
     }
