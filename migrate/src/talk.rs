@@ -9,6 +9,8 @@ use crate::wire::{Channel, Message, Received, WireError};
 
 /// How often somebody who waits looks up.
 const LOOK_UP: Duration = Duration::from_millis(100);
+/// Just a look whether something is there.
+const GLANCE: Duration = Duration::from_millis(1);
 /// How long the other side's last word is looked for after a connection broke.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
@@ -75,6 +77,18 @@ impl Talk {
         match self.thaw {
             Some((thaw, limit)) if thaw.is_over() => Err(Error::FrozenTooLong(limit.as_secs())),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the other side is still there, as far as is known without waiting.
+    pub(crate) fn glance(&mut self) -> Result<(), Error> {
+        self.check()?;
+        match self.channel.poll(GLANCE)? {
+            None | Some(Received { message: Message::Working, .. }) => Ok(()),
+            Some(Received { message: Message::Refused { reason }, .. }) => Err(Error::Refused(reason)),
+            Some(other) => {
+                Err(WireError::Unexpected { got: other.message.kind(), expected: "nothing" }.into())
+            }
         }
     }
 

@@ -47,7 +47,10 @@ fn hello(versions: (u32, u32), purpose: &str) -> Vec<u8> {
 }
 
 fn migrate() -> Vec<u8> {
-    hello((1, 1), r#"{"migrate":{"wanted":{"container":"web","create":null,"options":null}}}"#)
+    hello(
+        (1, 1),
+        r#"{"migrate":{"wanted":{"container":"web","create":null,"options":null},"frozen_ms":4000}}"#,
+    )
 }
 
 /// Sends bytes to a destination, closes, and returns what it made of them and what it answered.

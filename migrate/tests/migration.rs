@@ -151,6 +151,20 @@ fn a_cancelled_migration_goes_back() {
 }
 
 #[test]
+fn the_source_says_how_long_a_freeze_may_take() {
+    let world = World::new(8, 2, 12 << 20);
+    // Longer than the destination's own limit of four seconds.
+    world.slow.store(700, Ordering::Relaxed);
+    let hosts = Hosts::new(&world);
+    let mut plan = hosts.plan();
+    plan.options.limits.frozen = Duration::from_secs(60);
+    plan.options.streams = 2;
+    let report = hosts.migrate_as(&plan, &Cancel::default());
+    assert_eq!(report.outcome, Outcome::Moved, "{report:#?}");
+    assert!(report.frozen_ms.unwrap() > 4000, "{report:#?}");
+}
+
+#[test]
 fn a_bound_on_the_freeze_holds_while_memory_still_comes() {
     let world = World::new(7, 2, 20 << 20);
     world.slow.store(400, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::{chain, Error};
 use crate::talk::Talk;
 use crate::transport::Deadline;
-use crate::wire::{Message, Received, WireError};
+use crate::wire::Message;
 
 /// How often the source is listened to.
 const LISTEN: Duration = Duration::from_millis(100);
@@ -16,8 +16,6 @@ const LISTEN: Duration = Duration::from_millis(100);
 const SPEAK: Duration = Duration::from_millis(250);
 /// How long that may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Just a look whether something is there.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Works. When the source gives up meanwhile `give_up` is called, which should let the work fail soon.
 pub(super) fn attend<T>(
@@ -49,17 +47,7 @@ pub(super) fn attend<T>(
 fn watch(talk: &mut Talk, done: &Done) -> Result<(), Error> {
     let mut spoken = Instant::now();
     while !done.wait(LISTEN) {
-        talk.check()?;
-        match talk.channel().poll(LOOK)? {
-            None => {}
-            Some(Received { message: Message::Refused { reason }, .. }) => {
-                return Err(Error::Refused(reason))
-            }
-            Some(other) => {
-                let got = other.message.kind();
-                return Err(WireError::Unexpected { got, expected: "nothing" }.into());
-            }
-        }
+        talk.glance()?;
         if spoken.elapsed() >= SPEAK {
             talk.channel().send(&Message::Working, &[], Deadline::after(PATIENCE))?;
             spoken = Instant::now();

@@ -56,7 +56,7 @@ pub(super) fn run(
         file_rounds: 0,
         hooked: false,
     };
-    let mut talk = Talk::answering(channel, session.cancel.clone(), destination.limits.silence);
+    let mut talk = Talk::answering(channel, session.cancel.clone(), session.limits.silence);
     let (outcome, reason) = arrival.go(&mut talk, protocol);
     let report = arrival.report(outcome, reason);
     if report.reason.as_deref() != Some(&Error::Died.to_string()) {
@@ -116,7 +116,7 @@ impl Arrival<'_> {
 
     /// Both agree, and the image comes when it is not here.
     fn welcome(&mut self, talk: &mut Talk, protocol: u32) -> Result<(), Error> {
-        let (destination, session, limits) = (self.destination, self.session, &self.destination.limits);
+        let (destination, session, limits) = (self.destination, self.session, &self.session.limits);
         let wanted = &session.wanted;
         let lacks_image = self.phases.run(Phase::Connect, limits.prepare, |deadline| {
             let lacks_image = attend(talk, &|_| {}, || match wanted.create {
@@ -142,7 +142,7 @@ impl Arrival<'_> {
     fn prepare(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (destination, session, id) = (self.destination, self.session, self.id);
         let waiting = &mut self.waiting;
-        self.phases.run(Phase::Prepare, destination.limits.prepare, |deadline| {
+        self.phases.run(Phase::Prepare, session.limits.prepare, |deadline| {
             let passport = talk.expect("passport", deadline, |message| match message {
                 Message::Passport { passport } => Some(passport),
                 _ => None,
@@ -162,7 +162,7 @@ impl Arrival<'_> {
 
     /// Rounds of files, and then everything is started.
     fn files_and_ready(&mut self, talk: &mut Talk) -> Result<(), Error> {
-        let limits = &self.destination.limits;
+        let limits = &self.session.limits;
         // Before the next round, or the end of them, the source may have much to pack.
         let deadline = Deadline::after(limits.files);
         loop {
@@ -196,7 +196,7 @@ impl Arrival<'_> {
 
     /// The application stands still: the last files, and its images.
     fn images(&mut self, talk: &mut Talk) -> Result<Value, Error> {
-        let limits = &self.destination.limits;
+        let limits = &self.session.limits;
         // The source's hooks run before the first of them.
         let mut next = talk.hear(Deadline::after(limits.held + limits.frozen))?;
         if matches!(next.message, Message::Files { frozen: true }) {
@@ -224,7 +224,7 @@ impl Arrival<'_> {
         self.hooked = true;
         let hooks = &self.destination.hooks;
         let stage = Stage::PreRestore;
-        self.phases.run(Phase::PreRestore, self.destination.limits.frozen, |_| {
+        self.phases.run(Phase::PreRestore, self.session.limits.frozen, |_| {
             attend(talk, &|_| {}, || hooks.run(stage, &facts).map_err(|source| Error::Hook { stage, source }))
         })
     }
@@ -233,7 +233,7 @@ impl Arrival<'_> {
         let (destination, session, id) = (self.destination, self.session, self.id);
         let waiting = waiting_of(&mut self.waiting)?;
         let images = Arrived { store: Arc::clone(&self.store), puller: Arc::clone(&session.puller) };
-        self.phases.run(Phase::Restore, destination.limits.frozen, |deadline| {
+        self.phases.run(Phase::Restore, session.limits.frozen, |deadline| {
             let give_up = |reason: &str| session.puller.close(reason);
             attend(talk, &give_up, || {
                 waiting.restore(dumped, Arc::new(images)).map_err(Error::end("restore the application"))
@@ -248,7 +248,7 @@ impl Arrival<'_> {
     /// The source's commit makes it ours: on disk, before anything of it runs.
     fn wait_for_commit(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (destination, id) = (self.destination, self.id);
-        self.phases.run(Phase::Commit, destination.limits.held, |deadline| {
+        self.phases.run(Phase::Commit, self.session.limits.held, |deadline| {
             talk.expect("commit", deadline, |message| matches!(message, Message::Commit).then_some(()))?;
             destination.journal.step(id, Role::Destination, State::Committed, None)?;
             Ok(())
@@ -269,7 +269,7 @@ impl Arrival<'_> {
         let (destination, id) = (self.destination, self.id);
         let points = self.phases.points();
         let mut waiting = self.waiting.take();
-        let released = self.phases.run(Phase::Release, destination.limits.finish, |_| {
+        let released = self.phases.run(Phase::Release, self.session.limits.finish, |_| {
             points.at("committed")?;
             let released =
                 waiting.take().map_or_else(|| Err("there is no container".into()), Waiting::release);
@@ -290,7 +290,7 @@ impl Arrival<'_> {
 
     /// Tells the source, and then the operator's commands.
     fn finish(&mut self, talk: &mut Talk, trouble: Option<String>) -> End {
-        let limits = &self.destination.limits;
+        let limits = &self.session.limits;
         let runs = trouble.is_none();
         self.warnings.extend(trouble.clone());
         let answered = talk.say(&Message::Committed { trouble }, &[], Deadline::after(limits.connect));
@@ -312,7 +312,7 @@ impl Arrival<'_> {
     fn settle(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (journal, id) = (&self.destination.journal, self.id);
         let finished = Message::Finished { took: self.phases.took(), warnings: self.warnings.clone() };
-        self.phases.run(Phase::Finish, self.destination.limits.finish, |deadline| {
+        self.phases.run(Phase::Finish, self.session.limits.finish, |deadline| {
             talk.say(&finished, &[], deadline)?;
             talk.expect("settled", deadline, |message| matches!(message, Message::Settled).then_some(()))?;
             journal.settle(id, Role::Destination)?;
@@ -364,7 +364,7 @@ impl Arrival<'_> {
         let facts = self.facts(None);
         let hooks = &self.destination.hooks;
         let stage = Stage::PostRestore;
-        self.phases.run(Phase::PostRestore, self.destination.limits.finish, |_| {
+        self.phases.run(Phase::PostRestore, self.session.limits.finish, |_| {
             hooks.run(stage, &facts).map_err(|source| Error::Hook { stage, source })
         })
     }

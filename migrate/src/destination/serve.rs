@@ -11,6 +11,7 @@ use crate::error::{chain, Error};
 use crate::id::MigrationId;
 use crate::images::Puller;
 use crate::journal::{JournalError, Role};
+use crate::options::Limits;
 use crate::report::Report;
 use crate::state::State;
 use crate::transport::{Connection, Deadline};
@@ -34,11 +35,18 @@ pub enum Served {
     Refused(String),
 }
 
+/// The most that a source may let its application stand still.
+const LONGEST_FREEZE: Duration = Duration::from_secs(3600);
+/// How much longer than the source the destination waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A migration that arrives.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: String,
     pub(super) wanted: Wanted,
+    /// Ours, but for what the source says of the freeze.
+    pub(super) limits: Limits,
     /// By which its data connections are known.
     pub(super) token: String,
     pub(super) cancel: Cancel,
@@ -83,7 +91,10 @@ pub(super) fn serve(destination: &Destination, connection: Box<dyn Connection>, 
     };
     tracing::debug!(peer, software, protocol, "a connection");
     match purpose {
-        Purpose::Migrate { wanted } => migrate(destination, channel, peer, wanted, protocol),
+        Purpose::Migrate { wanted, frozen_ms } => {
+            let limits = limits_for(&destination.limits, Duration::from_millis(frozen_ms));
+            migrate(destination, channel, peer, wanted, limits, protocol)
+        }
         Purpose::Data { token } => attach(destination, channel, peer, &token, protocol),
         Purpose::Ask => answer(destination, channel, peer),
         Purpose::Settle => settle(destination, channel, peer),
@@ -113,12 +124,19 @@ fn migrate(
     mut channel: Channel,
     peer: &str,
     wanted: Wanted,
+    limits: Limits,
     protocol: u32,
 ) -> Served {
-    match register(destination, &mut channel, peer, wanted) {
+    match register(destination, &mut channel, peer, wanted, limits) {
         Ok(registered) => Served::Migration(Box::new(run::run(destination, registered, channel, protocol))),
         Err(error) => refuse(channel, peer, &chain(&error)),
     }
+}
+
+/// The freeze is the source's, and so is its limit.
+fn limits_for(ours: &Limits, frozen: Duration) -> Limits {
+    let frozen = frozen.min(LONGEST_FREEZE);
+    Limits { frozen, held: ours.held.max(frozen.saturating_add(PATIENCE)), ..ours.clone() }
 }
 
 /// Takes a migration among those that arrive. One into the same container by the same host is given up: that host has given
@@ -128,6 +146,7 @@ fn register<'a>(
     channel: &mut Channel,
     peer: &str,
     wanted: Wanted,
+    limits: Limits,
 ) -> Result<Registered<'a>, Error> {
     let id = channel.id();
     give_up_former(destination, channel, peer, &wanted)?;
@@ -136,6 +155,7 @@ fn register<'a>(
     let session = Arc::new(Session {
         peer: peer.to_owned(),
         wanted,
+        limits,
         token,
         cancel: Cancel::default(),
         puller: Arc::new(Puller::new(bounds.window, destination.limits.silence)),

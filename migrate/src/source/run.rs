@@ -131,7 +131,9 @@ impl<'a> Departure<'a> {
             let connection = source.dialer.dial().map_err(Error::Dial)?;
             let channel = Channel::open(connection, plan.id, 0);
             let mut talk = Talk::asking(channel, source.cancel.clone(), limits.silence);
-            talk.say(&hello(Purpose::Migrate { wanted: plan.wanted.clone() }), &[], deadline)?;
+            let frozen_ms = milliseconds(limits.frozen);
+            let purpose = Purpose::Migrate { wanted: plan.wanted.clone(), frozen_ms };
+            talk.say(&hello(purpose), &[], deadline)?;
             let welcome = talk.expect("welcome", deadline, |message| match message {
                 Message::Welcome { token: Some(token), lacks_image, .. } => {
                     Some(Welcome { token, lacks_image })
@@ -274,7 +276,8 @@ impl<'a> Departure<'a> {
         let limits = &self.plan.options.limits;
         let frozen = &mut self.frozen;
         self.phases.run(Phase::Freeze, limits.frozen, |_| {
-            talk.check()?;
+            // Nothing is to stop for a destination that has left meanwhile.
+            talk.glance()?;
             talk.freeze(limits.frozen);
             let begun = Instant::now();
             leaving.freeze().map_err(Error::end("stop the application"))?;

@@ -22,8 +22,8 @@ pub(crate) struct Hello {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Purpose {
-    /// A migration's control connection.
-    Migrate { wanted: Wanted },
+    /// A migration's control connection, and how long its application may stand still, in milliseconds.
+    Migrate { wanted: Wanted, frozen_ms: u64 },
     /// One of its data connections.
     Data { token: Token },
     /// How was it decided?
