@@ -86,7 +86,7 @@ pub struct Reasons(pub Vec<Reason>);
 
 impl Reasons {
     fn add(&mut self, cause: impl Into<String>, remedy: impl Into<String>) {
-        let reason = Reason { cause: cause.into(), remedy: remedy.into() };
+        let reason = Reason { cause: printable(&cause.into()), remedy: printable(&remedy.into()) };
         if !self.0.contains(&reason) {
             self.0.push(reason);
         }
@@ -104,6 +104,13 @@ impl Reasons {
             Err(self)
         }
     }
+}
+
+/// A peer's words are in it: they neither fill a terminal nor steer it.
+fn printable(text: &str) -> String {
+    /// More than a reason of ours needs.
+    const LONGEST: usize = 2000;
+    text.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl fmt::Display for Reasons {
@@ -366,6 +373,9 @@ mod tests {
             reasons.add("it rains", "take an umbrella");
         }
         assert_eq!(reasons.to_string(), "it rains: take an umbrella");
+        reasons.add("a peer's \u{1b}[2Jwords\n", "x".repeat(5000));
+        assert_eq!(reasons.0[1].cause, "a peer's ?[2Jwords?");
+        assert_eq!(reasons.0[1].remedy.len(), 2000);
         assert!(reasons.into_result().is_err());
         assert!(Reasons::default().into_result().is_ok());
     }

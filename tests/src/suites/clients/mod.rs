@@ -14,6 +14,7 @@ mod shim_checkpoints;
 mod stage;
 mod table;
 mod unprivileged;
+mod volumes;
 
 use anyhow::Result;
 
@@ -27,7 +28,14 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "clients", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("clients", ctx, &[skipped]));
     }
-    let own = [table::CASES, engines::CASES, parity::CASES, shim_checkpoints::CASES, unprivileged::CASES];
+    let own = [
+        table::CASES,
+        engines::CASES,
+        parity::CASES,
+        shim_checkpoints::CASES,
+        unprivileged::CASES,
+        volumes::CASES,
+    ];
     let all =
         [oci::cases(), install::cases(), own.concat(), conformance::CASES.to_vec(), cri::CASES.to_vec()];
     Ok(run_cases("clients", ctx, &all.concat()))
