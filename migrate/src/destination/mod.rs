@@ -3,12 +3,16 @@
 //! | file | what it does |
 //! |---|---|
 //! | `serve` | an accepted connection: a new migration, one of its data connections, or a question |
-//! | `run` | all phases, and the way back from each |
+//! | `run` | an arrival from its begin to its report |
+//! | `take_in` | the phases up to the commit |
+//! | `decide` | release, and the way back from each phase |
 //! | `attend` | the control connection while the destination works |
 
 mod attend;
+mod decide;
 mod run;
 mod serve;
+mod take_in;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug};

@@ -2,11 +2,15 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `run` | all phases, and the way back from each |
+//! | `run` | a departure from its begin to its report |
+//! | `travel` | the phases up to a destination that holds the restored application |
+//! | `decide` | commit, and the way back from each phase |
 //! | `ask` | how did the destination decide? |
 
 pub(crate) mod ask;
+mod decide;
 mod run;
+mod travel;
 
 use std::fmt::{self, Debug};
 use std::io::Write;
