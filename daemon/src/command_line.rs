@@ -14,7 +14,7 @@ use crate::pki::peers::Peers;
 use crate::pki::role::Role;
 use crate::pki::token::{Token, Tokens};
 use crate::pki::{join, name, PkiError, Place};
-use crate::StartError;
+use crate::{telemetry, StartError};
 
 /// FastMig's node daemon. Without a command it runs.
 #[derive(Debug, Parser)]
@@ -90,7 +90,6 @@ impl CommandLine {
     /// Does what was asked; the exit code.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        set_up_log(self.command.is_none());
         match self.try_run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
@@ -102,7 +101,11 @@ impl CommandLine {
 
     fn try_run(self) -> Result<(), StartError> {
         let config = Config::from_file(&self.config)?;
-        let Some(command) = self.command else { return crate::run::run(config) };
+        let Some(command) = self.command else {
+            let _telemetry = telemetry::begin("info", &config.daemon.otlp);
+            return crate::run::run(config);
+        };
+        let _telemetry = telemetry::begin("error", "");
         Ok(command.run(&config)?)
     }
 }
@@ -217,18 +220,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     let number: u64 = number.parse().map_err(|_| "give a number and s, m, h or d".to_owned())?;
     let seconds = number.checked_mul(unit).filter(|seconds| *seconds <= 30 * 86400);
     seconds.map(Duration::from_secs).ok_or_else(|| "not longer than 30d".into())
-}
-
-/// The daemon tells what it does; a command only what went wrong. More with `FASTMIG_LOG=debug`.
-fn set_up_log(daemon: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FASTMIG_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if daemon { "info" } else { "error" }));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! | [`migrations`], [`ends`] | applications that leave and arrive |
 //! | [`inventory`], [`checkpoints`] | what there is |
 //! | [`events`], [`metrics`] | what happens, and what is counted |
+//! | `telemetry` | what the daemon tells of itself |
 //! | [`failure`], `start` | why not |
 //! | `files`, `task` | files for root alone, and threads that may block |
 
@@ -37,6 +38,7 @@ pub mod run;
 mod server;
 mod start;
 mod task;
+mod telemetry;
 mod work;
 
 pub use start::StartError;

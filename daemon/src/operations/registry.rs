@@ -333,6 +333,9 @@ impl Job {
     /// Records, works, records. What is not on disk is not begun.
     fn run(&self, work: impl FnOnce(&Self) -> Result<Value, ErrorInfo>) {
         let begun = self.entry.record().clone();
+        let Operation { id, kind, container, .. } = &begun.operation;
+        let span = tracing::info_span!("operation", id, %kind, container, caller = begun.caller);
+        let _entered = span.enter();
         let outcome = match self.registry.shelf.store(&begun) {
             Ok(()) => {
                 self.tell(What::OperationStarted { started: Box::new(self.entry.operation()) });

@@ -81,6 +81,12 @@ impl Daemon {
             let cause = format!("daemon.listen is {:?}, no address with a port", self.listen);
             return Err(sources.error("daemon.listen", cause, "give one such as \"0.0.0.0:7443\"".into()));
         }
+        if !self.otlp.is_empty() && !self.otlp.starts_with("http://") {
+            let cause = format!("daemon.otlp is {:?}, no address of a collector", self.otlp);
+            let remedy =
+                "give one such as \"http://127.0.0.1:4318\"; a collector on this host can encrypt".into();
+            return Err(sources.error("daemon.otlp", cause, remedy));
+        }
         for (key, number) in [
             ("daemon.max_connections", self.max_connections as u64),
             ("daemon.max_operations", self.max_operations as u64),
@@ -133,6 +139,7 @@ mod tests {
             ("listen = \"localhost\"", "no address with a port"),
             ("listen = \"0.0.0.0\"", "no address with a port"),
             ("socket = \"api.sock\"", "depends on where"),
+            ("otlp = \"https://x\"", "no address of a collector"),
             ("max_operations = 0", "from 1 to 65536"),
             ("ca = \"/ca.pem\"", "without the others"),
             ("ca = \"ca.pem\"", "depends on where"),

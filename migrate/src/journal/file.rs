@@ -39,7 +39,8 @@ pub(super) enum AppendError {
 #[derive(Debug)]
 pub(super) struct Lines {
     path: PathBuf,
-    file: File,
+    /// Open while something is likely to follow.
+    file: Option<File>,
     /// Bytes of whole lines.
     length: u64,
 }
@@ -50,7 +51,7 @@ impl Lines {
         let mut options = OpenOptions::new();
         let file =
             options.append(true).create_new(true).mode(PRIVATE).open(path).map_err(failed("make", path))?;
-        let mut lines = Self { path: path.to_owned(), file, length: 0 };
+        let mut lines = Self { path: path.to_owned(), file: Some(file), length: 0 };
         let made = lines.append(record).and_then(|()| lines.sync_directory().map_err(AppendError::Undone));
         made.map_err(|(AppendError::Undone(error) | AppendError::Unknown(error))| {
             // What is left of it is no whole line, or a migration that has not begun.
@@ -82,7 +83,7 @@ impl Lines {
             }
             record.apply(change);
         }
-        let lines = Self { path: path.to_owned(), file, length: whole as u64 };
+        let mut lines = Self { path: path.to_owned(), file: Some(file), length: whole as u64 };
         if content.len() > whole {
             lines.cut().map_err(failed("repair", path))?;
         }
@@ -98,7 +99,11 @@ impl Lines {
         let failed = failed("write", &self.path);
         let text = serde_json::to_vec(line).map_err(|error| AppendError::Undone(failed(error.into())))?;
         let text = [text, vec![b'\n']].concat();
-        match self.file.write_all(&text).and_then(|()| self.file.sync_data()) {
+        let written = self.open().and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_data()
+        });
+        match written {
             Ok(()) => {
                 self.length += text.len() as u64;
                 Ok(())
@@ -111,9 +116,24 @@ impl Lines {
     }
 
     /// Takes back what follows the last whole line.
-    fn cut(&self) -> io::Result<()> {
-        self.file.set_len(self.length)?;
-        self.file.sync_data()
+    fn cut(&mut self) -> io::Result<()> {
+        let length = self.length;
+        let file = self.open()?;
+        file.set_len(length)?;
+        file.sync_data()
+    }
+
+    /// Nothing is likely to follow: hundreds of finished migrations keep no descriptor.
+    pub(super) fn rest(&mut self) {
+        self.file = None;
+    }
+
+    fn open(&mut self) -> io::Result<&File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().append(true).open(&self.path)?,
+        };
+        Ok(self.file.insert(file))
     }
 
     pub(super) fn remove(&self) -> Result<(), JournalError> {
@@ -123,7 +143,7 @@ impl Lines {
     /// From here on the disk is full.
     #[cfg(test)]
     pub(super) fn fill_up(&mut self) {
-        self.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        self.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
     }
 
     fn sync_directory(&self) -> Result<(), JournalError> {

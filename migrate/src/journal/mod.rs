@@ -158,7 +158,10 @@ impl Journal {
         match records.entry((record.id, record.role)) {
             Slot::Occupied(_) => Err(JournalError::Known(record.id)),
             Slot::Vacant(slot) => {
-                let lines = Lines::create(&path, &record)?;
+                let mut lines = Lines::create(&path, &record)?;
+                if record.state.is_final() {
+                    lines.rest();
+                }
                 slot.insert(Kept::Whole { record: Box::new(record), lines });
                 Ok(())
             }
@@ -249,6 +252,9 @@ impl Journal {
         match lines.append(&change) {
             Ok(()) => {
                 record.apply(change);
+                if record.state.is_final() {
+                    lines.rest();
+                }
                 Ok(())
             }
             Err(file::AppendError::Undone(error)) => Err(error),
@@ -268,7 +274,10 @@ impl Journal {
 
 fn load(path: &Path, key: Key) -> Result<Option<Kept>, JournalError> {
     match Lines::load(path) {
-        Ok(Some((record, lines))) if (record.id, record.role) == key => {
+        Ok(Some((record, mut lines))) if (record.id, record.role) == key => {
+            if record.state.is_final() {
+                lines.rest();
+            }
             Ok(Some(Kept::Whole { record: Box::new(record), lines }))
         }
         Ok(Some(_)) => {
