@@ -214,15 +214,25 @@ impl Connection for Brittle {
 
 /// The control connection is whole; data connections break, but for so many.
 fn migrate_brittle(whole: u64) -> Report {
-    let world = World::new(31, 4, 12 << 20);
-    let hosts = Hosts::new(&world);
-    let dialled = AtomicU64::new(0);
-    let dial = || -> io::Result<Box<dyn Connection>> {
-        let number = dialled.fetch_add(1, Ordering::SeqCst);
-        let inner = hosts.dial()?;
-        Ok(if number <= whole { inner } else { Box::new(Brittle { inner, left: 2_500_000 }) })
+    let hosts = Hosts::new(&World::new(31, 4, 12 << 20));
+    let wrap = |number, inner| -> Box<dyn Connection> {
+        if number <= whole {
+            return inner;
+        }
+        Box::new(Brittle { inner, left: 2_500_000 })
     };
-    let host = FakeHost(Arc::clone(&hosts));
+    migrate_over(&hosts, 4, &wrap)
+}
+
+/// Connections are wrapped as they are made; the first is the control connection.
+fn migrate_over(
+    hosts: &Arc<Hosts>,
+    streams: u32,
+    wrap: &(dyn Fn(u64, Box<dyn Connection>) -> Box<dyn Connection> + Sync),
+) -> Report {
+    let dialled = AtomicU64::new(0);
+    let dial = || Ok(wrap(dialled.fetch_add(1, Ordering::SeqCst), hosts.dial()?));
+    let host = FakeHost(Arc::clone(hosts));
     let source = Source {
         dialer: &dial,
         origin: &host,
@@ -232,7 +242,52 @@ fn migrate_brittle(whole: u64) -> Report {
         faults: &NoFaults,
         cancel: &Cancel::default(),
     };
-    source.run(FakeLeaving::new(&world), &hosts.plan())
+    let mut plan = hosts.plan();
+    plan.options.streams = streams;
+    plan.options.limits.frozen = Duration::from_secs(60);
+    source.run(FakeLeaving::new(&hosts.world), &plan)
+}
+
+/// A slow link: little at a time.
+#[derive(Debug)]
+struct Slow(Box<dyn Connection>);
+
+impl Read for Slow {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        thread::sleep(Duration::from_millis(20));
+        self.0.write(&bytes[..bytes.len().min(8 << 10)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Connection for Slow {
+    fn limit(&mut self, limit: Duration) -> io::Result<()> {
+        self.0.limit(limit)
+    }
+}
+
+#[test]
+fn a_slow_link_is_not_a_silent_one() {
+    let hosts = Hosts::new(&World::new(32, 1, 3 << 20));
+    // A chunk takes longer than anybody may be silent.
+    let wrap = |number, inner| -> Box<dyn Connection> {
+        match number {
+            0 => inner,
+            _ => Box::new(Slow(inner)),
+        }
+    };
+    let report = migrate_over(&hosts, 1, &wrap);
+    assert_eq!(report.outcome, Outcome::Moved, "{report:#?}");
+    assert!(report.frozen_ms.unwrap() > 3 * 1500, "{report:#?}");
 }
 
 #[test]

@@ -160,13 +160,18 @@ impl Puller {
     }
 
     fn receive(&self, channel: &mut Channel, piece: Piece) -> Result<Vec<u8>, WireError> {
-        let deadline = Deadline::after(self.limit);
+        let mut deadline = Deadline::after(self.limit);
         while !deadline.is_over() {
             if self.lock().over.is_some() {
                 return Err(WireError::Closed);
             }
+            let before = channel.progress();
             if let Some(received) = channel.poll(LOOK_UP)? {
                 return content(received, piece);
+            }
+            // A slow link is not a silent one.
+            if channel.progress() != before {
+                deadline = Deadline::after(self.limit);
             }
         }
         Err(WireError::Silent)

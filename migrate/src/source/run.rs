@@ -19,6 +19,9 @@ use crate::report::{Bytes, Outcome, Report, Took};
 use crate::talk::Talk;
 use crate::wire::{Channel, Message, Purpose};
 
+/// A link that is slow is not silent: a chunk may take so many times as long to be taken.
+const SLOW: u32 = 3;
+
 /// Moves an application.
 pub(super) fn run(source: &Source<'_>, leaving: Box<dyn Leaving>, plan: &Plan) -> Report {
     let span =
@@ -26,7 +29,7 @@ pub(super) fn run(source: &Source<'_>, leaving: Box<dyn Leaving>, plan: &Plan) -
     let _entered = span.enter();
     let chooser = Chooser::new(plan.options.compression);
     let meter = Meter::new(source.progress);
-    let server = MemoryServer::new(&chooser, &meter, plan.options.limits.silence);
+    let server = MemoryServer::new(&chooser, &meter, plan.options.limits.silence * SLOW);
     let mut departure = Departure {
         source,
         plan,

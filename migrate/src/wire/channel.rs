@@ -102,6 +102,11 @@ impl Channel {
         self.bytes_sent
     }
 
+    /// How far what arrives has come: it grows while anything does.
+    pub(crate) fn progress(&self) -> (u64, usize) {
+        (self.received, self.incoming.len())
+    }
+
     /// Sends a message with its payload.
     pub(crate) fn send(
         &mut self,
