@@ -53,7 +53,7 @@ impl Answer {
 fn kind(error: &StoreError) -> &'static str {
     use StoreError as E;
     match error {
-        E::NotFound { .. } | E::NoneOf { .. } => "NotFound",
+        E::NotFound { .. } | E::NoneOf { .. } | E::NoPlace { .. } => "NotFound",
         E::Occupied { .. } => "AlreadyExists",
         E::Location { .. } | E::Name { .. } => "InvalidArgument",
         E::Unreachable { .. } | E::Interrupted => "Unavailable",

@@ -60,6 +60,14 @@ pub enum StoreError {
         /// What was heard.
         source: Cause,
     },
+    /// There is no such place.
+    #[error("{place} is not there: make it first")]
+    NoPlace {
+        /// The place.
+        place: String,
+        /// What was heard.
+        source: Cause,
+    },
     /// There is no such checkpoint.
     #[error(
         "there is no checkpoint {name:?} in {place}: `fastmig checkpoints list` shows those that are there"
@@ -186,7 +194,8 @@ impl StoreError {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let words = error.to_string();
+            // They may be a server's, and of any length.
+            let words: String = error.to_string().chars().map(plain).take(LONGEST_CAUSE).collect();
             if !text.contains(&words) {
                 text.push_str(": ");
                 text.push_str(&words);
@@ -194,6 +203,17 @@ impl StoreError {
             cause = error.source();
         }
         text
+    }
+}
+
+/// No cause is told at greater length.
+const LONGEST_CAUSE: usize = 400;
+
+fn plain(c: char) -> char {
+    if c.is_control() {
+        ' '
+    } else {
+        c
     }
 }
 
@@ -210,4 +230,18 @@ pub(crate) fn caused_by(
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_are_told_on_one_line_and_in_short() {
+        let source = format!("<Error>\n\u{1b}[2J{}</Error>", "x".repeat(5000)).into();
+        let error = StoreError::Failed { place: "s3://b".into(), action: "list", source };
+        let report = error.report();
+        assert!(report.starts_with("s3://b could not list: <Error>"), "{report}");
+        assert!(report.len() < 500 && !report.contains(['\n', '\u{1b}']), "{report}");
+    }
 }

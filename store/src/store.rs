@@ -11,6 +11,7 @@ use fastmig_engine::image::Manifest;
 use futures_util::{stream, StreamExt, TryStreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::archive::{self, Unpacked};
@@ -22,6 +23,9 @@ use crate::{Name, Place, StoreError};
 
 /// Labels that are read at a time.
 const READING: usize = 8;
+
+/// For the parts on the link when a push is to end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Left free on the host's disk by a pull.
 const RESERVE: u64 = 16 << 20;
@@ -111,8 +115,9 @@ impl Store {
         let bytes = manifest.files.iter().map(|file| file.size).sum();
         let (created, encrypted) = (manifest.created.clone(), packing.encrypts());
 
+        let (halt, halted) = watch::channel(false);
         let work = async {
-            let parts = self.transfer(directory, manifest, packing, &name, &id).await?;
+            let parts = self.transfer(directory, manifest, packing, &name, &id, &halted).await?;
             let stored = parts.iter().map(|part| part.size).sum();
             let container = push.container.clone();
             let (name, push) = (name.clone(), id.clone());
@@ -121,9 +126,16 @@ impl Store {
             self.shelf.finish(&label).await?;
             Ok(label)
         };
-        let result = tokio::select! {
-            result = work => result,
-            () = stop => Err(StoreError::Interrupted),
+        let result = {
+            tokio::pin!(work);
+            tokio::select! {
+                result = &mut work => result,
+                () = stop => {
+                    halt.send_replace(true);
+                    // What is on the link arrives, or it would after it was taken back.
+                    tokio::time::timeout(GRACE, work).await.unwrap_or(Err(StoreError::Interrupted))
+                }
+            }
         };
         if result.is_err() {
             self.discard(&name, &id).await;
@@ -150,6 +162,7 @@ impl Store {
         packing: Packing,
         name: &Name,
         push: &PushId,
+        halted: &watch::Receiver<bool>,
     ) -> Result<Vec<Part>, StoreError> {
         let (out, parts) = mpsc::channel(QUEUE);
         let from = directory.to_owned();
@@ -158,7 +171,7 @@ impl Store {
             writer.finish()
         });
         // What the place says comes first: when it gives up, the packing fails only for that.
-        let stored = self.store_parts(parts, name, push).await?;
+        let stored = self.store_parts(parts, name, push, halted).await?;
         match packed.await {
             Ok(Ok(())) => Ok(stored),
             Ok(Err(e)) => Err(StoreError::io("pack", directory)(e)),
@@ -171,9 +184,11 @@ impl Store {
         parts: Receiver<Outgoing>,
         name: &Name,
         push: &PushId,
+        halted: &watch::Receiver<bool>,
     ) -> Result<Vec<Part>, StoreError> {
         let parts = stream::unfold(parts, |mut parts| async { parts.recv().await.map(|part| (part, parts)) });
         let mut stored: Vec<(usize, Part)> = parts
+            .take_until(is_true(halted.clone()))
             .map(|Outgoing { number, part, content }| async move {
                 self.shelf.put(&Slot { name, push, number }, &part, content).await?;
                 Ok::<_, StoreError>((number, part))
@@ -181,6 +196,10 @@ impl Store {
             .buffer_unordered(IN_FLIGHT)
             .try_collect()
             .await?;
+        // The stream may have ended before its time.
+        if *halted.borrow() {
+            return Err(StoreError::Interrupted);
+        }
         stored.sort_by_key(|(number, _)| *number);
         Ok(stored.into_iter().map(|(_, part)| part).collect())
     }
@@ -335,6 +354,11 @@ impl Store {
         }
         Ok(names)
     }
+}
+
+async fn is_true(mut flag: watch::Receiver<bool>) {
+    // Whoever sends it is gone with the push.
+    let _ = flag.wait_for(|flag| *flag).await;
 }
 
 /// Why nothing comes out of the parts.

@@ -143,8 +143,12 @@ impl Objects {
     fn explain(&self, action: &'static str, error: Error) -> StoreError {
         let place = self.place.clone();
         let words = chain(&error);
-        if matches!(error, Error::Unauthenticated { .. } | Error::PermissionDenied { .. }) {
+        let refused = ["403 Forbidden", "401 Unauthorized"].iter().any(|told| words.contains(told));
+        if refused || matches!(error, Error::Unauthenticated { .. } | Error::PermissionDenied { .. }) {
             return StoreError::Unauthorized { place, source: error.into() };
+        }
+        if words.contains("NoSuchBucket") {
+            return StoreError::NoPlace { place, source: error.into() };
         }
         let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
         let told = ["507 ", "StorageFull", "QuotaExceeded", "No space left"];
@@ -340,7 +344,7 @@ impl Shelf for Objects {
     }
 
     async fn leftovers(&self, age: Duration) -> Result<Vec<(Name, PushId)>, StoreError> {
-        let mut pushes: BTreeMap<(Name, PushId), SystemTime> = BTreeMap::new();
+        let mut pushes = self.directory.as_deref().map(unfinished).unwrap_or_default();
         let mut labelled = Vec::new();
         for found in self.found(&self.prefix).await? {
             match found.what {
@@ -362,6 +366,29 @@ impl Shelf for Objects {
         let is_old = |came: &SystemTime| now.duration_since(*came).is_ok_and(|since| since >= age);
         Ok(pushes.into_iter().filter(|(_, came)| is_old(came)).map(|(push, _)| push).collect())
     }
+}
+
+/// The pushes that have a directory: what a process was writing when it was killed is no object yet.
+fn unfinished(directory: &Path) -> BTreeMap<(Name, PushId), SystemTime> {
+    let mut pushes = BTreeMap::new();
+    for (name, below) in entries::<Name>(directory) {
+        for (push, parts) in entries::<PushId>(&below) {
+            // It changes with each part that is begun or finished.
+            if let Ok(changed) = std::fs::symlink_metadata(&parts).and_then(|status| status.modified()) {
+                pushes.insert((name.clone(), push), changed);
+            }
+        }
+    }
+    pushes
+}
+
+/// The directories in `directory` whose names are of this kind.
+fn entries<T: TryFrom<String>>(directory: &Path) -> Vec<(T, PathBuf)> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories
+        .filter_map(|entry| Some((T::try_from(entry.file_name().into_string().ok()?).ok()?, entry.path())))
+        .collect()
 }
 
 /// What went wrong on the way, if it was that.

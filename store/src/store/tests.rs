@@ -253,6 +253,9 @@ async fn leftovers_are_pruned_and_nothing_else() {
     std::fs::remove_file(stage.path("place/half/label.json")).unwrap();
     let half = std::fs::read_dir(stage.path("place/half")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(half.join("00003#1"), "cut off").unwrap();
+    let first = stage.path("place/first/fedcba9876543210");
+    std::fs::create_dir_all(&first).unwrap();
+    std::fs::write(first.join("00000#1"), "cut off in the first part").unwrap();
     std::fs::create_dir(stage.path("place/web/0123456789abcdef")).unwrap();
     std::fs::write(stage.path("place/web/0123456789abcdef/00000"), "of another push").unwrap();
     std::fs::write(stage.path("place/web/notes"), "not ours").unwrap();
@@ -260,8 +263,8 @@ async fn leftovers_are_pruned_and_nothing_else() {
     assert_eq!(store.list().await.unwrap().len(), 1);
     assert!(store.prune(Duration::from_secs(3600)).await.unwrap().is_empty());
     let gone = store.prune(Duration::ZERO).await.unwrap();
-    assert_eq!(gone.iter().map(Name::as_str).collect::<Vec<_>>(), ["half", "web"]);
-    assert!(!stage.path("place/half").exists());
+    assert_eq!(gone.iter().map(Name::as_str).collect::<Vec<_>>(), ["first", "half", "web"]);
+    assert!(!stage.path("place/half").exists() && !stage.path("place/first").exists());
     assert!(stage.path("place/web/notes").exists());
     stage.pull("web").await.unwrap();
     assert!(stage.is_back());

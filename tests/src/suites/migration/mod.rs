@@ -6,6 +6,7 @@ mod hooks;
 mod recreate;
 mod rounds;
 mod stage;
+mod store;
 
 use anyhow::Result;
 
@@ -21,6 +22,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         .iter()
         .chain(hooks::CASES)
         .chain(recreate::CASES)
+        .chain(store::CASES)
         .copied()
         .flatten()
         .copied()
