@@ -76,7 +76,7 @@ pub enum What {
         total: u64,
         /// Bytes on the wire, so far.
         wire: u64,
-        /// Bytes on the wire per second, lately.
+        /// Bytes as they are, per second, lately.
         rate: u64,
     },
     /// Something to know that made nothing fail: a hook that was ignored.

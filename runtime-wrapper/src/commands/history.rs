@@ -42,7 +42,8 @@ fn row(report: &MigrationReport) -> [String; 9] {
         report.outcome.to_string(),
         report.frozen_ms.map(milliseconds).unwrap_or_default(),
         milliseconds(report.total_ms),
-        bytes(report.bytes.wire),
+        // Only the source counts.
+        if report.bytes.wire > 0 { bytes(report.bytes.wire) } else { String::new() },
         report.reason.as_deref().unwrap_or_default().lines().next().unwrap_or_default().into(),
     ]
 }

@@ -63,7 +63,9 @@ impl<W: Write + Debug> Display for Lines<W> {
 /// What is still worth a line when it is over.
 fn lasting(what: &What) -> Option<String> {
     match what {
-        What::PhaseEnded { phase, ms, .. } => Some(format!("{phase:<9} {:>9}", milliseconds(*ms))),
+        // Where nothing had to be done there is nothing to say: hooks that are not configured.
+        What::PhaseEnded { ms: 0, .. } => None,
+        What::PhaseEnded { phase, ms, .. } => Some(format!("{phase:<15} {:>9}", milliseconds(*ms))),
         What::Warning { .. } => Some(describe(what)),
         _ => None,
     }
@@ -150,9 +152,10 @@ mod tests {
         let mut lines = Lines(Vec::new());
         lines.event(&What::PhaseStarted { phase: "dump".into(), side: Side::Source, frozen: true });
         lines.event(&What::PhaseEnded { phase: "dump".into(), side: Side::Source, ms: 42 });
+        lines.event(&What::PhaseEnded { phase: "pre-restore".into(), side: Side::Source, ms: 0 });
         lines.event(&What::Warning { message: "a hook failed".into() });
         let text = String::from_utf8(lines.0).unwrap();
-        assert_eq!(text, "dump          42 ms\nwarning: a hook failed\n");
+        assert_eq!(text, "dump                42 ms\nwarning: a hook failed\n");
     }
 
     #[test]

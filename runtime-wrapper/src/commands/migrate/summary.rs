@@ -23,9 +23,9 @@ pub(super) fn of(container: &str, report: &MigrationReport) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The source's phases, those in which it was frozen in brackets.
+/// The source's phases that took any time, those in which it was frozen in brackets.
 fn phases(all: &[PhaseTime]) -> String {
-    let ours = all.iter().filter(|phase| phase.side == Side::Source);
+    let ours = all.iter().filter(|phase| phase.side == Side::Source && phase.ms > 0);
     let mut text = String::from("phases:");
     let mut frozen = false;
     for phase in ours {

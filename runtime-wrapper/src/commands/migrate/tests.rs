@@ -48,6 +48,7 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
             phase("prepare", 31, false),
             phase("freeze", 2, true),
             phase("dump", 30, true),
+            phase("post-checkpoint", 0, true),
             phase("end", 6, false),
         ],
         warnings: Vec::new(),
@@ -129,7 +130,7 @@ fn the_first_interrupt_cancels_and_the_answer_is_waited_for() {
     });
     assert_eq!(cancelled, [Some("op-1".to_owned())]);
     assert!(matches!(ending, Ending::Answered { operation: Some(id), .. } if id == "op-1"));
-    assert_eq!(String::from_utf8(display.0).unwrap(), "files          3 ms\ncancelling\n");
+    assert_eq!(String::from_utf8(display.0).unwrap(), "files                3 ms\ncancelling\n");
 }
 
 #[test]
