@@ -55,7 +55,7 @@ impl Daemon {
             Outcome::Moved => work::report(&report),
             Outcome::Undecided | Outcome::Running => Err(ErrorInfo::new(Code::Peer, reason)
                 .with_remedy("the application stays stopped here until the destination's daemon answers")),
-            _ => Err(ErrorInfo::new(Code::Refused, reason).with_remedy("the application runs on here")),
+            _ => Err(ErrorInfo::new(Code::Internal, reason).with_remedy("the application runs on here")),
         };
         if let Err(e) = self.operations.settle(&operation, outcome) {
             tracing::warn!(operation, error = %e, "an operation's end cannot be recorded");
