@@ -37,6 +37,10 @@ const EVERYWHERE: &[&str] = &["host", "none", "bridge", "podman"];
 /// How long after its start a client may take to tell all of a container: nerdctl knows published ports late.
 const SETTLING: Duration = Duration::from_secs(5);
 
+/// How often, and after what pause, a start is tried.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What was made for a migration, so that it can be taken back, also by a daemon that was started anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -180,7 +184,18 @@ impl Recreator {
         let id = told.split_whitespace().next_back().unwrap_or_default();
         valid::name("id", id)?;
         id.clone_into(&mut made.id);
-        client().args(["start", id]).output().map(drop)
+        // containerd starts what nerdctl gave a restart policy, too, and whoever comes second fails.
+        let mut tries = if recipe.client == Client::Nerdctl { TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            match client().args(["start", id]).output() {
+                Err(Error::Failed { message, .. }) if tries > 0 => {
+                    tracing::info!(container = id, message, "trying to start it again");
+                    std::thread::sleep(PAUSE);
+                }
+                told => return told.map(drop),
+            }
+        }
     }
 
     fn run_with_ctr(&self, plan: &Plan<'_>, made: &mut Created) -> Result<(), Error> {
@@ -223,11 +238,12 @@ impl Recreator {
         if !made.id.is_empty() {
             let gone = match made.client {
                 Client::Ctr => self.remove_with_ctr(namespace, &made.id),
-                client => self
-                    .client(client, namespace)
-                    .args(["rm", "--force", "--volumes", &made.id])
-                    .output()
-                    .map(drop),
+                client => {
+                    // podman would wait for the application's end first.
+                    let at_once: &[&str] = if client == Client::Podman { &["--time=0"] } else { &[] };
+                    let call = self.client(client, namespace).args(["rm", "--force", "--volumes"]);
+                    call.args(at_once.iter().copied()).args([&made.id]).output().map(drop)
+                }
             };
             // One that is not there any more is as good.
             if let Err(error) = gone {

@@ -39,6 +39,9 @@ const OWN_ANNOTATIONS: &[&str] =
 const RESERVED_LABELS: &[&str] =
     &["nerdctl/", "containerd.io/", "io.containerd.", "io.cri-containerd", "io.podman."];
 
+/// The kubelet's and docker's: they remove there what they do not know.
+const OTHERS_NAMESPACES: &[&str] = &["k8s.io", "moby", "plugins.moby", "buildkit"];
+
 /// Log drivers that write on this host, by the client's own means.
 pub(crate) const LOG_DRIVERS: &[&str] =
     &["json-file", "local", "journald", "k8s-file", "none", "passthrough"];
@@ -62,7 +65,7 @@ fn require(is: bool, what: &'static str, value: &str, why: &'static str) -> Rule
 pub(crate) fn recipe(recipe: &Recipe) -> Rule {
     name("name", &recipe.name)?;
     match recipe.client.has_namespaces() {
-        true => name("namespace", &recipe.namespace)?,
+        true => namespace(&recipe.namespace)?,
         false => require(recipe.namespace.is_empty(), "namespace", &recipe.namespace, "its client has none")?,
     }
     image_name(&recipe.image.name)?;
@@ -85,6 +88,13 @@ pub(crate) fn name(what: &'static str, text: &str) -> Rule {
         text,
         "it must be letters, digits, dots, dashes and underscores, at most 128, and begin with a letter or digit",
     )
+}
+
+/// One of containerd's that no daemon takes for its own.
+fn namespace(text: &str) -> Rule {
+    name("namespace", text)?;
+    let taken = OTHERS_NAMESPACES.contains(&text);
+    require(!taken, "namespace", text, "what is in it belongs to a daemon of its own")
 }
 
 /// A reference such as `registry:5000/team/app:1@sha256:...`, or a digest.
@@ -297,6 +307,7 @@ mod tests {
         refused("runtime", |r| r.runtime = Runtime::Named("/tmp/evil".into()));
         refused("namespace", |r| r.namespace = "moby".into());
         refused("namespace", |r| r.client = Client::Ctr);
+        refused("namespace", |r| (r.client, r.namespace) = (Client::Ctr, "k8s.io".into()));
         refused("command", |r| r.settings.command.clear());
         refused("env", |r| r.settings.env = vec!["SECRET".into()]);
         refused("hostname", |r| r.settings.hostname = Some("a b".into()));

@@ -43,6 +43,20 @@ fn host(ctx: &Ctx, name: &str, generation: Generation) -> Result<Arc<Host>> {
     Ok(host)
 }
 
+/// Starts the daemons of both hosts, which know each other then.
+pub(super) fn join(a: &Host, b: &Host) -> Result<()> {
+    static JOINED: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+    let mut joined = JOINED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !joined.contains(&a.pid()) {
+        a.init_cluster()?;
+        a.start_fastmigd()?;
+        b.join_cluster(a)?;
+        b.start_fastmigd()?;
+        joined.push(a.pid());
+    }
+    Ok(())
+}
+
 fn install_program(host: &Host) -> Result<()> {
     let root = dist::repository();
     let cargo = dist::cargo();

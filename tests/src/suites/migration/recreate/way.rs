@@ -6,8 +6,9 @@ use serde_json::Value;
 use super::stage::{full_name, IMAGE};
 use crate::framework::Host;
 
-/// Counts, in a file of its own.
-pub(super) const SCRIPT: &str = "while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.1; done";
+/// Counts, in a file of its own, and starts nothing else.
+pub(super) const SCRIPT: &str =
+    "mkfifo /tmp/never; exec 3<>/tmp/never; while :; do i=$((i+1)); echo $i >/tmp/count; read -t 1 line <&3; done";
 
 /// What docker, podman and nerdctl are asked for, as its user types it; the port's number makes containers differ.
 const OPTIONS: &[&str] = &[
@@ -25,7 +26,7 @@ const OPTIONS: &[&str] = &[
     "--tmpfs=/scratch:size=1m",
     "--volume=/anonymous",
     "--add-host=neighbour:192.0.2.1",
-    "--annotation=fastmig.dev/tcp=refuse",
+    "--annotation=fastmig.dev/after-checkpoint=standby",
 ];
 
 /// The same for ctr, as far as it can.
@@ -38,7 +39,7 @@ const CTRS: &[&str] = &[
     "--memory-limit=209715200",
     "--cap-drop=CAP_MKNOD",
     "--mount=type=tmpfs,src=tmpfs,dst=/scratch,options=size=1m",
-    "--annotation=fastmig.dev/tcp=refuse",
+    "--annotation=fastmig.dev/after-checkpoint=standby",
 ];
 
 /// What of `Config` is about the command line that made it.
