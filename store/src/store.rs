@@ -381,7 +381,8 @@ fn require_room(path: &Path, needed: u64) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(path);
     let disk = rustix::fs::statvfs(parent).map_err(|e| StoreError::io("look at", parent)(e.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if needed.saturating_add(RESERVE) > free {
+    let needed = needed.saturating_add(RESERVE);
+    if needed > free {
         return Err(StoreError::NoRoom { path: path.into(), free, needed });
     }
     Ok(())
