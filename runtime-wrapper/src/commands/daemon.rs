@@ -6,6 +6,7 @@ use fastmig_api::client::ClientError;
 use fastmig_api::{Client, Code, ErrorInfo};
 use serde_json::{json, Value};
 
+use super::figures::plain;
 use super::Context;
 
 /// The exit code where the daemon refused what was asked, and nothing was changed.
@@ -30,13 +31,13 @@ impl Context {
 
 /// With a line for each cause where there are several, as when a host lacks more than one thing.
 pub(crate) fn as_text(error: &ClientError) -> String {
-    let ClientError::Refused(info) = error else { return chain(error) };
+    let ClientError::Refused(info) = error else { return plain(&chain(error)) };
     if info.cause.len() < 2 {
-        return info.to_string();
+        return plain(&info.to_string());
     }
     let causes = info.cause.iter().map(|cause| format!("\n  - {cause}"));
     let remedy = info.remedy.iter().map(|remedy| format!("\n{remedy}"));
-    std::iter::once(info.message.clone()).chain(causes).chain(remedy).collect()
+    plain(&std::iter::once(info.message.clone()).chain(causes).chain(remedy).collect::<String>())
 }
 
 /// As other commands say it, with what the daemon told in addition.

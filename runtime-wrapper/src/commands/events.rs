@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use fastmig_api::event::{Event, What};
 
-use super::figures::{bytes, milliseconds, moment};
+use super::figures::{bytes, milliseconds, moment, plain};
 use super::Context;
 
 pub(crate) fn run(context: &Context) -> ExitCode {
@@ -33,7 +33,7 @@ pub(crate) fn run(context: &Context) -> ExitCode {
 
 fn line(event: &Event) -> String {
     let container = event.container.as_deref().unwrap_or("-");
-    format!("{}  {container}  {}", moment(&event.at), describe(&event.what))
+    plain(&format!("{}  {container}  {}", moment(&event.at), describe(&event.what)))
 }
 
 /// What happened, in a line.

@@ -1,4 +1,4 @@
-//! Numbers and tables as people read them.
+//! Numbers, words and tables as people read them.
 
 /// `312.4 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
@@ -40,10 +40,16 @@ pub(crate) fn short(id: &str) -> &str {
     }
 }
 
+/// Without what would steer a terminal: names and reasons may come from another host. Lines stay lines.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
 /// Rows below titles, in columns.
 pub(crate) fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| plain(cell))).collect();
     let mut widths = titles.map(str::len);
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -53,7 +59,7 @@ pub(crate) fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> 
         cells.join("  ").trim_end().to_owned()
     };
     let titles = titles.map(str::to_owned);
-    std::iter::once(&titles).chain(rows).map(line).collect::<Vec<_>>().join("\n")
+    std::iter::once(&titles).chain(&rows).map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -69,6 +75,12 @@ mod tests {
         assert_eq!(moment("2026-11-21T10:00:00.123Z"), "2026-11-21 10:00:00");
         assert_eq!(short(&"0a".repeat(32)), "0a0a0a0a0a0a");
         assert_eq!(short("web"), "web");
+    }
+
+    #[test]
+    fn nobody_steers_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\r\nc"), "a\u{fffd}[2Jb\u{fffd}\nc");
+        assert!(!table(["NAME"], &[["\x1b]0;x\x07".to_owned()]]).contains('\x1b'));
     }
 
     #[test]

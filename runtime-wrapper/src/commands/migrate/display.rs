@@ -10,7 +10,7 @@ use std::time::Instant;
 use fastmig_api::event::What;
 
 use crate::commands::events::describe;
-use crate::commands::figures::{bytes, milliseconds};
+use crate::commands::figures::{bytes, milliseconds, plain};
 
 /// Somebody who is shown what happens.
 pub(super) trait Display: Debug {
@@ -65,8 +65,8 @@ fn lasting(what: &What) -> Option<String> {
     match what {
         // Where nothing had to be done there is nothing to say: hooks that are not configured.
         What::PhaseEnded { ms: 0, .. } => None,
-        What::PhaseEnded { phase, ms, .. } => Some(format!("{phase:<15} {:>9}", milliseconds(*ms))),
-        What::Warning { .. } => Some(describe(what)),
+        What::PhaseEnded { phase, ms, .. } => Some(plain(&format!("{phase:<15} {:>9}", milliseconds(*ms)))),
+        What::Warning { .. } => Some(plain(&describe(what))),
         _ => None,
     }
 }
@@ -105,7 +105,7 @@ impl<W: Write + Debug> Display for Bar<W> {
     fn event(&mut self, what: &What) {
         match what {
             What::PhaseStarted { phase, frozen, .. } => {
-                self.phase = if *frozen { format!("{phase} (frozen)") } else { phase.clone() };
+                self.phase = plain(&if *frozen { format!("{phase} (frozen)") } else { phase.clone() });
                 self.bytes.clear();
             }
             What::Progress { done, total, rate, .. } if *total > 0 => {

@@ -4,7 +4,7 @@ use fastmig_api::client::ClientError;
 use fastmig_api::migration::{Outcome, PhaseTime, Side};
 use fastmig_api::{Code, MigrationReport};
 
-use crate::commands::figures::{bytes, milliseconds, short};
+use crate::commands::figures::{bytes, milliseconds, plain, short};
 
 /// Of one that went well.
 pub(super) fn of(container: &str, report: &MigrationReport) -> String {
@@ -20,7 +20,7 @@ pub(super) fn of(container: &str, report: &MigrationReport) -> String {
     );
     let warnings = report.warnings.iter().map(|warning| format!("warning: {warning}"));
     let lines = [first, phases(&report.phases), travelled(report)].into_iter().chain(warnings);
-    lines.collect::<Vec<_>>().join("\n")
+    plain(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// The source's phases that took any time, those in which it was frozen in brackets.
