@@ -14,6 +14,7 @@
 //! | `work` | the work of each operation on this host |
 //! | [`migrations`], [`ends`] | applications that leave and arrive |
 //! | [`inventory`], [`checkpoints`] | what there is |
+//! | `watch` | changes of containers that nobody asked for here |
 //! | [`events`], [`metrics`] | what happens, and what is counted |
 //! | `telemetry` | what the daemon tells of itself |
 //! | [`failure`], `start` | why not |
@@ -39,6 +40,7 @@ mod server;
 mod start;
 mod task;
 mod telemetry;
+mod watch;
 mod work;
 
 pub use start::StartError;

@@ -17,6 +17,7 @@ use crate::pki::join::Desk;
 use crate::pki::Place;
 use crate::server::{Gate, Http, Tcp, Unix};
 use crate::start::StartError;
+use crate::watch;
 
 /// Answers under way when everything has ended are given this time.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -78,6 +79,7 @@ async fn live(config: Arc<Config>) -> Result<(), StartError> {
     recover(&daemon).await;
     let mut listeners = tokio::task::JoinSet::new();
     listeners.spawn(unix.serve(http));
+    listeners.spawn(watch::containers(daemon.clone()));
     if let Some(tcp) = tcp {
         listeners.spawn(tcp.serve());
     }
@@ -116,6 +118,7 @@ async fn recover(daemon: &Arc<Daemon>) {
     let work = move || {
         daemon.checkpoints.sweep();
         daemon.recover();
+        watch::clear_interrupted(&daemon);
     };
     if let Err(e) = tokio::task::spawn_blocking(work).await {
         tracing::error!(error = %e, "what was interrupted could not be settled");

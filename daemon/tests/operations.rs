@@ -129,6 +129,20 @@ fn events_tell_of_an_operation_by_its_key() {
 }
 
 #[test]
+fn events_tell_of_containers_that_come_and_go() {
+    let daemon = Daemon::start();
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    stream.write_all(&request("GET", "/v1/events", &[], b"")).unwrap();
+    // Until it has looked once there is nothing to compare with.
+    thread::sleep(Duration::from_millis(2500));
+    let container = daemon.make_container("web");
+    lines_until(&stream, |line| line.starts_with("data:") && line.contains(r#""application":"created""#));
+    drop(container);
+    lines_until(&stream, |line| line.starts_with("data:") && line.contains(r#""application":"ended""#));
+}
+
+#[test]
 fn checkpoints_are_names_and_nothing_else() {
     let daemon = Daemon::start();
     for name in ["..%2Flib", "%2Fetc", "..", ".hidden"] {

@@ -122,6 +122,33 @@ pub(crate) fn inherited_streams(
     Ok(inherited)
 }
 
+impl Container {
+    /// Puts the container back into standby when a restore is under way there and nobody is at it any more; answers whether
+    /// it was so. A container that somebody operates on is left alone.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn clear_interrupted(&self) -> Result<bool, Error> {
+        if !self.is_warm() {
+            return Ok(false);
+        }
+        let _lock = match self.directory.lock(&self.key, std::time::Duration::ZERO) {
+            Err(Error::Busy { .. }) => return Ok(false),
+            lock => lock?,
+        };
+        // What is held for a migration is its journal's to decide.
+        let record = self.directory.load(&self.key)?;
+        if !record.started || record.migration.is_some() || !record.init_mark().runs() {
+            return Ok(false);
+        }
+        let interrupted = self.application()? == ApplicationState::Restoring;
+        if interrupted {
+            clear(self);
+        }
+        Ok(interrupted)
+    }
+}
+
 /// We hold the lock, so a restore that is still under way belongs to someone who was killed.
 pub(crate) fn abandon_interrupted(container: &Container) -> Result<(), Error> {
     if container.application()? == ApplicationState::Restoring {
