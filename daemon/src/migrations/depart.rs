@@ -1,6 +1,8 @@
 //! An application leaves.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastmig_api::migration::{MigrationReport, Outcome};
@@ -58,7 +60,7 @@ impl Migrations {
         };
         teller.let_be_cancelled();
         self.live.departure(plan.id, &peer, container.key().id());
-        let _limit = Limit::begin(request.timeout_s, &cancel);
+        let limit = Limit::begin(request.timeout_s, &cancel);
         let source = Source {
             dialer: &dialer,
             origin: self.host.as_ref(),
@@ -73,7 +75,7 @@ impl Migrations {
         for message in &ended.warnings {
             job.tell(fastmig_api::event::What::Warning { message: message.clone() });
         }
-        teller.conclude(report::ended(self.begun(&plan), &ended))
+        teller.conclude(report::ended(self.begun(&plan), &ended), &limit)
     }
 
     fn plan(
@@ -157,7 +159,7 @@ impl Teller<'_> {
     }
 
     /// The answer to whoever asked for it.
-    fn conclude(&self, mut report: MigrationReport) -> Result<Value, ErrorInfo> {
+    fn conclude(&self, mut report: MigrationReport, limit: &Limit) -> Result<Value, ErrorInfo> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if self.dry_run && seen.prepared && report.outcome == Outcome::Stayed {
             report.outcome = Outcome::Possible;
@@ -173,6 +175,10 @@ impl Teller<'_> {
             Outcome::Stopped => Err(ErrorInfo::new(Code::Internal, reason()).with_remedy(
                 "the application is stopped here, for it could not be thawed; that is tried again when fastmigd starts",
             )),
+            Outcome::Stayed if limit.is_over() => {
+                let text = format!("it took longer than the {} s that were given", limit.seconds);
+                Err(ErrorInfo::new(Code::TimeLimit, text).with_remedy("the application runs on here; give it more time"))
+            }
             Outcome::Stayed if self.cancel.is_cancelled() => Err(ErrorInfo::new(Code::Cancelled, reason())),
             Outcome::Stayed if seen.failed == Some(Phase::Connect) => {
                 Err(ErrorInfo::new(Code::Peer, reason()).with_remedy("the application runs on here"))
@@ -211,23 +217,47 @@ impl Progress for Teller<'_> {
 
 /// The limit of a whole migration: cancels it, as long as it lives.
 struct Limit {
-    _over: Option<std::sync::mpsc::Sender<()>>,
+    seconds: u64,
+    over: Arc<AtomicBool>,
+    /// Dropped with the limit, which ends its thread.
+    _alive: Option<Sender<()>>,
 }
 
 impl Limit {
     fn begin(seconds: Option<u64>, cancel: &Cancel) -> Self {
-        let over = seconds.map(|seconds| {
-            let (over, wait) = std::sync::mpsc::channel();
-            let cancel = cancel.clone();
+        let over = Arc::<AtomicBool>::default();
+        let alive = seconds.map(|seconds| {
+            let (alive, gone) = mpsc::channel();
+            let (cancel, over) = (cancel.clone(), over.clone());
             std::thread::spawn(move || {
-                if wait.recv_timeout(Duration::from_secs(seconds))
-                    == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-                {
+                if gone.recv_timeout(Duration::from_secs(seconds)) == Err(RecvTimeoutError::Timeout) {
+                    over.store(true, Ordering::Release);
                     cancel.cancel();
                 }
             });
-            over
+            alive
         });
-        Self { _over: over }
+        Self { seconds: seconds.unwrap_or_default(), over, _alive: alive }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_cancels_when_it_is_over_and_not_before() {
+        let cancel = Cancel::default();
+        let none = Limit::begin(None, &cancel);
+        let long = Limit::begin(Some(1000), &cancel);
+        let short = Limit::begin(Some(1), &cancel);
+        assert!(!cancel.is_cancelled());
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(cancel.is_cancelled());
+        assert!(short.is_over() && !long.is_over() && !none.is_over());
     }
 }
