@@ -2,7 +2,7 @@
 
 use fastmig_engine::checkpoint::After;
 use fastmig_engine::config::hooks::{Operation, Stage};
-use fastmig_engine::{Container, Error};
+use fastmig_engine::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::netns;
@@ -66,23 +66,22 @@ pub struct ContainerFacts {
 }
 
 impl ContainerFacts {
-    /// What is so now.
-    ///
-    /// # Errors
-    /// When the container's state cannot be read. Addresses that cannot be read are left out.
-    pub fn of(container: &Container) -> Result<Self, Error> {
-        let status = container.status()?;
-        let addresses = netns::addresses(status.pid).unwrap_or_else(|e| {
-            tracing::debug!(pid = status.pid, error = %e, "the addresses of the container are not known");
+    /// What is so now. What cannot be found out is left out: a hook that undoes something must run in any case.
+    #[must_use]
+    pub fn of(container: &Container) -> Self {
+        let (key, pid) = (container.key(), container.pid());
+        let names = container.status().map_or_else(
+            |e| {
+                tracing::warn!(container = key.id(), error = %e, "the names of the container are not known to hooks");
+                Vec::new()
+            },
+            |status| status.names,
+        );
+        let addresses = netns::addresses(pid).unwrap_or_else(|e| {
+            tracing::debug!(pid, error = %e, "the addresses of the container are not known to hooks");
             Vec::new()
         });
-        Ok(Self {
-            namespace: status.namespace,
-            id: status.id,
-            names: status.names,
-            pid: status.pid,
-            addresses,
-        })
+        Self { namespace: key.namespace().into(), id: key.id().into(), names, pid, addresses }
     }
 
     /// Every word that means this container.

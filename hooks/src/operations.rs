@@ -52,7 +52,7 @@ impl Around {
             host: runner.host().to_owned(),
             peer: None,
             reason: None,
-            container: ContainerFacts::of(container)?,
+            container: ContainerFacts::of(container),
         };
         let done = runner.run(&facts).map_err(failed).and_then(|()| work());
         let report = done.inspect_err(|e| {
@@ -86,17 +86,15 @@ pub struct MigrationHooks {
 
 impl MigrationHooks {
     /// For a migration of, or into, `container`.
-    ///
-    /// # Errors
-    /// When the container's state cannot be read.
-    pub fn new(container: &Container) -> Result<Self, Error> {
+    #[must_use]
+    pub fn new(container: &Container) -> Self {
         let runner = Runner::new(container.config());
         let container = if runner.has_any_for(Operation::Migrate) {
-            ContainerFacts::of(container)?
+            ContainerFacts::of(container)
         } else {
             ContainerFacts::default()
         };
-        Ok(Self { runner, container })
+        Self { runner, container }
     }
 
     /// Runs those of a stage. `told` is what the protocol knows: `migration`, `role` (`source` or `destination`), `peer`,

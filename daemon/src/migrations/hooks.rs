@@ -39,6 +39,6 @@ impl Hooks for Commands {
             Stage::PostRestore => Configured::PostRestore,
             Stage::Aborted => Configured::Aborted,
         };
-        Ok(MigrationHooks::new(&container)?.run(stage, facts)?)
+        Ok(MigrationHooks::new(&container).run(stage, facts)?)
     }
 }

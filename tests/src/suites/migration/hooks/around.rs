@@ -4,6 +4,7 @@
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
+use super::settings::{at_every_stage, hook, Settings, STAGES};
 use crate::apps::container::{Container, Setup};
 use crate::framework::{Case, Ctx, Host};
 use crate::suites::migration::stage::{pair, with_images};
@@ -13,28 +14,26 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "a failing hook aborts, unless it is ignored", run: |ctx| failures(ctx).into() },
 ];
 
-const SETTINGS: &str = "/etc/fastmig/config.toml";
 const LOG: &str = "/tmp/hooks.log";
 const IMAGE: &str = "/tmp/hooks-image";
-const ALL: [&str; 5] = ["pre-checkpoint", "post-checkpoint", "pre-restore", "post-restore", "aborted"];
 
 /// The settings of a host while this lives, and what its hooks were told.
-struct Hooked<'a>(&'a Host);
+struct Hooked<'a> {
+    host: &'a Host,
+    _settings: Settings<'a>,
+}
 
 impl<'a> Hooked<'a> {
     /// A hook at every stage that writes down what it is told; `rest` are further settings.
     fn new(host: &'a Host, rest: &str) -> Result<Self> {
-        let hooks = ALL.map(|when| {
-            let command = format!("cat >>{LOG}; echo >>{LOG}");
-            format!("[[hook]]\nwhen = \"{when}\"\ncommand = [\"sh\", \"-c\", \"{command}\"]\n")
-        });
-        host.write_file(SETTINGS, hooks.concat() + rest)?;
+        let log = format!("cat >>{LOG}; echo >>{LOG}");
+        let settings = Settings::new(host, &(at_every_stage(&["sh", "-c", &log]) + rest))?;
         host.cmd(["rm", "-rf", LOG, IMAGE]).ok()?;
-        Ok(Self(host))
+        Ok(Self { host, _settings: settings })
     }
 
     fn told(&self) -> Result<Vec<Value>> {
-        let text = self.0.read_file(LOG)?;
+        let text = self.host.read_file(LOG)?;
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).context("a hook was told no JSON")).collect()
     }
@@ -47,7 +46,7 @@ impl<'a> Hooked<'a> {
 
 impl Drop for Hooked<'_> {
     fn drop(&mut self) {
-        let _ = self.0.cmd(["rm", "-rf", SETTINGS, LOG, IMAGE]).output();
+        let _ = self.host.cmd(["rm", "-rf", LOG, IMAGE]).output();
     }
 }
 
@@ -64,7 +63,7 @@ fn in_order(ctx: &Ctx) -> Result<()> {
     let hooked = Hooked::new(&host, "")?;
     container.checkpoint(IMAGE)?;
     container.restore(IMAGE)?;
-    ensure!(hooked.stages()? == ALL[..4], "the hooks ran so: {:?}", hooked.stages()?);
+    ensure!(hooked.stages()? == STAGES[..4], "the hooks ran so: {:?}", hooked.stages()?);
     let told = hooked.told()?;
     let pid = container.status()?.pid;
     for facts in &told {
@@ -85,11 +84,7 @@ fn in_order(ctx: &Ctx) -> Result<()> {
 fn failures(ctx: &Ctx) -> Result<()> {
     let (host, _) = pair(ctx)?;
     let container = sleeper(&host)?;
-    let failing = |when: &str, rest: &str| {
-        format!(
-            "[[hook]]\nwhen = \"{when}\"\ncommand = [\"sh\", \"-c\", \"echo full >&2; exit 7\"]\n{rest}\n"
-        )
-    };
+    let failing = |when: &str, rest: &str| hook(when, &["sh", "-c", "echo full >&2; exit 7"], rest);
     let checkpoint = || container.operation("checkpoint", &["--standby", "--image-path", IMAGE]).output();
     let hooked = Hooked::new(&host, &failing("pre-checkpoint", ""))?;
     let refused = checkpoint()?;
