@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
 use crate::watchdog::Watchdog;
-use crate::{network_lock, Error};
+use crate::{network_lock, repair, Error};
 
 /// The application, frozen; thawed again on drop unless it was paused before or shall stay so.
 #[derive(Debug)]
@@ -79,10 +79,20 @@ impl Drop for Held {
         if !self.release {
             return;
         }
+        if self.table.is_some() {
+            end_repair(&self.cgroup);
+        }
         self.cgroup.signal_all(Signal::SIGCONT);
         let Some(table) = &self.table else { return };
         if let Err(e) = network_lock::release(self.pid, table) {
             tracing::error!(table, error = %e, "the lock on the connections stays");
         }
+    }
+}
+
+/// Lets kept connections speak again, before their application does.
+pub(crate) fn end_repair(cgroup: &ApplicationCgroup) {
+    if let Err(e) = repair::end(cgroup.pids()) {
+        tracing::error!(error = %e, "a connection that was to be kept stays mute");
     }
 }

@@ -25,7 +25,7 @@
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
-//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections, its guard |
+//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod application;
@@ -57,6 +57,7 @@ pub mod passport;
 mod privilege;
 mod recipient;
 mod remove;
+mod repair;
 pub mod restore;
 mod root_files;
 pub mod runc;

@@ -5,6 +5,7 @@ use nix::unistd::Pid;
 
 use super::mark::{Mark, Role};
 use crate::container::Container;
+use crate::frozen::end_repair;
 use crate::{network_lock, recipient, ApplicationState, Error};
 
 /// Where it runs from now on.
@@ -48,6 +49,9 @@ impl Container {
     fn let_go(&self, mark: &Mark, table: Option<String>) -> Result<(), Error> {
         let cgroup = self.application_cgroup()?;
         if mark.role == Role::Leaving {
+            if table.is_some() {
+                end_repair(&cgroup);
+            }
             // CRIU has left its tasks stopped.
             cgroup.signal_all(Signal::SIGCONT);
         }
