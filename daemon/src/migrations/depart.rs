@@ -13,7 +13,6 @@ use fastmig_engine::Container;
 use fastmig_migrate::cancel::Cancel;
 use fastmig_migrate::destination::Wanted;
 use fastmig_migrate::ends::EndError;
-use fastmig_migrate::faults::NoFaults;
 use fastmig_migrate::journal::Role;
 use fastmig_migrate::phase::Phase;
 use fastmig_migrate::progress::{Event, Progress};
@@ -67,7 +66,7 @@ impl Migrations {
             hooks: self.commands.as_ref(),
             journal: &self.journal,
             progress: &teller,
-            faults: &NoFaults,
+            faults: self.faults.as_ref(),
             cancel: &cancel,
         };
         let ended = source.run(leaving, &plan);

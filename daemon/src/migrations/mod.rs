@@ -10,11 +10,13 @@
 //! | `hooks` | the operator's commands |
 //! | `dial` | the other hosts |
 //! | `live` | those under way, and who is told of them |
+//! | `faults` | where a test can strike |
 //! | `report` | the protocol's report, in the words of the HTTP interface |
 
 mod arrive;
 mod depart;
 mod dial;
+mod faults;
 mod hooks;
 mod host;
 mod live;
@@ -33,6 +35,7 @@ use fastmig_migrate::journal::{Journal, JournalError};
 use fastmig_recreate::Recreator;
 
 use self::dial::Hosts;
+use self::faults::StopAt;
 use self::hooks::Commands;
 use self::host::ThisHost;
 use self::live::Live;
@@ -52,6 +55,7 @@ pub struct Migrations {
     commands: Arc<Commands>,
     hosts: Hosts,
     live: Arc<Live>,
+    faults: Arc<StopAt>,
     /// Ends questions that go on for as long as another host is silent.
     leaving: Cancel,
 }
@@ -84,8 +88,10 @@ impl Migrations {
         let live = Arc::new(Live::new(name, bus));
         let host = Arc::new(ThisHost::new(config.clone(), recreator, live.clone()));
         let commands = Arc::new(Commands::new(config.clone()));
+        let faults = Arc::new(StopAt::from_environment());
         let mut destination = Destination::new(host.clone(), journal.clone());
         destination.hooks = commands.clone();
+        destination.faults = faults.clone();
         let told = live.clone();
         destination.progress = Arc::new(move |id| told.arrival(id));
         Ok(Self {
@@ -96,6 +102,7 @@ impl Migrations {
             commands,
             hosts: Hosts::new(identity, peers)?,
             live,
+            faults,
             leaving: Cancel::default(),
             journal,
         })
