@@ -26,13 +26,16 @@ const DISCARD: usize = 64 << 20;
 pub(crate) fn capture(listener: &UnixListener, sink: &mut dyn ImageSink) -> io::Result<Vec<PageImage>> {
     let (socket, _) = listener.accept()?;
     let nowhere = File::options().write(true).open("/dev/null")?;
-    let capture = Capture { socket, open: Vec::new(), nowhere, left_out: Vec::new(), discarded: 0, sink };
+    let (open, latest) = (Vec::new(), String::new());
+    let capture = Capture { socket, open, latest, nowhere, left_out: Vec::new(), discarded: 0, sink };
     capture.run()
 }
 
 struct Capture<'a> {
     socket: UnixStream,
     open: Vec<Image>,
+    /// The name of the image that was opened last. It may have ended meanwhile: CRIU does not wait for us.
+    latest: String,
     nowhere: File,
     left_out: Vec<PageImage>,
     discarded: u64,
@@ -108,14 +111,14 @@ impl Capture<'_> {
         // EPERM where the system allows a user no more: it does with less.
         let _ = fcntl_setpipe_size(&pipe, PIPE);
         let kind = self.kind_of(&name);
+        self.latest.clone_from(&name);
         self.open.push(Image { name, pipe: pipe.into(), kind, content: Vec::new(), begun: false });
         Ok(())
     }
 
     /// CRIU opens an image of pages right after the one that describes it.
     fn kind_of(&self, name: &str) -> Kind {
-        let before = self.open.last().map(|image| image.name.as_str());
-        if name.starts_with("pages-") && before.and_then(pagemap::process_of).is_some() {
+        if name.starts_with("pages-") && pagemap::process_of(&self.latest).is_some() {
             return Kind::LeftOut;
         }
         if name == timers::FILES || pagemap::process_of(name).is_some() {
@@ -265,6 +268,24 @@ mod tests {
         assert_eq!(ghost, 3 * PART / 2);
         let names: Vec<&str> = kept.0.iter().filter(|part| part.2).map(|part| part.0.as_str()).collect();
         assert_eq!(names, ["core-7.img", "ghost-file-1.img", "pagemap-7.img"]);
+    }
+
+    /// CRIU opens, writes and closes without waiting for us.
+    #[test]
+    fn memory_is_left_out_also_when_its_description_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut socket = UnixStream::connect(&path).unwrap();
+        for (name, content) in [("pagemap-7.img", pagemap()), ("pages-3.img", vec![5; 4096])] {
+            let (read, write) = pipe().unwrap();
+            ask(&mut socket, name);
+            give(&socket, read);
+            File::from(write).write_all(&content).unwrap();
+        }
+        drop(socket);
+        let left_out = capture(&listener, &mut Kept::default()).unwrap();
+        assert_eq!(left_out.len(), 1);
     }
 
     #[test]
