@@ -27,7 +27,8 @@ pub fn migrate(source: &Container, destination: &Container, options: &[&str]) ->
     source.require("standby")?;
     destination.require("running")?;
     ensure!(destination.first_process()? == first, "PID 1 of the destination is another process");
-    serde_json::from_str(&output.out()).with_context(|| format!("no report: {said}"))
+    let answer: Value = serde_json::from_str(&output.out()).with_context(|| format!("no answer: {said}"))?;
+    Ok(answer["report"].clone())
 }
 
 /// Begins one, to be waited for.
