@@ -171,12 +171,12 @@ impl ApplicationCgroup {
         Ok(fs::read_to_string(self.directory.join("freezer.state"))?.trim() == "FROZEN")
     }
 
-    /// Kills every process in it, frozen or not, and waits until none is left.
+    /// Kills every process in it, frozen or not, and waits until none is left. Whoever comes next does not find it frozen.
     pub(crate) fn kill_all(&self, limit: Duration) -> io::Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             if self.pids().is_empty() {
-                return Ok(());
+                return self.thaw();
             }
             self.signal_all(SIGKILL);
             self.thaw()?;
@@ -185,6 +185,17 @@ impl ApplicationCgroup {
             }
             std::thread::sleep(Duration::from_micros(500));
         }
+    }
+
+    /// [`ApplicationCgroup::kill_all`] for what must not run, also not for the moment between the end of whoever traces it and
+    /// its own: stopped by a tracer, it would go on with that.
+    pub(crate) fn kill_before_it_runs(&self, limit: Duration) -> io::Result<()> {
+        match self.write_state(true) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            frozen => frozen?,
+        }
+        // It need not stand still yet: each comes by the freezer before it goes on, and by its SIGKILL when thawed.
+        self.kill_all(limit)
     }
 
     pub(crate) fn signal_all(&self, signal: Signal) {
@@ -199,5 +210,36 @@ impl ApplicationCgroup {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cgroup of the test's own; nothing where none can be made.
+    fn cgroup(name: &str) -> Option<ApplicationCgroup> {
+        let me = i32::try_from(std::process::id()).unwrap();
+        let of_me = ApplicationCgroup::of(me).ok()?;
+        let directory = of_me.directory.with_file_name(format!("fastmig-test-{name}-{me}"));
+        let cgroup = ApplicationCgroup { directory, ..of_me };
+        match cgroup.make() {
+            Ok(()) => Some(cgroup),
+            Err(e) => {
+                eprintln!("skipped: no cgroup can be made here: {e}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_after_a_kill_is_not_frozen() {
+        let Some(cgroup) = cgroup("empty") else { return };
+        // As it is when frozen processes were killed by somebody else.
+        cgroup.write_state(true).unwrap();
+        cgroup.kill_all(Duration::from_secs(5)).unwrap();
+        let frozen = cgroup.is_frozen().unwrap();
+        cgroup.remove().unwrap();
+        assert!(!frozen);
     }
 }

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fastmig_control::State;
 use fastmig_criu::Bundle;
@@ -181,8 +182,13 @@ impl Container {
             Some(mark) if mark.fenced => {
                 Err(Error::Migrating { id: self.key.id().into(), migration: mark.id })
             }
-            // We hold the lock: its maker is gone, and the application runs on.
-            _ => Ok(operation),
+            // We hold the lock: its maker is gone, and the application runs on. Nobody but us knows that any more.
+            Some(mark) => {
+                self.let_go(&mark, operation.record.network_lock.take())?;
+                operation.save()?;
+                Ok(operation)
+            }
+            None => Ok(operation),
         }
     }
 
@@ -256,6 +262,19 @@ impl Container {
     pub(crate) fn runc(&self, record: &Record) -> Runc {
         Runc::new(record.runc.clone(), self.directory.file("runc.log"), self.config.limits.runc())
             .with_voice(self.voice.clone())
+    }
+
+    /// Whether its PID 1 is gone, or goes in the time that it may take for an answer.
+    pub(crate) fn has_ended(&self) -> Result<bool, Error> {
+        let record = self.directory.load(&self.key)?;
+        let deadline = Instant::now() + self.config.limits.init();
+        while self.is_alive(&record) {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(true)
     }
 
     fn is_alive(&self, record: &Record) -> bool {

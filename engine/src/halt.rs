@@ -22,8 +22,11 @@ impl Container {
         arguments.extend([self.key.id(), &number]);
         self.runc(&record).run(&arguments)?;
         if signal == libc::SIGKILL && self.is_warm() {
-            // A frozen process takes its SIGKILL only when thawed.
-            let _ = self.application_cgroup().map(|cgroup| cgroup.thaw());
+            // A frozen process takes its SIGKILL only when thawed; sent before, nothing of it runs until PID 1 has ended.
+            let _ = self.application_cgroup().map(|cgroup| {
+                cgroup.signal_all(nix::sys::signal::SIGKILL);
+                cgroup.thaw()
+            });
         }
         Ok(())
     }

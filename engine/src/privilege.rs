@@ -8,8 +8,7 @@ use crate::{application, Container, Error};
 
 /// Compares every process of the tree below `root`, none of which has run yet, with the container's own PID 1.
 ///
-/// CRIU lets the tasks go whatever is answered at this stage, so on a violation they are killed here, and CRIU,
-/// which is in their cgroup, with them.
+/// CRIU lets the tasks go whatever is answered at this stage, so on a violation the caller must kill them first.
 pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     let failed = |e: procfs::ProcError| {
         Error::io("read the privileges of", std::path::Path::new("/proc"), std::io::Error::other(e))
@@ -21,8 +20,6 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
         let mut threads = living_threads(pid).into_iter();
         if let Some(what) = threads.find_map(|found| excess(&found, &allowed)) {
             let command = application::command_of(pid);
-            let killed = cgroup.kill_all(container.config.limits.freeze());
-            killed.map_err(|e| Error::io("kill what was restored in", cgroup.directory(), e))?;
             let id = container.key().id().into();
             return Err(Error::TooPrivileged { id, command, what });
         }

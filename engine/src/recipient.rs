@@ -51,10 +51,23 @@ impl<'a> Recipient<'a> {
             Notification::SetupNamespaces => self.inherit_orphans().map_err(|e| e.report()),
             // Before anything of it runs: its next fork must get a number that it has not used yet.
             Notification::PostRestore => self.container.set_last_pid(self.highest).map_err(|e| e.report()),
-            Notification::PreResume => {
-                privilege::verify(self.container, self.root.get()).map_err(|e| e.report())
-            }
+            Notification::PreResume => privilege::verify(self.container, self.root.get())
+                .inspect_err(|_| self.kill_before_it_runs())
+                .map_err(|e| e.report()),
             _ => Ok(()),
+        }
+    }
+
+    /// At CRIU's last stages a refusal comes too late for it: it lets go of what it has restored, killed or not.
+    pub(crate) fn kill_before_it_runs(&self) {
+        let container = self.container;
+        let killed = container.application_cgroup().and_then(|cgroup| {
+            cgroup
+                .kill_before_it_runs(container.config.limits.freeze())
+                .map_err(|e| Error::io("kill what was restored in", cgroup.directory(), e))
+        });
+        if let Err(e) = killed {
+            tracing::error!(container = container.key().id(), error = %e.report(), "what was refused may run");
         }
     }
 

@@ -146,11 +146,11 @@ impl Arrival {
         let Ready { restore, log } = ready;
         let criu = i32::try_from(restore.pid()).unwrap_or(0);
         restore.restore(images, &mut |stage| {
-            recipient.follow(stage)?;
-            match stage {
-                Notification::PreResume => self.hold(criu, recipient).map_err(|e| e.report()),
-                _ => Ok(()),
+            if stage == Notification::PreResume {
+                let held = self.hold(criu, recipient).inspect_err(|_| recipient.kill_before_it_runs());
+                held.map_err(|e| e.report())?;
             }
+            recipient.follow(stage)
         })?;
         if recipient.host_root()?.is_none() {
             let problem = "names another root than CRIU restored";

@@ -46,7 +46,8 @@ impl Container {
         operation.save()
     }
 
-    fn let_go(&self, mark: &Mark, table: Option<String>) -> Result<(), Error> {
+    /// The application of a migration that came to nothing goes on, or that of one that is decided begins.
+    pub(crate) fn let_go(&self, mark: &Mark, table: Option<String>) -> Result<(), Error> {
         let cgroup = self.application_cgroup()?;
         if mark.role == Role::Leaving {
             if table.is_some() {
@@ -66,21 +67,27 @@ impl Container {
 
 /// Kills what is there of the application; the container is in standby.
 pub(super) fn empty(container: &Container, mark: Option<&Mark>) -> Result<(), Error> {
-    let state = container.application()?;
-    let cgroup = container.application_cgroup()?;
-    if state == ApplicationState::Running {
+    let state = container.application();
+    if matches!(state, Ok(ApplicationState::Running)) {
         container.end_application()?;
     } else {
+        let cgroup = container.application_cgroup()?;
         cgroup
-            .kill_all(container.config.limits.freeze())
+            .kill_before_it_runs(container.config.limits.freeze())
             .map_err(|e| Error::io("kill the application in", cgroup.directory(), e))?;
     }
     // It waits for an answer that will not come; nothing that it holds lives any more.
     if let Some(criu) = mark.and_then(|mark| mark.criu).filter(|criu| criu.runs()) {
         let _ = kill(Pid::from_raw(criu.pid), Signal::SIGKILL);
     }
-    if container.application()? == ApplicationState::Restoring {
-        recipient::clear(container);
+    match state {
+        // Its PID 1 was killed. As long as something of the application was frozen it could not go.
+        Err(_) if container.has_ended()? => Ok(()),
+        Err(e) => Err(e),
+        Ok(ApplicationState::Restoring) => {
+            recipient::clear(container);
+            Ok(())
+        }
+        Ok(_) => Ok(()),
     }
-    Ok(())
 }
