@@ -64,7 +64,12 @@ impl Directory {
 }
 
 impl Drop for Directory {
+    /// Who waits for a CRIU that never came waits no longer.
     fn drop(&mut self) {
+        for listener in [&self.announcements, &self.images] {
+            // Only that can fail which nobody waits for.
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+        }
         if let Err(e) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!(path = ?self.path, error = %e, "sockets of a CRIU stay");
         }
@@ -101,5 +106,17 @@ mod tests {
         drop(directory);
         drop(second);
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_criu_that_never_came() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = Directory::make(parent.path(), Purpose::Restore).unwrap();
+        let listener = directory.images.try_clone().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(listener.accept().is_err()));
+        assert!(told.recv_timeout(std::time::Duration::from_millis(100)).is_err(), "it should wait");
+        drop(directory);
+        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(5)), Ok(true));
     }
 }
