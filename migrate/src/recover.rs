@@ -1,5 +1,7 @@
 //! What a daemon that starts does about migrations that its predecessor left open.
 
+use std::io;
+
 use crate::cancel::Cancel;
 use crate::destination::Host;
 use crate::ends::EndError;
@@ -106,9 +108,10 @@ impl Recovery<'_> {
     }
 
     fn ask_one(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Result<(), EndError> {
-        let dialer = self.peers.dialer(&record.peer)?;
+        // Looked up for each question: the host may be known again, or its name, or be at another address.
+        let dialer = || self.peers.dialer(&record.peer).map_err(io::Error::other)?.dial();
         if record.state == State::Deciding {
-            match ask(dialer.as_ref(), record.id, self.limits, progress, cancel) {
+            match ask(&dialer, record.id, self.limits, progress, cancel) {
                 Some(Verdict::Committed) => {
                     self.step(record, State::Committed, None)?;
                     self.end(record)?;
@@ -117,7 +120,7 @@ impl Recovery<'_> {
                 None => return Err("the destination's decision is not known".into()),
             }
         }
-        settle(dialer.as_ref(), record.id, self.limits)?;
+        settle(&dialer, record.id, self.limits)?;
         Ok(self.journal.settle(record.id, record.role)?)
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use fastmig_migrate::progress::NoProgress;
 use fastmig_migrate::recover::{Peers, Recovery};
 use fastmig_migrate::report::Report;
 use fastmig_migrate::source::{Origin, Plan, Source};
+use fastmig_migrate::state::State;
 use fastmig_migrate::transport::{Connection, Dialer};
 use fastmig_migrate::MigrationId;
 use serde_json::{json, Value};
@@ -74,6 +75,8 @@ pub struct Hosts {
     pub faults: Mutex<Arc<dyn Faults>>,
     pub options: Options,
     pub image: Vec<u8>,
+    /// Nobody knows yet where the other host is, as it may be right after the start; once.
+    lost: AtomicBool,
     source_journal: Mutex<Arc<Journal>>,
     destination: Mutex<Option<Arc<Destination>>>,
     directory: TempDir,
@@ -89,6 +92,7 @@ impl Hosts {
             faults: Mutex::new(Arc::new(NoFaults)),
             options: Options { limits: limits(), ..Options::default() },
             image: super::random(99, 3 << 20),
+            lost: AtomicBool::new(false),
             source_journal: Mutex::new(Arc::new(Journal::open(&directory.path().join("source")).unwrap())),
             destination: Mutex::new(None),
             directory,
@@ -142,6 +146,7 @@ impl Hosts {
             for recovered in recovery.settle_here() {
                 assert!(recovered.trouble.is_none(), "{recovered:?}");
                 if recovered.needs_peer() {
+                    self.lost.store(recovered.record.state == State::Deciding, Ordering::SeqCst);
                     let asked = recovery.ask(&recovered.record, &NoProgress, &Cancel::default());
                     assert!(asked.trouble.is_none(), "{asked:?}");
                 }
@@ -272,6 +277,9 @@ impl Origin for FakeHost {
 
 impl Peers for FakeHost {
     fn dialer(&self, _: &str) -> Result<Box<dyn Dialer>, EndError> {
+        if self.0.lost.swap(false, Ordering::SeqCst) {
+            return Err("temporary failure in name resolution".into());
+        }
         let hosts = Arc::clone(&self.0);
         Ok(Box::new(move || hosts.dial()))
     }
