@@ -163,6 +163,12 @@ impl ApplicationCgroup {
         (self.directory.join(file), value)
     }
 
+    /// Whether it has been told to freeze and not to thaw since; whoever leaves a tracer is frozen a moment later only.
+    pub(crate) fn holds(&self) -> io::Result<bool> {
+        let file = if self.unified { "cgroup.freeze" } else { "freezer.self_freezing" };
+        Ok(fs::read_to_string(self.directory.join(file))?.trim() == "1")
+    }
+
     pub(crate) fn is_frozen(&self) -> io::Result<bool> {
         if self.unified {
             let events = fs::read_to_string(self.directory.join("cgroup.events"))?;
@@ -237,8 +243,9 @@ mod tests {
         let Some(cgroup) = cgroup("empty") else { return };
         // As it is when frozen processes were killed by somebody else.
         cgroup.write_state(true).unwrap();
+        assert!(cgroup.holds().unwrap());
         cgroup.kill_all(Duration::from_secs(5)).unwrap();
-        let frozen = cgroup.is_frozen().unwrap();
+        let frozen = cgroup.is_frozen().unwrap() || cgroup.holds().unwrap();
         cgroup.remove().unwrap();
         assert!(!frozen);
     }

@@ -87,6 +87,12 @@ pub enum Error {
         /// The step.
         action: &'static str,
     },
+    /// What was restored and held is not there any more, or not held.
+    #[error("what arrived in container {id:?} was killed or thawed before it was to run; see in the kernel's log whether memory ran out, leave the container alone while it waits, and migrate again")]
+    Lost {
+        /// The container.
+        id: String,
+    },
     /// Another operation held the container for too long.
     #[error("container {id:?} is busy with another operation: try again when it is done")]
     Busy {
@@ -275,6 +281,7 @@ impl Error {
             | Self::NotPaused { .. }
             | Self::Migrating { .. }
             | Self::OutOfTurn { .. }
+            | Self::Lost { .. }
             | Self::PidTaken { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }

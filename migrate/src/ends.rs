@@ -143,6 +143,13 @@ pub trait Waiting: Send + Debug {
     /// When it cannot be restored: the container is in standby then.
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError>;
 
+    /// Whether what was restored is still whole, and stopped. Asked right before it is decided that it lives here: somebody
+    /// may have killed it since, or the container with it.
+    ///
+    /// # Errors
+    /// When it is not: it is abandoned then, and lives on at the source.
+    fn verify(&mut self) -> Result<(), EndError>;
+
     /// It runs.
     ///
     /// # Errors

@@ -123,6 +123,26 @@ fn exactly_one_copy_lives_whatever_fails_wherever() {
     assert!(failures.is_empty(), "{} of {count} cases:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// By whom, the protocol does not know: the kernel, out of memory, or somebody who removes the container.
+#[test]
+fn what_was_killed_while_it_was_held_is_not_committed() {
+    let world = World::new(11, 3, 3 << 20);
+    let hosts = Hosts::new(&world);
+    let there = Arc::clone(&world);
+    hosts.inject(Arc::new(move |role, point| {
+        if (role, point) == (Role::Source, "deciding") {
+            there.destination(Life::Standby, "killed");
+        }
+        Fault::None
+    }));
+    let report = hosts.migrate();
+    assert_eq!(report.outcome, Outcome::Stayed, "{report:?}");
+    assert_eq!(world.lives(), (Life::Running, Life::Standby));
+    hosts.stop_injecting();
+    assert_eq!(hosts.migrate().outcome, Outcome::Moved);
+    judge(&world).unwrap();
+}
+
 fn try_case(case: Case) -> Result<(), String> {
     let world = World::new(11, 3, 3 << 20);
     let hosts = Hosts::new(&world);

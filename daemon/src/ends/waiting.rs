@@ -49,6 +49,10 @@ impl Waiting for Waiter {
         self.arrival.restore(&manifest, images::Source(images)).map_err(told)
     }
 
+    fn verify(&mut self) -> Result<(), EndError> {
+        self.arrival.verify().map_err(told)
+    }
+
     fn release(self: Box<Self>) -> Result<(), EndError> {
         self.arrival.release().map_err(told)
     }

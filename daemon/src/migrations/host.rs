@@ -160,6 +160,10 @@ impl Waiting for Made {
         self.waiting.restore(dumped, images)
     }
 
+    fn verify(&mut self) -> Result<(), EndError> {
+        self.waiting.verify()
+    }
+
     fn release(self: Box<Self>) -> Result<(), EndError> {
         self.waiting.release()
     }
@@ -244,6 +248,10 @@ impl Waiting for Settled {
     }
 
     fn restore(&mut self, _: &Value, _: Arc<dyn ImageSource>) -> Result<(), EndError> {
+        too_late()
+    }
+
+    fn verify(&mut self) -> Result<(), EndError> {
         too_late()
     }
 

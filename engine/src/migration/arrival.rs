@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fastmig_control::INIT_PATH;
+use fastmig_control::{State, INIT_PATH};
 use fastmig_criu::{Common, ImageSource, Notification, RestoreOptions, StreamedRestore};
 
 use super::mark::{Mark, Role};
@@ -171,6 +171,25 @@ impl Arrival {
             cgroup.leave(pid).map_err(failed)?;
         }
         self.container.freeze()
+    }
+
+    /// Whether what was restored is still there, and frozen.
+    ///
+    /// # Errors
+    /// When somebody has killed it meanwhile, or its container, or thawed it.
+    pub fn verify(&self) -> Result<(), Error> {
+        let container = &self.container;
+        let cgroup = container.application_cgroup()?;
+        let failed = |e| Error::io("look after what was restored in", cgroup.directory(), e);
+        let root = match container.init()?.status()?.state {
+            State::Running(root) => application::host_pid_of(root.get(), cgroup.pids()),
+            _ => None,
+        };
+        let lives = root.is_some_and(|root| !application::is_zombie(root));
+        if lives && cgroup.holds().map_err(failed)? {
+            return Ok(());
+        }
+        Err(Error::Lost { id: container.key().id().into() })
     }
 
     /// It runs.

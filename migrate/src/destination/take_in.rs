@@ -166,8 +166,10 @@ impl Arrival<'_> {
     /// The source's commit makes it ours: on disk, before anything of it runs.
     fn wait_for_commit(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (destination, id) = (self.destination, self.id);
+        let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::Commit, self.session.limits.held, |deadline| {
             talk.expect("commit", deadline, |message| matches!(message, Message::Commit).then_some(()))?;
+            waiting.verify().map_err(Error::end("keep the application for its release"))?;
             destination.journal.step(id, Role::Destination, State::Committed, None)?;
             Ok(())
         })

@@ -267,6 +267,13 @@ impl Waiting for FakeWaiting {
         Ok(())
     }
 
+    fn verify(&mut self) -> Result<(), EndError> {
+        match self.world.lives().1 {
+            Life::Held => Ok(()),
+            other => Err(format!("the application is {other:?}").into()),
+        }
+    }
+
     fn release(mut self: Box<Self>) -> Result<(), EndError> {
         self.decided = true;
         self.world.destination(Life::Running, "release");
