@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fastmig_migrate::faults::{Fault, Faults};
 use fastmig_migrate::journal::Role;
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use nix::sys::signal::{raise, Signal};
 
 const VARIABLE: &str = "FASTMIGD_STOP_AT";
 
@@ -32,7 +31,8 @@ impl Faults for StopAt {
     fn at(&self, role: Role, point: &str) -> Fault {
         let here = format!("{}:{point}", role.name());
         if self.place.as_ref() == Some(&here) && !self.done.swap(true, Ordering::SeqCst) {
-            if let Err(e) = kill(Pid::this(), Signal::SIGSTOP) {
+            // To this thread: sent to the process, another one may take it while we go on.
+            if let Err(e) = raise(Signal::SIGSTOP) {
                 tracing::error!(error = %e, "it cannot stop");
             }
         }
