@@ -247,7 +247,7 @@ impl Game {
         }
         if matches!(fault, Fault::Cut | Fault::Daemon) {
             // Both ends have heard of it before anybody comes back.
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_secs(2));
         }
         if fault == Fault::Cut {
             self.relieve(fault)?;
@@ -275,7 +275,7 @@ impl Game {
             Fault::Cut => self.source().host.sh(REJECT).ok().map(drop),
             Fault::Silent => self.source().host.sh(DROP).ok().map(drop),
             Fault::Shim => self.kill_shim(),
-            Fault::Memory => self.limit_memory("1M"),
+            Fault::Memory => self.limit_memory("tight"),
             Fault::Space(side) => self.side(side).host.sh(FILL).ok().map(drop),
         }
     }
@@ -283,7 +283,7 @@ impl Game {
     fn relieve(&self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Cut | Fault::Silent => self.source().host.sh(ACCEPT).ok().map(drop),
-            Fault::Memory => self.limit_memory("-1"),
+            Fault::Memory => self.limit_memory("none"),
             Fault::Space(side) => self.side(side).host.sh(UNFILL).ok().map(drop),
             _ => Ok(()),
         }
@@ -386,13 +386,15 @@ exit $killed";
 
 const KILL_PARENT: &str = "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$1/status)";
 
-/// cgroup v1 and v2.
+/// As much as is used, and a little; cgroup v1 and v2.
 const LIMIT_MEMORY: &str = "
 path=$(sed -n 's/^[0-9]*:memory://p' /proc/$1/cgroup)
 if test -n \"$path\"; then
-  echo $2 >/sys/fs/cgroup/memory$path/memory.limit_in_bytes
+  dir=/sys/fs/cgroup/memory$path; used=usage_in_bytes; limit=limit_in_bytes; none=-1
 else
-  path=$(sed -n 's/^0:://p' /proc/$1/cgroup)
-  test $2 = -1 && set -- $1 max
-  echo $2 >/sys/fs/cgroup$path/memory.max
-fi";
+  dir=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$1/cgroup); used=current; limit=max; none=max
+fi
+case $2 in
+  tight) echo $(($(cat $dir/memory.$used) + 2097152)) >$dir/memory.$limit;;
+  none) echo $none >$dir/memory.$limit;;
+esac";

@@ -45,6 +45,8 @@ pub(super) fn pair_of_daemons(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
     // Whatever a case before has done to them.
     for host in [&a, &b] {
         if host.fastmigd_get("/healthz").is_err() {
+            // One that a case has left stopped; there may be none.
+            let _ = host.kill_fastmigd();
             host.start_fastmigd()?;
         }
     }
