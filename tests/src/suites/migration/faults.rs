@@ -11,7 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 use super::stage::{nothing_is_left, pair_of_daemons, with_images};
 use crate::apps::container::{Container, Setup};
 use crate::apps::load::Load;
-use crate::apps::migrating::{begin, logs, migrate};
+use crate::apps::migrating::{begin, command, logs, migrate};
 use crate::apps::{self, peer::Peer, App};
 use crate::framework::process::wait_until;
 use crate::framework::{Case, Ctx, Host};
@@ -57,8 +57,8 @@ enum Fault {
     Shim,
     /// The container that waits may hold no more.
     Memory,
-    /// Nothing can be written on this side.
-    Space(Side),
+    /// Nothing can be written on this side, from the beginning.
+    Space,
 }
 
 /// Where the application must be afterwards.
@@ -120,7 +120,8 @@ const CUT: &[Cell] = &[
     (Side::Source, "freeze-done", Fault::Cut, Lives::Source),
     (Side::Source, "dump-done", Fault::Cut, Lives::Source),
     (Side::Destination, "restore", Fault::Cut, Lives::Source),
-    (Side::Destination, "restore-done", Fault::Cut, Lives::Source),
+    // The source's commit may have come already.
+    (Side::Destination, "restore-done", Fault::Cut, Lives::Either),
     (Side::Source, "deciding", Fault::Cut, Lives::Source),
     (Side::Destination, "committed", Fault::Cut, Lives::Destination),
     (Side::Source, "commit-done", Fault::Cut, Lives::Destination),
@@ -140,11 +141,8 @@ const SHIM_DIES: &[Cell] = &[
 
 const NO_MEMORY: &[Cell] = &[(Side::Destination, "dump", Fault::Memory, Lives::Source)];
 
-const NO_SPACE: &[Cell] = &[
-    (Side::Source, "connect", Fault::Space(Side::Source), Lives::Source),
-    (Side::Destination, "prepare", Fault::Space(Side::Destination), Lives::Source),
-    (Side::Destination, "restore", Fault::Space(Side::Destination), Lives::Source),
-];
+const NO_SPACE: &[Cell] =
+    &[(Side::Source, "", Fault::Space, Lives::Source), (Side::Destination, "", Fault::Space, Lives::Source)];
 
 fn table(ctx: &Ctx, cells: &[Cell]) -> Result<()> {
     let (a, b) = pair_of_daemons(ctx)?;
@@ -209,7 +207,10 @@ impl Game {
     fn play(&mut self, (side, point, fault, lives): Cell) -> Result<()> {
         let load = Load::start(self.app.clients(), &self.peers);
         load.wait_for_more(self.at, ENOUGH, ANSWER_LIMIT)?;
-        self.strike(side, point, fault)?;
+        match fault {
+            Fault::Space => self.refuse_on_full_disk(side)?,
+            _ => self.strike(side, point, fault)?,
+        }
         let found = self.settled()?;
         let wanted = match lives {
             Lives::Source => self.at,
@@ -268,23 +269,39 @@ impl Game {
         Ok(())
     }
 
+    /// What cannot be written down is not begun, and whoever asked hears why.
+    fn refuse_on_full_disk(&self, side: Side) -> Result<()> {
+        let full = &self.side(side).host;
+        full.sh(FULL_DISK).ok()?;
+        let answer = command(self.source(), self.destination(), &[]).output();
+        full.stop_fastmigd()?;
+        full.sh(OWN_DISK).ok()?;
+        full.start_fastmigd()?;
+        let answer = answer?;
+        let said = format!("{}{}", answer.out(), answer.err());
+        ensure!(!answer.status.success(), "it moved with a full disk");
+        ensure!(said.contains("No space left"), "the reason is not told: {said}");
+        Ok(())
+    }
+
     fn inflict(&self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Daemon => Ok(()),
             Fault::Criu(side) => self.kill_criu(side),
-            Fault::Cut => self.source().host.sh(REJECT).ok().map(drop),
+            Fault::Cut => self.ends.iter().try_for_each(|end| end.host.sh(REJECT).ok().map(drop)),
             Fault::Silent => self.source().host.sh(DROP).ok().map(drop),
             Fault::Shim => self.kill_shim(),
             Fault::Memory => self.limit_memory("tight"),
-            Fault::Space(side) => self.side(side).host.sh(FILL).ok().map(drop),
+            Fault::Space => bail!("a disk is full from the beginning"),
         }
     }
 
     fn relieve(&self, fault: Fault) -> Result<()> {
         match fault {
-            Fault::Cut | Fault::Silent => self.source().host.sh(ACCEPT).ok().map(drop),
+            Fault::Cut | Fault::Silent => {
+                self.ends.iter().try_for_each(|end| end.host.sh(ACCEPT).ok().map(drop))
+            }
             Fault::Memory => self.limit_memory("none"),
-            Fault::Space(side) => self.side(side).host.sh(UNFILL).ok().map(drop),
             _ => Ok(()),
         }
     }
@@ -354,11 +371,15 @@ fn state_of(host: &Host, pid: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// All that has to do with the daemons' port, both ways.
+/// Whatever comes for a daemon or from one is answered with a reset, but for resets. On both hosts, or one of them never hears
+/// of it.
 const REJECT: &str = "nft -f - <<'EOF'
 table inet faults {
-  chain out { type filter hook output priority 0; tcp dport 7443 reject with tcp reset; tcp sport 7443 reject with tcp reset; }
-  chain in { type filter hook input priority 0; tcp dport 7443 reject with tcp reset; tcp sport 7443 reject with tcp reset; }
+  chain in {
+    type filter hook input priority 0
+    tcp dport 7443 tcp flags & rst != rst reject with tcp reset
+    tcp sport 7443 tcp flags & rst != rst reject with tcp reset
+  }
 }
 EOF";
 const DROP: &str = "nft -f - <<'EOF'
@@ -369,11 +390,10 @@ table inet faults {
 EOF";
 const ACCEPT: &str = "nft delete table inet faults 2>/dev/null || true";
 
-/// The journal lies on a full disk.
-const FILL: &str =
-    "mkdir -p /var/lib/fastmig/journal; mount -t tmpfs -o size=4k tmpfs /var/lib/fastmig/journal; \
-                    head -c 65536 /dev/zero >/var/lib/fastmig/journal/.full || true";
-const UNFILL: &str = "umount /var/lib/fastmig/journal 2>/dev/null || true";
+/// The journal lies on a small disk, which is full.
+const FULL_DISK: &str = "mount -t tmpfs -o size=64k,mode=700 tmpfs /var/lib/fastmig/journal; \
+                         head -c 1048576 /dev/zero >/var/lib/fastmig/journal/.full 2>/dev/null || true";
+const OWN_DISK: &str = "umount /var/lib/fastmig/journal";
 
 /// Those that wait inside containers: their loader's path is ours.
 const KILL_CRIU: &str = "killed=1
