@@ -171,7 +171,7 @@ fn a_host_joins_by_a_token_once() {
     let third = Daemon::prepare();
     let (joined, error) = join(&third, &token, "host-c");
     assert!(!joined && error.contains("used up"), "{error}");
-    let expired = first.command(&["token", "--ttl", "0"]);
+    let expired = first.command(&["token", "--ttl", "0s"]);
     let (joined, error) = join(&third, &expired, "host-c");
     assert!(!joined && error.contains("expired"), "{error}");
     assert!(!third.path("lib/pki").exists());

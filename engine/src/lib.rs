@@ -68,7 +68,7 @@ pub mod state;
 mod subject;
 mod watchdog;
 
-pub use clock::now;
+pub use clock::{now, parse_duration};
 pub use config::Config;
 pub use container::Container;
 pub use create::{CreateRequest, Prepared};

@@ -55,7 +55,7 @@ pub(crate) struct Prune {
     #[arg(value_name = "PLACE", default_value = "store:")]
     pub(crate) place: String,
     /// Parts that nobody has added to for this long belong to no push any more
-    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = commands::duration)]
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = fastmig_engine::parse_duration)]
     pub(crate) older_than: Duration,
     /// Let so many checkpoints stay of each container
     #[arg(long, value_name = "N")]

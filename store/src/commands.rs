@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use fastmig_engine::config::Store as Settings;
 use fastmig_engine::Config;
@@ -196,34 +195,9 @@ async fn pull(asked: Pull, settings: &Settings) -> Result<Pulled, StoreError> {
     store.pull(&name, &asked.directory, stopped()).await
 }
 
-/// A time with its unit: `90s`, `5m`, `12h`, `7d`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: give a number with its unit, such as 90s, 5m, 12h or 7d");
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 60 * 60,
-        'd' => 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    Ok(Duration::from_secs(u64::from(number) * seconds))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_a_unit() {
-        for (text, seconds) in [("90s", 90), ("5m", 300), ("12h", 43_200), ("7d", 604_800), ("0s", 0)] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in ["", "5", "m", "-5m", "5 m", "5w", "5ä"] {
-            assert!(duration(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn a_place_is_all_of_its_text() {
