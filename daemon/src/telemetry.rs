@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use opentelemetry_sdk::Resource;
 use tracing::level_filters::LevelFilter;
@@ -15,6 +17,9 @@ use crate::pki::name;
 
 /// A collector that does not answer is not waited for longer.
 const SEND: Duration = Duration::from_secs(5);
+
+/// A collector answers with a few bytes; this many are read.
+const LONGEST_ANSWER: u64 = 64 << 10;
 
 /// What is sent at the end, before it goes.
 #[derive(Debug)]
@@ -49,6 +54,7 @@ pub(crate) fn begin(level: &str, otlp: &str) -> Telemetry {
 fn provider(endpoint: &str) -> Result<SdkTracerProvider, opentelemetry_otlp::ExporterBuildError> {
     let exporter = SpanExporter::builder()
         .with_http()
+        .with_http_client(Sender::new())
         .with_protocol(Protocol::HttpJson)
         .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
         .with_timeout(SEND)
@@ -56,6 +62,33 @@ fn provider(endpoint: &str) -> Result<SdkTracerProvider, opentelemetry_otlp::Exp
     let host = KeyValue::new("host.name", name::of_this_host());
     let resource = Resource::builder().with_service_name("fastmigd").with_attribute(host).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Sends, on the thread that collects the spans, and waits for the answer.
+#[derive(Debug)]
+struct Sender(ureq::Agent);
+
+impl Sender {
+    fn new() -> Self {
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_global(Some(SEND))
+            .build();
+        Self(config.into())
+    }
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (head, body) = request.into_parts();
+        let answer = self.0.run(Request::from_parts(head, &body[..]))?;
+        let (head, mut body) = answer.into_parts();
+        let body = body.with_config().limit(LONGEST_ANSWER).read_to_vec()?;
+        Ok(Response::from_parts(head, body.into()))
+    }
 }
 
 impl Drop for Telemetry {
