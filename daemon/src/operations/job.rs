@@ -1,11 +1,13 @@
-//! What the work of an operation may say while it goes on.
+//! The work of an operation: recorded, done, recorded, and what it may say while it goes on.
 
 use std::sync::Arc;
 
 use fastmig_api::event::What;
-use fastmig_api::MigrationReport;
+use fastmig_api::{Code, ErrorInfo, MigrationReport, Operation};
+use serde_json::Value;
 
-use super::registry::{Entry, Registry};
+use super::entry::Entry;
+use super::registry::Registry;
 
 /// Why an operation is to end before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,5 +51,35 @@ impl Job {
     /// How it can be cancelled: `cancel` answers whether that is still possible.
     pub fn cancelled_by(&self, cancel: impl Fn(Ending) -> bool + Send + Sync + 'static) {
         self.entry.set_cancel(Box::new(cancel));
+    }
+
+    /// Records, works, records. What is not on disk is not begun.
+    pub(super) fn run(&self, work: impl FnOnce(&Self) -> Result<Value, ErrorInfo>) {
+        let begun = self.entry.record().clone();
+        let Operation { id, kind, container, .. } = &begun.operation;
+        let span = tracing::info_span!("operation", id, %kind, container, caller = begun.caller);
+        let _entered = span.enter();
+        let outcome = match self.registry.shelf().store(&begun) {
+            Ok(()) => {
+                self.tell(What::OperationStarted { started: Box::new(self.entry.operation()) });
+                work(self)
+            }
+            Err(e) => Err(ErrorInfo::new(Code::Internal, format!("the operation cannot be recorded: {e}"))
+                .with_remedy("nothing was begun; make room in the daemon's state directory")),
+        };
+        let ended = self.conclude(outcome);
+        self.registry.metrics().operation(&ended);
+        self.tell(What::OperationEnded { ended: Box::new(ended) });
+        self.entry.tell_over();
+    }
+
+    fn conclude(&self, outcome: Result<Value, ErrorInfo>) -> Operation {
+        let mut record = self.entry.record();
+        record.conclude(outcome);
+        record.operation.took_ms = self.entry.took_ms();
+        if let Err(e) = self.registry.shelf().store(&record) {
+            tracing::error!(operation = record.operation.id, error = %e, "an operation's end cannot be recorded");
+        }
+        record.operation.clone()
     }
 }

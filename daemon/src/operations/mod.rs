@@ -3,9 +3,10 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `record` | one operation on disk |
 //! | `registry` | begins operations, or finds the one that was begun with the same idempotency key |
-//! | `job` | what the work of an operation may say while it goes on |
+//! | `job` | the work of one: recorded, done, recorded |
+//! | `entry` | one in memory: who waits for it, how it is cancelled |
+//! | `record` | one on disk |
 //!
 //! ```text
 //!   asked --(record written)--> Running --(record written)--> Done | Failed | Cancelled
@@ -13,9 +14,11 @@
 //!                                  +--- the daemon dies ---> Failed at its next start, or what the journal decided
 //! ```
 
+mod entry;
 mod job;
 mod record;
 mod registry;
 
 pub use job::{Ending, Job};
-pub use registry::{Asked, Registry};
+pub use record::Asked;
+pub use registry::Registry;

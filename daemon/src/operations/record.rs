@@ -1,15 +1,31 @@
-//! One operation on disk.
+//! One operation on disk: as it was asked for, and as it ended.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use fastmig_api::operation::State;
-use fastmig_api::Operation;
+use fastmig_api::operation::{Kind, State};
+use fastmig_api::{Code, ErrorInfo, Operation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// So many operations that have ended are remembered; the oldest go. A key is known as long as its operation.
 pub(super) const REMEMBERED: usize = 1000;
+
+/// An operation that is asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// What it does.
+    pub kind: Kind,
+    /// The container, by its whole id.
+    pub container: String,
+    /// The idempotency key.
+    pub key: Option<String>,
+    /// Digest of what was asked and by whom.
+    pub fingerprint: String,
+    /// Who asks.
+    pub caller: String,
+}
 
 /// What is kept of an operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,9 +40,63 @@ pub(super) struct Record {
 }
 
 impl Record {
+    pub(super) fn begin(asked: Asked) -> io::Result<Self> {
+        Ok(Self {
+            operation: Operation {
+                id: new_id()?,
+                kind: asked.kind,
+                container: asked.container,
+                key: asked.key,
+                state: State::Running,
+                phase: None,
+                started_at: fastmig_engine::now(),
+                ended_at: None,
+                took_ms: 0,
+                error: None,
+                migration: None,
+            },
+            fingerprint: asked.fingerprint,
+            caller: asked.caller,
+            report: None,
+        })
+    }
+
+    pub(super) fn conclude(&mut self, outcome: Result<Value, ErrorInfo>) {
+        let operation = &mut self.operation;
+        operation.ended_at = Some(fastmig_engine::now());
+        operation.phase = None;
+        operation.error = None;
+        match outcome {
+            Ok(report) => {
+                operation.state = State::Done;
+                self.report = Some(report);
+            }
+            Err(error) => {
+                let cancelled = error.code == Code::Cancelled;
+                operation.state = if cancelled { State::Cancelled } else { State::Failed };
+                operation.error = Some(error);
+            }
+        }
+    }
+
+    /// The daemon died meanwhile.
+    pub(super) fn interrupt(&mut self) {
+        let text = "the daemon was stopped while this was done";
+        let remedy =
+            "what was half done has been undone; look at the container and ask again with another key";
+        self.conclude(Err(ErrorInfo::new(Code::Internal, text).with_remedy(remedy)));
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.operation.state != State::Running
     }
+}
+
+/// Sorts by age: milliseconds since 1970, then chance.
+fn new_id() -> io::Result<String> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let chance: [u8; 5] = crate::files::random()?;
+    Ok(format!("{:012x}{}", since.as_millis(), hex::encode(chance)))
 }
 
 /// The directory that they are in, a file for each. Their names sort by age.

@@ -1,113 +1,19 @@
 //! Begins operations, or finds the one that was begun with the same idempotency key.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use fastmig_api::event::What;
-use fastmig_api::operation::{Kind, State};
 use fastmig_api::{Code, ErrorInfo, Operation};
-use serde_json::{json, Value};
-use tokio::sync::watch;
+use serde_json::Value;
 
-use super::record::{Record, Shelf, REMEMBERED};
+use super::entry::Entry;
+use super::record::{Asked, Record, Shelf, REMEMBERED};
 use super::{Ending, Job};
-use crate::events::{About, Bus};
+use crate::events::Bus;
 use crate::metrics::Metrics;
-
-/// An operation that is asked for.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// What it does.
-    pub kind: Kind,
-    /// The container, by its whole id.
-    pub container: String,
-    /// The idempotency key.
-    pub key: Option<String>,
-    /// Digest of what was asked and by whom.
-    pub fingerprint: String,
-    /// Who asks.
-    pub caller: String,
-}
-
-type Cancel = Box<dyn Fn(Ending) -> bool + Send + Sync>;
-
-/// One operation in memory.
-pub(super) struct Entry {
-    record: Mutex<Record>,
-    begun: Instant,
-    over: watch::Sender<bool>,
-    cancel: Mutex<Option<Cancel>>,
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("record", &self.record).finish_non_exhaustive()
-    }
-}
-
-impl Entry {
-    fn new(record: Record) -> Arc<Self> {
-        let over = watch::Sender::new(record.is_over());
-        Arc::new(Self { record: Mutex::new(record), begun: Instant::now(), over, cancel: Mutex::new(None) })
-    }
-
-    pub(super) fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_cancel(&self, cancel: Cancel) {
-        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(cancel);
-    }
-
-    pub(super) fn about(&self) -> About {
-        let operation = &self.record().operation;
-        About {
-            operation: Some(operation.id.clone()),
-            key: operation.key.clone(),
-            container: Some(operation.container.clone()),
-        }
-    }
-
-    /// As it is now.
-    fn operation(&self) -> Operation {
-        let record = self.record();
-        let mut operation = record.operation.clone();
-        if !record.is_over() {
-            operation.took_ms = milliseconds(self.begun.elapsed());
-        }
-        operation
-    }
-
-    async fn wait(&self) {
-        let mut over = self.over.subscribe();
-        // The sender lives as long as the entry.
-        let _ = over.wait_for(|over| *over).await;
-    }
-
-    /// What is answered to whoever asked.
-    fn answer(&self) -> Result<Value, ErrorInfo> {
-        let record = self.record();
-        let operation = &record.operation;
-        if let Some(error) = &operation.error {
-            return Err(ErrorInfo { operation: Some(operation.id.clone()), ..error.clone() });
-        }
-        Ok(json!({
-            "operation": operation.id,
-            "container": operation.container,
-            "started_at": operation.started_at,
-            "took_ms": operation.took_ms,
-            "report": record.report,
-        }))
-    }
-
-    fn is_over(&self) -> bool {
-        self.record().is_over()
-    }
-}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -176,7 +82,7 @@ impl Registry {
         let mut table = Table::default();
         for mut record in shelf.load()? {
             if !record.is_over() {
-                interrupt(&mut record);
+                record.interrupt();
                 shelf.store(&record)?;
             }
             table.put(&Entry::new(record));
@@ -232,7 +138,7 @@ impl Registry {
             return Err(ErrorInfo::new(Code::Busy, text)
                 .with_remedy("try again later, or raise max_operations in [daemon] of the configuration"));
         }
-        let entry = Entry::new(begin(asked)?);
+        let entry = Entry::new(Record::begin(asked).map_err(|e| ErrorInfo::of(Code::Internal, &e))?);
         table.put(&entry);
         for old in table.trim() {
             self.shelf.forget(&old);
@@ -269,10 +175,7 @@ impl Registry {
     #[must_use]
     pub fn cancel(&self, id: &str) -> bool {
         let entry = self.table().all.get(id).cloned();
-        entry.is_some_and(|entry| {
-            let cancel = entry.cancel.lock().unwrap_or_else(PoisonError::into_inner);
-            !entry.is_over() && cancel.as_ref().is_some_and(|cancel| cancel(Ending::Asked))
-        })
+        entry.is_some_and(|entry| entry.cancel(Ending::Asked))
     }
 
     /// The fate of a migration that ran when the daemon died.
@@ -282,7 +185,7 @@ impl Registry {
     pub fn settle(&self, id: &str, outcome: Result<Value, ErrorInfo>) -> io::Result<()> {
         let Some(entry) = self.table().all.get(id).cloned() else { return Ok(()) };
         let mut record = entry.record();
-        conclude(&mut record, outcome);
+        record.conclude(outcome);
         self.shelf.store(&record)
     }
 
@@ -294,10 +197,7 @@ impl Registry {
             table.running()
         };
         for entry in running {
-            let cancel = entry.cancel.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(cancel) = cancel.as_ref() {
-                cancel(Ending::DaemonStops);
-            }
+            entry.cancel(Ending::DaemonStops);
         }
     }
 
@@ -324,85 +224,17 @@ impl Registry {
         &self.bus
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Job {
-    /// Records, works, records. What is not on disk is not begun.
-    fn run(&self, work: impl FnOnce(&Self) -> Result<Value, ErrorInfo>) {
-        let begun = self.entry.record().clone();
-        let Operation { id, kind, container, .. } = &begun.operation;
-        let span = tracing::info_span!("operation", id, %kind, container, caller = begun.caller);
-        let _entered = span.enter();
-        let outcome = match self.registry.shelf.store(&begun) {
-            Ok(()) => {
-                self.tell(What::OperationStarted { started: Box::new(self.entry.operation()) });
-                work(self)
-            }
-            Err(e) => Err(ErrorInfo::new(Code::Internal, format!("the operation cannot be recorded: {e}"))
-                .with_remedy("nothing was begun; make room in the daemon's state directory")),
-        };
-        let ended = {
-            let mut record = self.entry.record();
-            conclude(&mut record, outcome);
-            record.operation.took_ms = milliseconds(self.entry.begun.elapsed());
-            if let Err(e) = self.registry.shelf.store(&record) {
-                tracing::error!(operation = record.operation.id, error = %e, "an operation's end cannot be recorded");
-            }
-            record.operation.clone()
-        };
-        self.registry.metrics.operation(&ended);
-        self.tell(What::OperationEnded { ended: Box::new(ended) });
-        self.entry.over.send_replace(true);
-    }
-}
-
-fn begin(asked: Asked) -> Result<Record, ErrorInfo> {
-    let id = new_id().map_err(|e| ErrorInfo::of(Code::Internal, &e))?;
-    Ok(Record {
-        operation: Operation {
-            id,
-            kind: asked.kind,
-            container: asked.container,
-            key: asked.key,
-            state: State::Running,
-            phase: None,
-            started_at: fastmig_engine::now(),
-            ended_at: None,
-            took_ms: 0,
-            error: None,
-            migration: None,
-        },
-        fingerprint: asked.fingerprint,
-        caller: asked.caller,
-        report: None,
-    })
-}
-
-fn conclude(record: &mut Record, outcome: Result<Value, ErrorInfo>) {
-    let operation = &mut record.operation;
-    operation.ended_at = Some(fastmig_engine::now());
-    operation.phase = None;
-    operation.error = None;
-    match outcome {
-        Ok(report) => {
-            operation.state = State::Done;
-            record.report = Some(report);
-        }
-        Err(error) => {
-            let cancelled = error.code == Code::Cancelled;
-            operation.state = if cancelled { State::Cancelled } else { State::Failed };
-            operation.error = Some(error);
-        }
-    }
-}
-
-fn interrupt(record: &mut Record) {
-    let text = "the daemon was stopped while this was done";
-    let remedy = "what was half done has been undone; look at the container and ask again with another key";
-    conclude(record, Err(ErrorInfo::new(Code::Internal, text).with_remedy(remedy)));
 }
 
 fn reused() -> ErrorInfo {
@@ -410,20 +242,11 @@ fn reused() -> ErrorInfo {
         .with_remedy("take a new key for each new request")
 }
 
-/// Sorts by age: milliseconds since 1970, then chance.
-fn new_id() -> io::Result<String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let chance: [u8; 5] = crate::files::random()?;
-    Ok(format!("{:012x}{}", milliseconds(since), hex::encode(chance)))
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fastmig_api::operation::Kind;
+    use serde_json::json;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn open(directory: &Path) -> Arc<Registry> {
@@ -519,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn what_ran_when_the_daemon_died_has_failed() {
         let dir = tempfile::tempdir().unwrap();
-        let record = begin(asked(Some("k"), "f")).unwrap();
+        let record = Record::begin(asked(Some("k"), "f")).unwrap();
         Shelf::open(dir.path()).unwrap().store(&record).unwrap();
         let registry = open(dir.path());
         let error = registry.known(Some("k"), "f").await.unwrap().unwrap_err();
@@ -533,9 +356,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shelf = Shelf::open(dir.path()).unwrap();
         for number in 0..REMEMBERED + 3 {
-            let mut record = begin(asked(None, "f")).unwrap();
+            let mut record = Record::begin(asked(None, "f")).unwrap();
             record.operation.id = format!("{number:06}");
-            conclude(&mut record, Ok(Value::Null));
+            record.conclude(Ok(Value::Null));
             std::fs::write(
                 dir.path().join(format!("{number:06}.json")),
                 serde_json::to_vec(&record).unwrap(),
