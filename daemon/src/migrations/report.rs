@@ -35,25 +35,12 @@ pub(super) fn planned(plan: &Plan, host: &str) -> MigrationReport {
     let told = plan.wanted.options["from"].as_str();
     MigrationReport {
         id: plan.id.to_string(),
-        side: Side::Source,
         container: told.unwrap_or(&plan.wanted.container).to_owned(),
         into: plan.wanted.container.clone(),
         from: host.to_owned(),
         to: plan.peer.clone(),
         started_at: fastmig_engine::now(),
-        total_ms: 0,
-        frozen_ms: None,
-        strategy: Strategy::StopCopy,
-        iterations: 0,
-        streams: 0,
-        compression: Compression::Auto,
-        chunks: Chunks::default(),
-        bytes: Bytes::default(),
-        files: 0,
-        phases: Vec::new(),
-        warnings: Vec::new(),
-        outcome: Outcome::Stayed,
-        reason: None,
+        ..nothing_yet(Side::Source, Outcome::Stayed)
     }
 }
 
@@ -66,12 +53,25 @@ pub(super) fn begun(record: &Record, host: &str) -> MigrationReport {
     let told = record.wanted.options["from"].as_str();
     MigrationReport {
         id: record.id.to_string(),
-        side: side(record.role),
         container: told.unwrap_or(&record.container).to_owned(),
         into: record.container.clone(),
         from,
         to,
         started_at: record.begun.clone(),
+        reason: record.reason.clone(),
+        ..nothing_yet(side(record.role), outcome_of(record.state))
+    }
+}
+
+fn nothing_yet(side: Side, outcome: Outcome) -> MigrationReport {
+    MigrationReport {
+        id: String::new(),
+        side,
+        container: String::new(),
+        into: String::new(),
+        from: String::new(),
+        to: String::new(),
+        started_at: String::new(),
         total_ms: 0,
         frozen_ms: None,
         strategy: Strategy::StopCopy,
@@ -83,8 +83,8 @@ pub(super) fn begun(record: &Record, host: &str) -> MigrationReport {
         files: 0,
         phases: Vec::new(),
         warnings: Vec::new(),
-        outcome: outcome_of(record.state),
-        reason: record.reason.clone(),
+        outcome,
+        reason: None,
     }
 }
 
