@@ -1,10 +1,9 @@
 //! Where a migration calls the operator's commands.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{json, Value};
+use serde_json::Value;
 
 use crate::ends::EndError;
-use crate::journal::Record;
 
 /// When a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,22 +29,6 @@ pub trait Hooks: Send + Sync {
     /// # Errors
     /// When one failed that is not to be ignored.
     fn run(&self, stage: Stage, facts: &Value) -> Result<(), EndError>;
-}
-
-/// What hooks are told.
-pub(crate) fn facts(record: &Record, reason: Option<&str>) -> Value {
-    let mut facts = json!({
-        "migration": record.id,
-        "role": record.role,
-        "peer": record.peer,
-        "container": record.container,
-        "wanted": record.wanted,
-        "facts": record.facts,
-    });
-    if let Some(reason) = reason {
-        facts["reason"] = reason.into();
-    }
-    facts
 }
 
 /// No hooks.

@@ -1,8 +1,21 @@
-//! What can be chosen of a migration, and how long its phases may take.
+//! What is asked for, what can be chosen of a migration, and how long its phases may take.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a source asks a destination for. It comes from another host: only authenticated, not trusted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The container that is to take the application in, by id or name; the one that is made, by name.
+    pub container: String,
+    /// The recipe by which it is to be made; nothing when it is there already.
+    pub create: Option<Value>,
+    /// What else both daemons agree on.
+    pub options: Value,
+}
 
 /// How memory travels. Pre-copy and post-copy join here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

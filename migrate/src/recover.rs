@@ -6,7 +6,7 @@ use crate::cancel::Cancel;
 use crate::destination::Host;
 use crate::ends::EndError;
 use crate::error::chain;
-use crate::hooks::{facts, Hooks, Stage};
+use crate::hooks::{Hooks, Stage};
 use crate::journal::{Journal, JournalError, Record, Role};
 use crate::options::Limits;
 use crate::progress::Progress;
@@ -150,11 +150,11 @@ impl Recovery<'_> {
     fn release(&self, record: &Record) -> Result<(), EndError> {
         self.host.found(record)?.release()?;
         self.step(record, State::Released, None)?;
-        self.hooks.run(Stage::PostRestore, &facts(record, None))
+        self.hooks.run(Stage::PostRestore, &record.told_to_hooks(None))
     }
 
     fn undo_hooks(&self, record: &Record, reason: &str) -> Result<(), EndError> {
-        self.hooks.run(Stage::Aborted, &facts(record, Some(reason)))
+        self.hooks.run(Stage::Aborted, &record.told_to_hooks(Some(reason)))
     }
 
     fn step(&self, record: &Record, to: State, reason: Option<&str>) -> Result<(), JournalError> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::Verdict;
 use fastmig_engine::{Config, Container, Key, Kind};
-use fastmig_migrate::destination::{Host, Placed, Wanted};
+use fastmig_migrate::destination::{Host, Placed};
 use fastmig_migrate::ends::{EndError, Files, ImageSource, Images, Leaving, Memory, Waiting};
 use fastmig_migrate::journal::Record;
+use fastmig_migrate::options::Wanted;
 use fastmig_migrate::source::Origin;
 use fastmig_migrate::MigrationId;
 use fastmig_recreate::{Created, Recipe, Recreator};

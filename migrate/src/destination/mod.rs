@@ -19,7 +19,6 @@ use std::fmt::{self, Debug};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ends::{EndError, Waiting};
@@ -27,23 +26,11 @@ use crate::faults::Faults;
 use crate::hooks::Hooks;
 use crate::id::MigrationId;
 use crate::journal::{Journal, Record};
-use crate::options::{Bounds, Limits};
+use crate::options::{Bounds, Limits, Wanted};
 use crate::progress::Progress;
 use crate::transport::Connection;
 pub use serve::Served;
 use serve::Session;
-
-/// What a source asks a destination for. It comes from another host: only authenticated, not trusted.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wanted {
-    /// The container that is to take the application in, by id or name; the one that is made, by name.
-    pub container: String,
-    /// The recipe by which it is to be made; nothing when it is there already.
-    pub create: Option<Value>,
-    /// What else both daemons agree on.
-    pub options: Value,
-}
 
 /// A container that was found or made.
 #[derive(Debug)]

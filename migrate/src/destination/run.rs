@@ -9,7 +9,7 @@ use super::serve::{Registered, Session};
 use super::Destination;
 use crate::ends::{Files, Waiting};
 use crate::error::{chain, Error};
-use crate::hooks::{facts, Stage};
+use crate::hooks::Stage;
 use crate::id::MigrationId;
 use crate::images::Store;
 use crate::journal::{Record, Role};
@@ -105,7 +105,7 @@ impl Arrival<'_> {
 
     pub(super) fn facts(&self, reason: Option<&str>) -> Value {
         let record = self.destination.journal.record(self.id, Role::Destination);
-        record.map_or(Value::Null, |record| facts(&record, reason))
+        record.map_or(Value::Null, |record| record.told_to_hooks(reason))
     }
 
     fn report(self, outcome: Outcome, reason: Option<String>) -> Report {

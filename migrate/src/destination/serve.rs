@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{run, Destination, Wanted};
+use super::{run, Destination};
 use crate::cancel::Cancel;
 use crate::error::{chain, Error};
 use crate::id::MigrationId;
 use crate::images::Puller;
 use crate::journal::{JournalError, Role};
-use crate::options::Limits;
+use crate::options::{Limits, Wanted};
 use crate::report::Report;
 use crate::state::State;
 use crate::transport::{Connection, Deadline};

@@ -1,12 +1,12 @@
 //! What is known of one migration on one host.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{json, Value};
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
-use crate::destination::Wanted;
 use crate::id::MigrationId;
+use crate::options::Wanted;
 use crate::report::Report;
 use crate::state::State;
 
@@ -85,6 +85,22 @@ impl Record {
         record.state = State::Abandoned;
         record.reason = Some("the source asked for its decision before it had arrived".to_owned());
         record
+    }
+
+    /// What hooks are told of it.
+    pub(crate) fn told_to_hooks(&self, reason: Option<&str>) -> Value {
+        let mut told = json!({
+            "migration": self.id,
+            "role": self.role,
+            "peer": self.peer,
+            "container": self.container,
+            "wanted": self.wanted,
+            "facts": self.facts,
+        });
+        if let Some(reason) = reason {
+            told["reason"] = reason.into();
+        }
+        told
     }
 
     pub(super) fn apply(&mut self, change: Change) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::destination::Wanted;
+use crate::options::Wanted;
 
 const ROLE: Role = Role::Destination;
 

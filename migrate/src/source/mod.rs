@@ -18,13 +18,12 @@ use std::io::Write;
 use serde_json::Value;
 
 use crate::cancel::Cancel;
-use crate::destination::Wanted;
 use crate::ends::{EndError, Leaving};
 use crate::faults::Faults;
 use crate::hooks::Hooks;
 use crate::id::MigrationId;
 use crate::journal::{Journal, Record};
-use crate::options::Options;
+use crate::options::{Options, Wanted};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::transport::Dialer;

@@ -194,5 +194,5 @@ impl Account {
 /// What hooks on the source are told.
 fn facts(plan: &Plan, reason: Option<&str>) -> Value {
     let record = Record::new(plan.id, Role::Source, &plan.peer, plan.wanted.clone(), plan.facts.clone());
-    crate::hooks::facts(&record, reason)
+    record.told_to_hooks(reason)
 }

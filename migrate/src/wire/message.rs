@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Versions, WireError};
-use crate::destination::Wanted;
+use crate::options::Wanted;
 use crate::report::Took;
 
 /// A secret by which the data connections of a migration are known.

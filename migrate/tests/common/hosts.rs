@@ -8,12 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastmig_migrate::cancel::Cancel;
-use fastmig_migrate::destination::{Destination, Host, Placed, Wanted};
+use fastmig_migrate::destination::{Destination, Host, Placed};
 use fastmig_migrate::ends::{EndError, Leaving, Waiting};
 use fastmig_migrate::faults::{Fault, Faults, NoFaults};
 use fastmig_migrate::hooks::{Hooks, Stage};
 use fastmig_migrate::journal::{Journal, Record, Role};
-use fastmig_migrate::options::{Limits, Options};
+use fastmig_migrate::options::{Limits, Options, Wanted};
 use fastmig_migrate::progress::NoProgress;
 use fastmig_migrate::recover::{Peers, Recovery};
 use fastmig_migrate::report::Report;
