@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
 use super::cgroups;
 use super::host::Host;
 use super::mounts::mounts_of;
-use super::process::reap_orphans;
+use super::process::{reap_orphans, wait_until};
 
 /// Directories whose entries count as leftovers.
 const WATCHED: &[&str] = &["/run/containerd/s", "/run/containerd/fifo", "/run/runc"];
@@ -23,6 +24,9 @@ const FASTMIG: &str = "/run/fastmig";
 
 /// What CRIU has learnt of the kernel, there, which stays too.
 const CRIU_WORK: &str = ".criu";
+
+/// What ends at once may take so long on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
 
 /// What there is, and how often: two processes with the same command line are two.
 #[derive(Debug, Default, Clone)]
@@ -42,6 +46,18 @@ impl Snapshot {
         })
         .collect()
     }
+}
+
+/// Fails when a host holds more than before. What it holds counts as its own afterwards: the next case has its own faults to
+/// find.
+pub fn nothing_is_left(host: &Host) -> Result<()> {
+    let gone = wait_until(SOON, || host.leftovers().is_ok_and(|left| left.is_empty()));
+    let left = host.leftovers()?;
+    if gone.is_err() && !left.is_empty() {
+        host.mark_baseline()?;
+        bail!("left behind on host {}: {left:#?}", host.name());
+    }
+    Ok(())
 }
 
 impl Host {

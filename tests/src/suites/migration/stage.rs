@@ -1,12 +1,11 @@
 //! What the cases stand on: two hosts of different generations with FastMig and containerd, which all cases of a run share.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use anyhow::{bail, Result};
+use anyhow::Result;
 
 use crate::framework::daemon::cluster;
-use crate::framework::process::wait_until;
+pub(super) use crate::framework::leftovers::nothing_is_left;
 use crate::framework::{dist, Ctx, Generation, Host};
 
 /// The hosts that applications move between: a runs Debian trixie, b the coming forky.
@@ -51,16 +50,4 @@ pub(super) fn pair_of_daemons(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
         }
     }
     Ok((a, b))
-}
-
-/// Fails when a host holds more than before. What it holds counts as its own afterwards: the next case has its own faults to
-/// find.
-pub(super) fn nothing_is_left(host: &Host) -> Result<()> {
-    let gone = wait_until(Duration::from_secs(10), || host.leftovers().is_ok_and(|left| left.is_empty()));
-    let left = host.leftovers()?;
-    if gone.is_err() && !left.is_empty() {
-        host.mark_baseline()?;
-        bail!("left behind on host {}: {left:#?}", host.name());
-    }
-    Ok(())
 }

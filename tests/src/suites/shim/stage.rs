@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
 use crate::framework::image::reference;
+pub(super) use crate::framework::leftovers::nothing_is_left;
 use crate::framework::process::wait_until;
 use crate::framework::{dist, Background, Cmd, Ctx, Generation, Host};
 
@@ -70,17 +71,6 @@ pub(super) fn seen_under_stock<T>(look: impl Fn(Duration) -> Result<T>) -> Resul
         }
     }
     Err(last.context("not looked at")?)
-}
-
-/// Fails when a case has left something behind; the next case is not blamed for it.
-pub(super) fn nothing_is_left(host: &Host) -> Result<()> {
-    let gone = wait_until(Duration::from_secs(10), || host.leftovers().is_ok_and(|left| left.is_empty()));
-    let left = host.leftovers()?;
-    if gone.is_err() && !left.is_empty() {
-        host.mark_baseline()?;
-        bail!("left behind: {left:#?}");
-    }
-    Ok(())
 }
 
 /// A container of the test, removed with its guard.
