@@ -120,7 +120,7 @@ impl Call {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| Error::Start { program: self.program, source })
+            .map_err(|source| Error::Start { program: self.program, path: PATH, source })
     }
 
     fn failed(&self, status: ExitStatus, words: &[u8]) -> Error {

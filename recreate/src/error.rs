@@ -111,10 +111,12 @@ pub enum Error {
         message: String,
     },
     /// A program is not there.
-    #[error("`{program}` cannot be started: {source}; is it installed in one of {}?", crate::call::PATH)]
+    #[error("`{program}` cannot be started: {source}; is it installed in one of {path}?")]
     Start {
         /// The program.
         program: &'static str,
+        /// Where it was looked for.
+        path: &'static str,
         /// What the system said.
         source: io::Error,
     },

@@ -19,7 +19,7 @@
 //! | `inspect`, `spec`, `nerdctl` | docker's and podman's words; an OCI spec and ctr's; nerdctl's labels |
 //! | [`image`], `archive` | which image it is, its way out and in; what an archive may name |
 //! | `valid`, `policy` | what no recipe may say, and what this host allows |
-//! | [`create`] | the flow on the destination, and the way back |
+//! | [`create`], `compare` | the flow on the destination, and the way back; whether what was made is what was asked for |
 //! | `options`, `ctr_options` | the settings as a command line, for docker and its like and for ctr |
 //! | `call`, [`error`] | programs with a limit and a clean environment; what went wrong |
 
@@ -29,6 +29,7 @@ mod archive;
 mod call;
 #[cfg(test)]
 mod captured;
+mod compare;
 pub mod create;
 mod ctr_options;
 pub mod describe;

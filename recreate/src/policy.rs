@@ -1,13 +1,12 @@
 //! What this host lets a peer's container have: `[create]` in the settings.
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use fastmig_engine::config::Create;
 
 use crate::error::Error;
 use crate::recipe::Client;
-use crate::settings::{Mount, Settings};
+use crate::settings::{stand_in, Mount, Settings};
 
 /// What docker and containerd give to every container. podman's are fewer.
 pub(crate) const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -75,21 +74,6 @@ fn mapped(create: &Create, mount: &Mount) -> Result<Mount, String> {
     };
     let source = inside(root, &here)?.to_str().ok_or("a mapped path is not UTF-8")?.to_owned();
     Ok(Mount::Bind { source, target: target.clone(), read_only: *read_only })
-}
-
-/// The path that stands in for `source`, by the longest entry that fits, and what that entry leads to.
-pub(crate) fn stand_in<'a>(
-    binds: &'a BTreeMap<PathBuf, PathBuf>,
-    source: &Path,
-) -> Option<(&'a Path, PathBuf)> {
-    if source.components().any(|part| part == Component::ParentDir) {
-        return None;
-    }
-    let fitting = binds.iter().filter(|(from, _)| source.starts_with(from));
-    let (from, to) = fitting.max_by_key(|(from, _)| from.components().count())?;
-    let below = source.strip_prefix(from).ok()?;
-    let here = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
-    Some((to, here))
 }
 
 /// The path itself, once it is sure that it exists and no symbolic link leads it out of `root`.

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::policy::stand_in;
-use crate::settings::{Mount, Settings};
+use crate::settings::{stand_in, Mount, Settings};
 use crate::valid;
 
 /// The version of recipes that this program writes and reads.

@@ -1,6 +1,7 @@
 //! A container's settings, in words that all clients share.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -179,4 +180,19 @@ pub struct Rights {
     pub cgroup_namespace: String,
     /// `private` or `shareable`; the client's default when empty.
     pub ipc_namespace: String,
+}
+
+/// The path that stands in for `source`, by the longest entry that fits, and what that entry leads to.
+pub(crate) fn stand_in<'a>(
+    binds: &'a BTreeMap<PathBuf, PathBuf>,
+    source: &Path,
+) -> Option<(&'a Path, PathBuf)> {
+    if source.components().any(|part| part == Component::ParentDir) {
+        return None;
+    }
+    let fitting = binds.iter().filter(|(from, _)| source.starts_with(from));
+    let (from, to) = fitting.max_by_key(|(from, _)| from.components().count())?;
+    let below = source.strip_prefix(from).ok()?;
+    let here = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
+    Some((to, here))
 }

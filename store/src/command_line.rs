@@ -1,13 +1,9 @@
 //! What was asked.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-
-use crate::answer::Answer;
-use crate::commands;
 
 /// Checkpoints at rest: in a directory, in a registry, in an S3-compatible object store.
 #[derive(Debug, Parser)]
@@ -15,9 +11,9 @@ use crate::commands;
 pub(crate) struct CommandLine {
     /// Answer with one JSON document instead of text
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(subcommand)]
-    command: Command,
+    pub(crate) command: Command,
 }
 
 /// Where LOCATION is `/DIR/NAME`, `s3://BUCKET/PREFIX/NAME`, `oci://REGISTRY/REPOSITORY:NAME`, or `store:NAME` for the
@@ -91,12 +87,6 @@ pub(crate) struct Pull {
     /// The container whose youngest checkpoint is meant
     #[arg(long, value_name = "NAME")]
     pub(crate) container: Option<String>,
-}
-
-impl CommandLine {
-    pub(crate) fn run(self) -> ExitCode {
-        commands::run(self.command, Answer { json: self.json })
-    }
 }
 
 #[cfg(test)]

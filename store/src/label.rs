@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::parts::Part;
 use crate::parts::PART_SIZE;
 use crate::Name;
 
@@ -33,16 +34,6 @@ pub struct Label {
     pub push: PushId,
     /// Its parts, in their order.
     pub parts: Vec<Part>,
-}
-
-/// One part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Part {
-    /// Its size in bytes.
-    pub size: u64,
-    /// SHA-256 of it, in hexadecimal.
-    pub sha256: String,
 }
 
 /// Tells the parts of one push from those of another.

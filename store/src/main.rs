@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{setrlimit, Resource, Rlimit};
 
+use crate::answer::Answer;
 use crate::command_line::CommandLine;
 
 /// What an answer without end may cost, in bytes of address space: this program, and not the host's memory.
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     if let Err(e) = setrlimit(Resource::As, limit) {
         tracing::debug!(error = %e, "memory is not limited");
     }
-    line.run()
+    commands::run(line.command, Answer { json: line.json })
 }
 
 /// As in `fastmig`.

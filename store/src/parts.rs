@@ -3,13 +3,22 @@
 use std::io::{self, Read, Write};
 
 use bytes::{Buf, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use crate::label::Part;
-
 /// Bytes of a part, but for the last. A registry's manifest of 4 MiB has room for some 20,000 of them.
 pub(crate) const PART_SIZE: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
+
+/// One part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of it, in hexadecimal.
+    pub sha256: String,
+}
 
 /// Parts that wait between the two sides; with those that are on the link, what memory holds.
 pub(crate) const QUEUE: usize = 2;
