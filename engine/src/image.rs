@@ -3,281 +3,36 @@
 //! A checkpoint is made beside its final place and renamed into it when complete: what has no manifest is no
 //! checkpoint. Read back, it is hostile input: nothing in it decides policy, no name leaves the directory, and
 //! sizes are checked before anything is allocated.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `draft` | one in the making |
+//! | `manifest` | what it says of itself |
+//! | `cpu` | what programs may have seen of the CPU |
+//! | `error` | why a directory is none |
+
+mod cpu;
+mod draft;
+mod error;
+mod manifest;
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
-use serde::{Deserialize, Serialize};
-
-use crate::start_options::TcpPolicy;
-
-/// The version of the manifest that this code writes, and the only one that it reads.
-pub const FORMAT: u32 = 1;
-
-/// The manifest's file name.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) use cpu::cpu_features;
+pub(crate) use draft::Draft;
+use error::failed;
+pub use error::ImageError;
+use manifest::read_manifest;
+pub use manifest::{manifest, FileEntry, Manifest, Stream, FORMAT, MANIFEST};
 
 /// Whether `directory` holds a checkpoint of FastMig's, whole or damaged; runc's have no manifest.
 #[must_use]
 pub fn is_ours(directory: &Path) -> bool {
     directory.join(MANIFEST).exists()
-}
-
-/// A manifest lists files and pids; 100,000 processes need less.
-const LARGEST_MANIFEST: u64 = 16 << 20;
-
-/// What makes a directory of CRIU files a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// When it was taken, RFC 3339.
-    pub created: String,
-    /// The container image, as the client named it.
-    pub image: Option<String>,
-    /// The application's command.
-    pub command: Vec<String>,
-    /// The CRIU that took it.
-    pub criu_version: String,
-    /// The kernel that it was taken on.
-    pub kernel: String,
-    /// The machine (`x86_64`, ...).
-    pub architecture: String,
-    /// Instruction set extensions of the CPU that it was taken on.
-    pub cpu_features: BTreeSet<String>,
-    /// CRIU's names of the files that were the container's stdin, stdout and stderr.
-    pub stdio: Vec<Stream>,
-    /// Whether they are a terminal.
-    pub terminal: bool,
-    /// The pid of the application's root in its container.
-    pub root_pid: i32,
-    /// Every pid, thread id, group and session that must be free in the destination.
-    pub pids: BTreeSet<i32>,
-    /// What became of established TCP connections.
-    pub tcp: TcpPolicy,
-    /// Whether unix sockets to the outside were allowed.
-    pub external_unix_sockets: bool,
-    /// Whether file locks were dumped.
-    pub file_locks: bool,
-    /// The capabilities that its threads held: a container that does not allow them cannot take it in.
-    #[serde(default)]
-    pub capabilities: BTreeSet<String>,
-    /// CRIU's files.
-    pub files: Vec<FileEntry>,
-}
-
-impl Manifest {
-    /// Refuses a machine or a container that this checkpoint, which lies at `path`, cannot come up in.
-    pub(crate) fn check_fit(&self, path: &Path, terminal: bool) -> Result<(), ImageError> {
-        let path = path.to_path_buf();
-        let ours = std::env::consts::ARCH;
-        if self.architecture != ours {
-            let theirs = self.architecture.clone();
-            return Err(ImageError::Architecture { path, theirs, ours: ours.into() });
-        }
-        let here = cpu_features();
-        let missing: Vec<&str> = self.cpu_features.difference(&here).map(String::as_str).take(20).collect();
-        if !missing.is_empty() {
-            return Err(ImageError::Cpu { path, missing: missing.join(", ") });
-        }
-        let word = |with: bool| if with { "with" } else { "without" };
-        if self.terminal != terminal {
-            return Err(ImageError::Terminal { path, theirs: word(self.terminal), ours: word(terminal) });
-        }
-        Ok(())
-    }
-}
-
-/// One of the container's standard streams at the dump.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stream {
-    /// 0, 1 or 2.
-    pub number: u8,
-    /// CRIU's name of it: `pipe:[inode]`, `tty[rdev:dev]`.
-    pub key: String,
-}
-
-/// One file of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileEntry {
-    /// Its name in the directory.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// BLAKE3 of its content, in hexadecimal.
-    pub blake3: String,
-}
-
-/// Why a directory is no usable checkpoint.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// It has no manifest.
-    #[error("{path:?} is not a checkpoint: it has no {MANIFEST} (an interrupted one has none)")]
-    NoManifest {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The manifest is not what this version writes.
-    #[error("the manifest of checkpoint {path:?} is damaged")]
-    BadManifest {
-        /// The directory.
-        path: PathBuf,
-        /// Where it is wrong.
-        source: serde_json::Error,
-    },
-    /// It is of another format.
-    #[error("checkpoint {path:?} has format {found}, this FastMig reads {FORMAT}")]
-    Format {
-        /// The directory.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-    },
-    /// One of its files is not what the manifest says.
-    #[error("checkpoint {path:?} is damaged: {file:?} {problem}; use another checkpoint")]
-    Damaged {
-        /// The directory.
-        path: PathBuf,
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// Others than root could have changed it.
-    #[error(
-        "checkpoint {path:?} belongs to uid {owner} or is writable by others: only root may own checkpoints"
-    )]
-    Untrusted {
-        /// The directory.
-        path: PathBuf,
-        /// Who owns it.
-        owner: u32,
-    },
-    /// This machine is of another kind.
-    #[error("checkpoint {path:?} was taken on {theirs}, this machine is {ours}")]
-    Architecture {
-        /// The directory.
-        path: PathBuf,
-        /// The checkpoint's machine.
-        theirs: String,
-        /// This machine.
-        ours: String,
-    },
-    /// This CPU lacks something.
-    #[error("checkpoint {path:?} was taken on a CPU with {missing}, which this one lacks: restore on a host with a newer CPU")]
-    Cpu {
-        /// The directory.
-        path: PathBuf,
-        /// The missing features.
-        missing: String,
-    },
-    /// The container has a terminal and the checkpoint has none, or the other way round.
-    #[error(
-        "checkpoint {path:?} was taken {theirs} a terminal, the container is {ours} one: create it alike"
-    )]
-    Terminal {
-        /// The directory.
-        path: PathBuf,
-        /// `with` or `without`.
-        theirs: &'static str,
-        /// `with` or `without`.
-        ours: &'static str,
-    },
-    /// The place for it is taken.
-    #[error("{path:?} exists and is not empty: choose another place for the checkpoint")]
-    Occupied {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A file operation failed.
-    #[error("could not {action} {path:?}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ImageError + 'a {
-    move |source| ImageError::Io { action, path: path.into(), source }
-}
-
-/// A checkpoint in the making. Dropped before [`Draft::publish`], it leaves nothing behind.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    place: PathBuf,
-    directory: PathBuf,
-    published: bool,
-}
-
-impl Draft {
-    /// Begins a checkpoint that is to stand at `place`, which must not exist or be an empty directory, or hold the
-    /// checkpoint that this one `replaces`.
-    pub(crate) fn begin(place: &Path, replaces: bool) -> Result<Self, ImageError> {
-        match std::fs::read_dir(place).map(Iterator::count) {
-            Ok(0) => {}
-            Ok(_) if replaces && is_ours(place) => {}
-            Ok(_) => return Err(ImageError::Occupied { path: place.into() }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed("read", place)(e)),
-        }
-        if let Some(parent) = place.parent() {
-            std::fs::create_dir_all(parent).map_err(failed("make", parent))?;
-        }
-        let mut name = place.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let directory = place.with_file_name(name);
-        DirBuilder::new().mode(0o700).create(&directory).map_err(failed("make", &directory))?;
-        Ok(Self { place: place.into(), directory, published: false })
-    }
-
-    /// Where CRIU writes.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Adds the manifest, with `files` filled in, and renames the checkpoint into place.
-    pub(crate) fn publish(mut self, mut manifest: Manifest) -> Result<u64, ImageError> {
-        manifest.files = describe_files(&self.directory)?;
-        let size = manifest.files.iter().map(|file| file.size).sum();
-        let path = self.directory.join(MANIFEST);
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|source| ImageError::BadManifest { path: self.directory.clone(), source })?;
-        write_private(&path, &text).map_err(failed("write", &path))?;
-        self.put_in_place().map_err(failed("put in place", &self.place))?;
-        self.published = true;
-        Ok(size)
-    }
-
-    /// In one step, also where another checkpoint stands; that one goes then.
-    fn put_in_place(&self) -> io::Result<()> {
-        if !is_ours(&self.place) {
-            return std::fs::rename(&self.directory, &self.place);
-        }
-        let exchange = RenameFlags::RENAME_EXCHANGE;
-        renameat2(AT_FDCWD, &self.directory, AT_FDCWD, &self.place, exchange)?;
-        std::fs::remove_dir_all(&self.directory)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.published {
-            if let Err(e) = std::fs::remove_dir_all(&self.directory) {
-                tracing::warn!(path = ?self.directory, error = %e, "an unfinished checkpoint could not be removed");
-            }
-        }
-    }
 }
 
 /// A complete checkpoint whose files are what its manifest says.
@@ -286,17 +41,6 @@ pub(crate) struct Image {
     pub(crate) path: PathBuf,
     pub(crate) manifest: Manifest,
     pub(crate) directory: File,
-}
-
-impl Manifest {
-    /// The manifest of the checkpoint at `path`; its files are not looked at.
-    ///
-    /// # Errors
-    /// When there is none, it is damaged, or others than root could have changed it.
-    pub fn read(path: &Path) -> Result<Self, ImageError> {
-        open_trusted(path)?;
-        read_manifest(path)
-    }
 }
 
 impl Image {
@@ -312,14 +56,6 @@ impl Image {
     }
 }
 
-/// What the checkpoint in `directory` says of itself. Its files are not looked at.
-///
-/// # Errors
-/// When there is no manifest, or it is damaged or of another format.
-pub fn manifest(directory: &Path) -> Result<Manifest, ImageError> {
-    read_manifest(directory)
-}
-
 /// The directory, unless others could have changed it.
 fn open_trusted(path: &Path) -> Result<File, ImageError> {
     let directory = open_nofollow(path, libc::O_DIRECTORY).map_err(failed("open checkpoint", path))?;
@@ -329,26 +65,6 @@ fn open_trusted(path: &Path) -> Result<File, ImageError> {
         return Err(ImageError::Untrusted { path: path.into(), owner: status.uid() });
     }
     Ok(directory)
-}
-
-fn read_manifest(directory: &Path) -> Result<Manifest, ImageError> {
-    let path = directory.join(MANIFEST);
-    let file = open_nofollow(&path, 0).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => ImageError::NoManifest { path: directory.into() },
-        _ => failed("open", &path)(e),
-    })?;
-    let mut text = Vec::new();
-    file.take(LARGEST_MANIFEST).read_to_end(&mut text).map_err(failed("read", &path))?;
-    #[derive(Deserialize)]
-    struct Version {
-        format: u32,
-    }
-    let bad = |source| ImageError::BadManifest { path: directory.into(), source };
-    let version: Version = serde_json::from_slice(&text).map_err(bad)?;
-    if version.format != FORMAT {
-        return Err(ImageError::Format { path: directory.into(), found: version.format });
-    }
-    serde_json::from_slice(&text).map_err(bad)
 }
 
 /// CRIU reads what it finds: an image file that the manifest does not vouch for is not left to it.
@@ -390,20 +106,6 @@ pub fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 
-fn describe_files(directory: &Path) -> Result<Vec<FileEntry>, ImageError> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed("read", directory))? {
-        let entry = entry.map_err(failed("read", directory))?;
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let file = open_nofollow(&path, 0).map_err(failed("open", &path))?;
-        let size = file.metadata().map_err(failed("read", &path))?.len();
-        files.push(FileEntry { name, size, blake3: digest(file).map_err(failed("read", &path))? });
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
-}
-
 fn digest(file: File) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(io::BufReader::with_capacity(1 << 20, file))?;
@@ -414,46 +116,11 @@ fn open_nofollow(path: &Path, flags: i32) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | flags).open(path)
 }
 
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-/// The instruction set extensions of this machine's CPU: what a program may have seen and relied on.
-pub(crate) fn cpu_features() -> BTreeSet<String> {
-    const EXTENSIONS: &[&str] =
-        &["sse", "ssse", "avx", "aes", "bmi", "fma", "sha", "vaes", "vpclmul", "gfni", "amx", "xsave", "adx"];
-    const EXACT: &[&str] = &[
-        "abm",
-        "erms",
-        "fsrm",
-        "f16c",
-        "movbe",
-        "pclmulqdq",
-        "pku",
-        "popcnt",
-        "rdrand",
-        "rdseed",
-        "rtm",
-        "lzcnt",
-    ];
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        matches!(name.trim(), "flags" | "Features").then(|| value.to_owned())
-    });
-    flags
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter(|flag| EXACT.contains(flag) || EXTENSIONS.iter().any(|e| flag.starts_with(e)))
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::start_options::TcpPolicy;
+    use proptest::prelude::*;
 
     fn manifest() -> Manifest {
         Manifest {
@@ -571,5 +238,30 @@ mod tests {
         let mut image = Image::open(&place).unwrap();
         image.manifest.cpu_features.insert("avx9000".into());
         assert!(image.manifest.check_fit(&place, false).unwrap_err().to_string().contains("avx9000"));
+    }
+
+    #[test]
+    fn a_manifest_of_another_format_is_refused_by_its_number() {
+        let mut value = serde_json::to_value(manifest()).unwrap();
+        value["format"] = 2.into();
+        value["new"] = "field".into();
+        let error = Manifest::from_value(&value, Path::new("x")).unwrap_err();
+        assert!(matches!(error, ImageError::Format { found: 2, .. }), "{error}");
+    }
+
+    proptest! {
+        /// Whatever becomes of a manifest: it is refused, or reads the same once more.
+        #[test]
+        fn no_changed_manifest_is_too_strange(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+            let mut text = serde_json::to_vec(&manifest()).unwrap();
+            for (at, byte) in changes {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            if let Ok(read) = Manifest::parse(&text, Path::new("x")) {
+                let again = serde_json::to_vec(&read).unwrap();
+                prop_assert_eq!(Manifest::parse(&again, Path::new("x")).unwrap(), read);
+            }
+        }
     }
 }

@@ -328,6 +328,7 @@ impl Passport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn passport() -> Value {
@@ -378,5 +379,20 @@ mod tests {
         assert_eq!(reasons.0[1].remedy.len(), 2000);
         assert!(reasons.into_result().is_err());
         assert!(Reasons::default().into_result().is_ok());
+    }
+
+    proptest! {
+        /// Whatever becomes of a passport: it is refused, or reads the same once more.
+        #[test]
+        fn no_changed_passport_is_too_strange(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+            let mut text = passport().to_string().into_bytes();
+            for (at, byte) in changes {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            if let Ok(read) = Passport::parse(&text) {
+                prop_assert_eq!(Passport::read(&read.to_value()).unwrap(), read);
+            }
+        }
     }
 }

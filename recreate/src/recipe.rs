@@ -165,6 +165,7 @@ impl Recipe {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     pub(crate) fn sample() -> Recipe {
         Recipe {
@@ -211,5 +212,20 @@ pub(crate) mod tests {
         let text = serde_json::to_vec(&Recipe { format: 2, ..sample() }).unwrap();
         assert!(Recipe::parse(&text).unwrap_err().to_string().contains("format 2"));
         assert!(matches!(Recipe::parse(&vec![b' '; MAX_BYTES + 1]), Err(Error::Unreadable { .. })));
+    }
+
+    proptest! {
+        /// Whatever becomes of a recipe: it is refused, or reads the same once more.
+        #[test]
+        fn no_changed_recipe_is_too_strange(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+            let mut text = sample().to_bytes().unwrap();
+            for (at, byte) in changes {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            if let Ok(read) = Recipe::parse(&text) {
+                prop_assert_eq!(Recipe::parse(&read.to_bytes().unwrap()).unwrap(), read);
+            }
+        }
     }
 }

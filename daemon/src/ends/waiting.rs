@@ -1,6 +1,7 @@
 //! A container that takes an application in: the engine's arrival.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use fastmig_engine::image::Manifest;
@@ -45,7 +46,7 @@ impl Waiting for Waiter {
     }
 
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
-        let manifest = Manifest::deserialize(dumped)?;
+        let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
         self.arrival.restore(&manifest, images::Source(images)).map_err(told)
     }
 
