@@ -163,13 +163,16 @@ impl Daemon {
         Held { directory, lock: None, child }
     }
 
-    /// Waits until an operation with this key runs.
+    /// Waits until an operation with this key runs: it is recorded by then.
     pub fn wait_for_operation(&self, key: &str) -> Value {
         let deadline = Instant::now() + LIMIT;
         loop {
             let list = self.call("GET", &format!("/v1/operations?key={key}"), "").json();
             if let Some(operation) = list["operations"].get(0) {
-                return operation.clone();
+                let record = format!("lib/operations/{}.json", operation["id"].as_str().unwrap());
+                if self.path(&record).exists() {
+                    return operation.clone();
+                }
             }
             assert!(Instant::now() < deadline, "no operation begins");
             std::thread::sleep(Duration::from_millis(10));
