@@ -4,121 +4,74 @@
 //! migrate`, under load, into a container that waits on host b. What its clients had acknowledged must be there. One line
 //! of JSON tells the outcome of each, the main application's last.
 
-use std::sync::Arc;
+mod acts;
+mod stage;
 
 use anyhow::{bail, Error, Result};
 use serde_json::{json, Map, Value};
 
-use crate::apps::moving::{journey, migrate, Journey};
-use crate::apps::{self, App};
-use crate::framework::daemon::cluster;
-use crate::framework::{dist, Generation, Host, Session};
+use crate::apps::Facts;
+use acts::{Act, ACTS};
+use stage::Stage;
 
-/// Shows the application `only`, or all of them; whether all went well.
+/// Shows the act `only`, or all of them; whether all went well.
 pub fn run(only: Option<&str>) -> Result<bool> {
-    let mut apps = apps::all();
-    if let Some(name) = only {
-        let known: Vec<&str> = apps.iter().map(|app| app.name()).collect();
-        if !known.contains(&name) {
-            bail!("there is no application {name}; there are: {}", known.join(", "));
+    let acts: Vec<&Act> = ACTS.iter().filter(|act| only.is_none_or(|name| act.name == name)).collect();
+    let Some(main) = acts.last() else {
+        let known: Vec<&str> = ACTS.iter().map(|act| act.name).collect();
+        bail!("there is nothing called {}; there are: {}", only.unwrap_or_default(), known.join(", "));
+    };
+    match Stage::up() {
+        Ok(stage) => Ok(acts.iter().filter(|act| !show(&stage, act)).count() == 0),
+        Err(error) => {
+            tell(&failure(main.name, &error));
+            Ok(false)
         }
-        apps.retain(|app| app.name() == name);
-    }
-    let main = apps.last().map_or("", |app| app.name());
-    let outcome = Stage::up().map(|stage| {
-        let shown = apps.iter_mut().map(|app| stage.show(app.as_mut())).filter(|shown| *shown).count();
-        shown == apps.len()
-    });
-    if let Err(error) = &outcome {
-        tell(&failure(main, error));
-    }
-    Ok(outcome.unwrap_or(false))
-}
-
-/// The two hosts. They go down with their session, which is dropped last.
-struct Stage {
-    a: Arc<Host>,
-    b: Arc<Host>,
-    session: Session,
-}
-
-impl Stage {
-    fn up() -> Result<Self> {
-        println!("two hosts: a runs Debian trixie, b the coming forky, each with containerd, FastMig and its daemon");
-        let dist = dist::build()?;
-        let session = Session::start()?;
-        let up = |name, generation| -> Result<Arc<Host>> {
-            let host = session.host(name, generation)?;
-            host.install(&dist)?;
-            host.start_containerd()?;
-            Ok(host)
-        };
-        let stage = Self { a: up("a", Generation::Trixie)?, b: up("b", Generation::Forky)?, session };
-        cluster(&[&stage.a, &stage.b])?;
-        Ok(stage)
-    }
-
-    fn show(&self, app: &mut dyn App) -> bool {
-        let name = app.name();
-        println!("{name}: runs on host a under io.containerd.fastmig.v1, a container waits on host b");
-        match self.journey(app) {
-            Ok(journey) => {
-                describe(name, &journey);
-                tell(&success(name, &journey));
-                true
-            }
-            Err(error) => {
-                tell(&failure(name, &error));
-                false
-            }
-        }
-    }
-
-    fn journey(&self, app: &mut dyn App) -> Result<Journey> {
-        app.prepare(&self.session)?;
-        for host in [&self.a, &self.b] {
-            host.import_images(&[app.name()])?;
-        }
-        let journey = journey(app, &self.a, &self.b, &[], migrate)?;
-        for host in [&self.a, &self.b] {
-            host.forget_image(app.name())?;
-            let left = host.leftovers()?;
-            if !left.is_empty() {
-                bail!("left behind on host {}: {}", host.name(), left.join(", "));
-            }
-        }
-        Ok(journey)
     }
 }
 
-fn describe(name: &str, journey: &Journey) {
-    let report = &journey.moved;
+fn show(stage: &Stage, act: &Act) -> bool {
+    println!("{}: {}", act.name, act.about);
+    match play(stage, act) {
+        Ok(facts) => {
+            describe(act.name, &facts);
+            tell(&success(act.name, facts));
+            true
+        }
+        Err(error) => {
+            tell(&failure(act.name, &error));
+            false
+        }
+    }
+}
+
+fn play(stage: &Stage, act: &Act) -> Result<Facts> {
+    for host in [&stage.a, &stage.b] {
+        host.import_images(&[act.image])?;
+    }
+    let facts = (act.play)(stage)?;
+    for host in [&stage.a, &stage.b] {
+        host.forget_image(act.image)?;
+    }
+    stage.require_nothing_left()?;
+    Ok(facts)
+}
+
+fn describe(name: &str, facts: &Facts) {
     println!(
-        "{name}: moved in {} ms, of which it stood still for {} ms; {} bytes of memory and {} bytes on the wire; \
-         {} requests answered on a, {} on b",
-        report["total_ms"],
-        report["frozen_ms"],
-        report["bytes"]["raw"],
-        report["bytes"]["wire"],
-        journey.traffic.before(),
-        journey.traffic.after()
+        "{name}: moved in {} ms, of which it stood still for {} ms, and its clients waited {} ms at most; {} bytes of \
+         memory and files, {} on the wire",
+        facts["total_ms"],
+        facts["frozen_ms"],
+        facts["gap_ms"],
+        facts["bytes"]["raw"],
+        facts["bytes"]["wire"]
     );
 }
 
-fn success(name: &str, journey: &Journey) -> Value {
+fn success(name: &str, facts: Facts) -> Value {
     let mut line = Map::from_iter([("ok".to_owned(), json!(true)), ("app".to_owned(), json!(name))]);
-    line.extend(journey.before.clone());
-    line.extend(journey.after.clone());
-    line.insert(
-        "gap_ms".to_owned(),
-        json!(u64::try_from(journey.traffic.gap.as_millis()).unwrap_or(u64::MAX)),
-    );
-    for name in ["frozen_ms", "total_ms", "bytes"] {
-        line.insert(name.to_owned(), journey.moved[name].clone());
-    }
-    line.insert("source_container".to_owned(), json!(journey.source));
-    // A journey with another PID 1 in the end is an error.
-    line.insert("destination_pid1_kept".to_owned(), json!(true));
+    line.extend(facts);
     Value::Object(line)
 }
 

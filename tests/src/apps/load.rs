@@ -61,7 +61,7 @@ pub struct Load {
 pub struct Traffic {
     /// Acknowledged requests, by peer.
     pub acknowledged: Vec<u64>,
-    /// The longest time that a client waited between the last acknowledgement on one connection and the first on the next.
+    /// The longest time that a client waited between one acknowledgement and the next, be it on the same connection or not.
     pub gap: Duration,
     /// How often a client had to connect anew.
     pub reconnects: u64,
@@ -101,7 +101,7 @@ impl Load {
         let start = |mut client: Box<dyn Client>| {
             let (seen, peers) = (Arc::clone(&seen), peers.to_vec());
             std::thread::spawn(move || {
-                let worker = Worker { seen: &seen, peers: &peers, last: None };
+                let worker = Worker { seen: &seen, peers: &peers, last: None, longest: Duration::ZERO };
                 if let Err(what) = worker.run(client.as_mut()) {
                     lock(&seen.wrong).get_or_insert(what);
                 }
@@ -171,6 +171,7 @@ struct Worker<'a> {
     peers: &'a [Peer],
     /// The last acknowledgement, by the clock that goes on through a move.
     last: Option<SystemTime>,
+    longest: Duration,
 }
 
 impl Worker<'_> {
@@ -193,22 +194,25 @@ impl Worker<'_> {
         let mut fresh = true;
         while !self.seen.stop.load(Relaxed) {
             client.request(&mut connection)?;
-            let now = SystemTime::now();
-            if std::mem::take(&mut fresh) {
-                self.note_gap(now);
-            }
-            self.last = Some(now);
+            self.note(std::mem::take(&mut fresh));
             self.seen.acknowledged[peer].fetch_add(1, Relaxed);
         }
         Ok(())
     }
 
-    fn note_gap(&self, now: SystemTime) {
-        let Some(last) = self.last else { return };
+    /// An acknowledgement, perhaps the first on its connection.
+    fn note(&mut self, first: bool) {
+        let now = SystemTime::now();
+        let Some(last) = self.last.replace(now) else { return };
         let gap = now.duration_since(last).unwrap_or_default();
-        let mut longest = lock(&self.seen.gap);
-        *longest = gap.max(*longest);
-        self.seen.reconnects.fetch_add(1, Relaxed);
+        if gap > self.longest {
+            self.longest = gap;
+            let mut longest = lock(&self.seen.gap);
+            *longest = gap.max(*longest);
+        }
+        if first {
+            self.seen.reconnects.fetch_add(1, Relaxed);
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! Real applications: how each is run, filled with state, kept busy, and asked whether its state survived a move.
 //!
 //! The demo and the test suites move them the same way: [`moving`] is the whole way of one move, [`container`] one
-//! container of a host, [`transfer`] the way of an image from host to host, [`load`] the clients meanwhile.
+//! container of a host, [`transfer`] the way of an image from host to host, [`load`] the clients meanwhile. [`balancer`] and
+//! [`address`] are for moves that no client notices.
 
+pub mod address;
+pub mod balancer;
 pub mod container;
 pub mod http;
 mod java;
@@ -12,19 +15,21 @@ pub mod moving;
 mod nginx;
 mod node;
 pub mod peer;
+mod pgbench;
 mod postgres;
 mod programs;
 mod python;
 mod redis;
 pub mod transfer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use crate::framework::process::wait_until;
-use crate::framework::Session;
+use crate::framework::{Host, Session};
 use load::{Client, Traffic};
 use peer::Peer;
 
@@ -61,6 +66,11 @@ pub trait App {
 
     /// Waits until it answers, and puts state into it; answers what is in it now.
     fn fill(&mut self, peer: &Peer) -> Result<Facts>;
+
+    /// Starts programs on `host` that use it beside the clients until it is verified.
+    fn accompany(&mut self, _host: &Arc<Host>, _peers: &[Peer]) -> Result<()> {
+        Ok(())
+    }
 
     /// Clients that ask it without end.
     fn clients(&self) -> Vec<Box<dyn Client>>;

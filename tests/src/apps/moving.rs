@@ -86,22 +86,35 @@ pub fn journey(
     extra: &[&str],
     way: Way,
 ) -> Result<Journey> {
-    let setup = Setup::of(app.name()).with(app.options()).with(extra.iter().copied()).running(app.command());
-    let source = Container::run(from, &format!("{}-1", app.name()), &setup)?;
-    let destination = Container::run(to, &format!("{}-2", app.name()), &setup.in_standby())?;
     let mut peers = vec![Peer::new(from, app.port(), from)?];
     if from.name() != to.name() {
         peers.push(Peer::new(to, app.port(), from)?);
     }
+    let journey = travel(app, [from, to], &peers, extra, way)?;
+    ensure!(journey.traffic.reconnects > 0, "no client noticed the move: nothing was moved under load");
+    Ok(journey)
+}
+
+/// As [`journey`], whose clients find it at `peers`: at the last one when it has moved.
+pub(super) fn travel(
+    app: &mut dyn App,
+    [from, to]: [&Arc<Host>; 2],
+    peers: &[Peer],
+    extra: &[&str],
+    way: Way,
+) -> Result<Journey> {
+    let setup = Setup::of(app.name()).with(app.options()).with(extra.iter().copied()).running(app.command());
+    let source = Container::run(from, &format!("{}-1", app.name()), &setup)?;
+    let destination = Container::run(to, &format!("{}-2", app.name()), &setup.in_standby())?;
     let last = peers.len() - 1;
 
     let before = app.fill(&peers[0]).with_context(|| told(&source))?;
-    let load = Load::start(app.clients(), &peers);
+    app.accompany(to, peers)?;
+    let load = Load::start(app.clients(), peers);
     load.wait_for_more(0, ENOUGH, ANSWER_LIMIT).with_context(|| told(&source))?;
     let moved = way(&source, &destination)?;
     load.wait_for_more(last, ENOUGH, ANSWER_LIMIT).with_context(|| told(&destination))?;
     let traffic = load.stop()?;
-    ensure!(traffic.reconnects > 0, "no client noticed the move: nothing was moved under load");
     let after = app.verify(&peers[last], &traffic).with_context(|| told(&destination))?;
     let source_state = source.require("standby")?.application;
     destination.remove()?;

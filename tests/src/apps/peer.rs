@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +27,20 @@ pub struct Peer {
 impl Peer {
     /// The port `port` of `host`, for a client on `client`.
     pub fn new(host: &Host, port: u16, client: &Host) -> Result<Self> {
-        let address = format!("{}:{port}", host.address()).parse()?;
+        Self::at(&host.address(), port, client)
+    }
+
+    /// The port `port` of the address `ip`, wherever that is, for a client on `client`.
+    pub fn at(ip: &str, port: u16, client: &Host) -> Result<Self> {
+        let address = format!("{ip}:{port}").parse()?;
         let network = format!("/proc/{}/ns/net", client.pid());
         let network = File::open(&network).with_context(|| format!("cannot open {network}"))?;
         Ok(Self { address, network: Arc::new(network) })
+    }
+
+    /// Its address.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
     }
 
     /// A new connection. It belongs to the client's network whoever uses it later: only a thread of its own goes there.

@@ -1,4 +1,5 @@
-//! PostgreSQL: a server of several processes with System V shared memory, its data files, and a client that inserts rows.
+//! PostgreSQL: a server of several processes with System V shared memory, its data files, a client that inserts rows, and
+//! pgbench.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,8 +8,10 @@ use serde_json::json;
 
 use super::load::{Client, Traffic, Trouble};
 use super::peer::{Connection, Peer};
+use super::pgbench::{Pgbench, BOOKS, HANG_UP};
 use super::{facts, App, Facts, START_LIMIT};
 use crate::framework::process::wait_until;
+use crate::framework::Host;
 
 /// Rows before the first client comes.
 const ROWS: u64 = 10_000;
@@ -24,6 +27,7 @@ const STARTED: &str = "SELECT pg_postmaster_start_time()";
 pub(super) struct Postgres {
     rows: Arc<Mutex<Rows>>,
     started: String,
+    pgbench: Option<Pgbench>,
 }
 
 /// What the client knows of the rows.
@@ -53,11 +57,17 @@ impl App for Postgres {
         Ok(Facts::new())
     }
 
+    fn accompany(&mut self, host: &Arc<Host>, peers: &[Peer]) -> Result<()> {
+        self.pgbench = Some(Pgbench::start(host, peers)?);
+        require_bookings(&peers[0])
+    }
+
     fn clients(&self) -> Vec<Box<dyn Client>> {
         vec![Box::new(Writer(Arc::clone(&self.rows)))]
     }
 
     fn verify(&mut self, peer: &Peer, traffic: &Traffic) -> Result<Facts> {
+        let booked = self.pgbench.take().map(|pgbench| end(pgbench, peer)).transpose()?;
         let mut connection = session(peer)?;
         let rows = lock(&self.rows);
         let found: u64 = single(&mut connection, "SELECT count(*) FROM rows")?.parse()?;
@@ -73,8 +83,33 @@ impl App for Postgres {
         ensure!(damaged == "0", "{damaged} rows are damaged");
         let started = single(&mut connection, STARTED)?;
         ensure!(started == self.started, "the server was started anew, at {started}");
-        Ok(facts([("rows_before", json!(ROWS + traffic.before())), ("rows_after", json!(found))]))
+        let mut facts =
+            facts([("rows_before", json!(ROWS + traffic.before())), ("rows_after", json!(found))]);
+        facts.extend(booked.unwrap_or_default());
+        Ok(facts)
     }
+}
+
+/// Waits until pgbench has written something more.
+fn require_bookings(peer: &Peer) -> Result<()> {
+    let mut connection = session(peer)?;
+    let mut rows =
+        || -> Result<u64> { Ok(single(&mut connection, "SELECT count(*) FROM pgbench_history")?.parse()?) };
+    let before = rows()?;
+    wait_until(START_LIMIT, || rows().is_ok_and(|rows| rows > before)).context("pgbench stands still")
+}
+
+/// Ends pgbench and checks its books.
+fn end(pgbench: Pgbench, peer: &Peer) -> Result<Facts> {
+    require_bookings(peer)?;
+    let mut connection = session(peer)?;
+    let account = pgbench.end(|| {
+        // It is tried until pgbench has ended.
+        let _ = query(&mut connection, HANG_UP);
+    })?;
+    let found = account.check(&single(&mut connection, BOOKS)?)?;
+    ensure!(account.runs > 1, "pgbench did not notice the move");
+    Ok(facts([("pgbench_acknowledged", json!(account.acknowledged)), ("pgbench_found", json!(found))]))
 }
 
 struct Writer(Arc<Mutex<Rows>>);

@@ -1,4 +1,5 @@
-//! Python: an HTTP server with threads, a pipe between two of them, a file and a file that is deleted but open.
+//! Python: an HTTP server with threads, a pipe between two of them, a file and a file that is deleted but open. It knows itself
+//! how long it stood still.
 
 use anyhow::{ensure, Result};
 use serde_json::{json, Value};
@@ -64,6 +65,7 @@ impl App for Python {
         Ok(facts([
             ("count_before", json!(traffic.before())),
             ("count_after", state["count"].clone()),
+            ("app_gap_ms", state["gap_ms"].clone()),
             ("threads", state["threads"].clone()),
             ("pipe_intact", state["pipe_intact"].clone()),
             ("deleted_file_kept", json!(true)),

@@ -28,6 +28,7 @@ pub mod realm;
 pub mod recipe;
 pub mod rootfs;
 pub mod session;
+pub mod settings;
 pub mod sharing;
 pub mod state;
 pub mod suite;

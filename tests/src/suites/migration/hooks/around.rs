@@ -4,8 +4,8 @@
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::settings::{at_every_stage, hook, Settings, STAGES};
 use crate::apps::container::{Container, Setup};
+use crate::framework::settings::{at_every_stage, hook, Settings, STAGES};
 use crate::framework::{Case, Ctx, Host};
 use crate::suites::migration::stage::{pair, with_images};
 

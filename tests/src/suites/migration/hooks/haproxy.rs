@@ -1,15 +1,15 @@
 //! HAProxy on a third host, wrk before it and nginx behind it: nginx moves, and no request fails.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use super::settings::{at_every_stage, facts, hook, Settings};
+use crate::apps::balancer::{Balancer, FRONT, PORT};
 use crate::apps::container::{Container, Setup};
 use crate::apps::migrating::{command, migrate};
 use crate::framework::process::wait_until;
-use crate::framework::{Background, Case, Ctx, Generation, Host};
+use crate::framework::settings::{facts, hook, Settings};
+use crate::framework::{Case, Ctx, Generation, Host};
 use crate::suites::migration::stage::{pair, pair_of_daemons, with_images};
 
 pub(super) const CASES: &[Case] = &[
@@ -21,99 +21,10 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-const FRONT: u16 = 8000;
-const ADMIN: u16 = 9999;
 const LIMIT: Duration = Duration::from_secs(30);
-const PORT: u16 = 80;
 
-/// HAProxy on a host of its own, for a server on another.
-struct Balancer {
-    host: Arc<Host>,
-    process: Background,
-}
-
-impl Balancer {
-    fn up(ctx: &Ctx, server: &Host, port: u16) -> Result<Self> {
-        let host = ctx.session()?.host("c", Generation::Trixie)?;
-        let (own, there) = (host.address(), server.address());
-        let settings = format!(
-            "global\n  stats socket ipv4@{own}:{ADMIN} level admin\n\
-             defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-             frontend all\n  bind *:{FRONT}\n  default_backend web\n\
-             backend web\n  server web {there}:{port}\n"
-        );
-        host.write_file("/etc/haproxy/haproxy.cfg", settings)?;
-        let process = host.cmd(["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]).spawn()?;
-        let balancer = Self { host, process };
-        let up = || balancer.tell("show info").is_ok_and(|answer| answer.contains("Version"));
-        wait_until(LIMIT, up)
-            .with_context(|| String::from_utf8_lossy(&balancer.process.stderr()).into_owned())?;
-        Ok(balancer)
-    }
-
-    /// A command of its admin socket.
-    fn tell(&self, command: &str) -> Result<String> {
-        let socket = format!("TCP:{}:{ADMIN}", self.host.address());
-        self.host.cmd(["socat", "-t5", "-", &socket]).stdin(format!("{command}\n")).ok()
-    }
-
-    /// Names, addresses and administrative states of its servers.
-    fn servers(&self) -> Result<Vec<String>> {
-        let table = self.tell("show servers state web")?;
-        let rows = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        Ok(rows
-            .filter(|row| row.len() > 18 && row[0] != "#")
-            .map(|row| format!("{} {}:{} {}", row[3], row[4], row[18], row[6]))
-            .collect())
-    }
-
-    /// Fails unless there is one server again, in service on this host.
-    fn require_at(&self, server: &Host, port: u16) -> Result<()> {
-        let wanted = format!("web {}:{port} 0", server.address());
-        // The stand-in goes when the last connection that waited has ended.
-        let alone = wait_until(LIMIT, || self.servers().is_ok_and(|servers| servers == [wanted.clone()]));
-        alone.with_context(|| format!("HAProxy has {:?}, not {wanted:?} alone", self.servers()))
-    }
-
-    /// The hook, as the settings of `server` have it.
-    fn hook(&self, server: &Host, port: u16, rest: &[&str]) -> Vec<String> {
-        let socket = format!("ipv4@{}:{ADMIN}", self.host.address());
-        let address = format!("{}:{port}", server.address());
-        let words = [
-            "fastmig-hook",
-            "haproxy",
-            "--socket",
-            &socket,
-            "--backend",
-            "web",
-            "--server",
-            "web",
-            "--address",
-            &address,
-        ];
-        words.iter().chain(rest).map(|word| (*word).to_owned()).collect()
-    }
-
-    fn settings(&self, server: &Host) -> String {
-        let command = self.hook(server, PORT, &[]);
-        at_every_stage(&command.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// wrk, asking all the time.
-    fn load(&self, seconds: u32) -> Result<Background> {
-        let (url, time) = (format!("http://{}:{FRONT}/", self.host.address()), format!("{seconds}s"));
-        self.host.cmd(["wrk", "-t2", "-c32", "--timeout", "60s", "-d", &time, &url]).spawn()
-    }
-}
-
-/// Fails when wrk has seen any failure; answers how many requests it made.
-fn require_faultless(load: Background) -> Result<u64> {
-    let output = load.wait(LIMIT * 4)?;
-    let text = output.out();
-    ensure!(output.status.success(), "wrk failed: {text}{}", output.err());
-    ensure!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "requests failed:\n{text}");
-    let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
-    requests.with_context(|| format!("wrk says nothing of requests:\n{text}"))
+fn balancer(ctx: &Ctx, server: &Host, port: u16) -> Result<Balancer> {
+    Balancer::up(&ctx.session()?.host("c", Generation::Trixie)?, server, port)
 }
 
 fn require_no_holder(host: &Host) -> Result<()> {
@@ -129,7 +40,7 @@ fn moves(ctx: &Ctx) -> Result<()> {
     }
     let here = Container::run(&a, "web", &Setup::of("nginx"))?;
     let there = Container::run(&b, "web", &Setup::of("nginx").in_standby())?;
-    let balancer = Balancer::up(ctx, &a, PORT)?;
+    let balancer = balancer(ctx, &a, PORT)?;
     let _settings = (Settings::new(&a, &balancer.settings(&a))?, Settings::new(&b, &balancer.settings(&b))?);
     let load = balancer.load(20)?;
     std::thread::sleep(Duration::from_secs(2));
@@ -138,7 +49,7 @@ fn moves(ctx: &Ctx) -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     migrate(&there, &here, &[])?;
     balancer.require_at(&a, PORT)?;
-    ensure!(require_faultless(load)? > 1000, "hardly any request was made");
+    ensure!(load.require_faultless()?.requests > 1000, "hardly any request was made");
     for host in [&a, &b] {
         require_no_holder(host)?;
     }
@@ -153,7 +64,7 @@ fn aborts(ctx: &Ctx) -> Result<()> {
     }
     let here = Container::run(&a, "web", &Setup::of("nginx"))?;
     let there = Container::run(&b, "web", &Setup::of("nginx").in_standby())?;
-    let balancer = Balancer::up(ctx, &a, PORT)?;
+    let balancer = balancer(ctx, &a, PORT)?;
     let failing = hook("pre-restore", &["sh", "-c", "sleep 0.5; exit 1"], "");
     let _settings = (Settings::new(&a, &balancer.settings(&a))?, Settings::new(&b, &failing)?);
     let load = balancer.load(8)?;
@@ -165,7 +76,7 @@ fn aborts(ctx: &Ctx) -> Result<()> {
         "a failing hook did not stop it: {said}"
     );
     balancer.require_at(&a, PORT)?;
-    ensure!(require_faultless(load)? > 100, "hardly any request was made");
+    ensure!(load.require_faultless()?.requests > 100, "hardly any request was made");
     require_no_holder(&a)?;
     here.require("running")?;
     there.require("standby")?;
@@ -194,7 +105,7 @@ fn undrained(ctx: &Ctx) -> Result<()> {
     const PORT: u16 = 8081;
     let (a, _) = pair(ctx)?;
     let server = a.cmd(["python3", "-c", SLOW]).timeout(LIMIT * 4).spawn()?;
-    let balancer = Balancer::up(ctx, &a, PORT)?;
+    let balancer = balancer(ctx, &a, PORT)?;
     let get = |path: &str| {
         let url = format!("http://{}:{FRONT}/{path}", balancer.host.address());
         balancer.host.cmd(["curl", "-sf", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", &url])

@@ -3,7 +3,6 @@
 mod around;
 mod haproxy;
 mod network;
-mod settings;
 
 use crate::framework::Case;
 

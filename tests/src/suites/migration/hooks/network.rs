@@ -5,21 +5,26 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use super::settings::{at_every_stage, facts, hook, Settings};
+use crate::apps;
+use crate::apps::address::{give_address, has_address, hooks, take_address, Addressed, SERVICE};
 use crate::apps::container::{Container, Setup};
 use crate::apps::migrating::{command, migrate};
 use crate::framework::process::wait_until;
+use crate::framework::settings::{facts, hook, Settings};
 use crate::framework::{Background, Case, Ctx, Generation, Host};
-use crate::suites::migration::stage::{pair, pair_of_daemons, with_images};
+use crate::suites::migration::stage::{nothing_is_left, pair, pair_of_daemons, with_images};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "a connection lives on where its address has moved", run: |ctx| moves(ctx).into() },
+    Case {
+        name: "redis keeps its writer's connection where its address has moved",
+        run: |ctx| writes_on(ctx).into(),
+    },
     Case { name: "an address comes back from a move that failed", run: |ctx| comes_back(ctx).into() },
     Case { name: "an address is mute until it is announced", run: |ctx| mute(ctx).into() },
 ];
 
 const SOON: Duration = Duration::from_secs(30);
-const SERVICE: &str = "10.99.0.50";
 const IMAGES: &str = "/tmp/network";
 
 /// Counts the lines of each connection.
@@ -69,7 +74,7 @@ impl Scene {
             with_images(host, &["python"])?;
             host.sh(&format!("rm -rf {IMAGES}; mkdir -m 700 {IMAGES}")).ok()?;
         }
-        a.cmd(["ip", "addr", "add", &format!("{SERVICE}/24"), "dev", "eth0"]).ok()?;
+        give_address(&a)?;
         let setup = Setup::of("python").running(["python3", "-c", SERVER]);
         let here = Container::run(&a, "counting", &setup)?;
         let there = Container::run(&b, "counting", &setup.in_standby())?;
@@ -115,20 +120,12 @@ impl Scene {
     fn down(self) -> Result<()> {
         drop(self.client);
         for host in [&self.a, &self.b] {
-            host.sh(&format!("rm -rf {IMAGES}; ip addr del {SERVICE}/24 dev eth0 2>/dev/null; true")).ok()?;
+            take_address(host)?;
+            host.cmd(["rm", "-rf", IMAGES]).ok()?;
         }
         self.here.remove()?;
         self.there.remove()
     }
-}
-
-fn has_address(host: &Host) -> Result<bool> {
-    Ok(host.cmd(["ip", "-br", "addr", "show", "dev", "eth0"]).ok()?.contains(&format!("{SERVICE}/24")))
-}
-
-fn hooks() -> String {
-    let address = format!("{SERVICE}/24");
-    at_every_stage(&["fastmig-hook", "network-move", "--address", &address, "--device", "eth0"])
 }
 
 fn moves(ctx: &Ctx) -> Result<()> {
@@ -142,6 +139,23 @@ fn moves(ctx: &Ctx) -> Result<()> {
     scene.require_alive()?;
     scene.require_at(&a)?;
     scene.down()
+}
+
+/// One client, one connection, and every write that was acknowledged is there.
+fn writes_on(ctx: &Ctx) -> Result<()> {
+    let (a, b) = pair_of_daemons(ctx)?;
+    let client = ctx.session()?.host("c", Generation::Trixie)?;
+    for host in [&a, &b] {
+        with_images(host, &["redis"])?;
+    }
+    let mut app = apps::named("redis").context("there is no redis")?;
+    let addressed = Addressed::new(&a, &b)?;
+    let journey = addressed.journey(app.as_mut(), &client)?;
+    println!("    the client waited {} ms at most", journey.traffic.gap.as_millis());
+    for host in [&a, &b] {
+        nothing_is_left(host)?;
+    }
+    Ok(())
 }
 
 fn comes_back(ctx: &Ctx) -> Result<()> {

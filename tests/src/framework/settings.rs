@@ -1,22 +1,21 @@
-//! Hooks in the settings of a host.
+//! FastMig's settings in a host, and hooks in them.
 
 use anyhow::Result;
 
-use crate::framework::Host;
+use super::host::Host;
 
 const FILE: &str = "/etc/fastmig/config.toml";
 
 /// Every stage.
-pub(super) const STAGES: [&str; 5] =
-    ["pre-checkpoint", "post-checkpoint", "pre-restore", "post-restore", "aborted"];
+pub const STAGES: [&str; 5] = ["pre-checkpoint", "post-checkpoint", "pre-restore", "post-restore", "aborted"];
 
 /// The settings of a host while this lives; the built-in ones afterwards. A daemon that runs is started anew for them.
 #[derive(Debug)]
-pub(super) struct Settings<'a>(&'a Host);
+pub struct Settings<'a>(&'a Host);
 
 impl<'a> Settings<'a> {
     /// These settings.
-    pub(super) fn new(host: &'a Host, text: &str) -> Result<Self> {
+    pub fn new(host: &'a Host, text: &str) -> Result<Self> {
         let settings = Self(host);
         host.write_file(FILE, text)?;
         settings.tell_daemon()?;
@@ -41,17 +40,17 @@ impl Drop for Settings<'_> {
 }
 
 /// A hook at one stage.
-pub(super) fn hook(when: &str, command: &[&str], rest: &str) -> String {
+pub fn hook(when: &str, command: &[&str], rest: &str) -> String {
     format!("[[hook]]\nwhen = {when:?}\ncommand = {command:?}\n{rest}\n")
 }
 
 /// The same command at every stage, as the hooks that come with FastMig want it.
-pub(super) fn at_every_stage(command: &[&str]) -> String {
+pub fn at_every_stage(command: &[&str]) -> String {
     STAGES.map(|when| hook(when, command, "")).concat()
 }
 
 /// What a hook is told, for one that is called by hand.
-pub(super) fn facts(stage: &str, direction: &str) -> String {
+pub fn facts(stage: &str, direction: &str) -> String {
     format!(
         "{{\"version\":1,\"stage\":{stage:?},\"operation\":\"migrate\",\"direction\":{direction:?},\"host\":\"x\",\
           \"container\":{{\"namespace\":\"default\",\"id\":\"x\",\"names\":[],\"pid\":1}}}}"
