@@ -115,11 +115,7 @@ pub struct Failure {
 
 impl Failure {
     pub(crate) fn now(operation: &str, error: &Error) -> Self {
-        Self::because(operation, &error.report())
-    }
-
-    pub(crate) fn because(operation: &str, reason: &str) -> Self {
-        Self { operation: operation.into(), at: now(), reason: reason.into() }
+        Self { operation: operation.into(), at: now(), reason: error.report() }
     }
 }
 
