@@ -95,6 +95,9 @@ impl<'a> Recipient<'a> {
 /// A CRIU in the right place, not started yet.
 pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<Launch<'a>, Error> {
     let init = container.pid();
+    // Nothing of an application forks now, and CRIU and those that it calls must have numbers that none needs: after the
+    // last that lived here, the next ones may be those of the one that comes.
+    container.set_last_pid(1)?;
     let launch = Launch::new(bundle, container.config.limits.criu())
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
