@@ -181,8 +181,9 @@ impl Arrival {
         let container = &self.container;
         let cgroup = container.application_cgroup()?;
         let failed = |e| Error::io("look after what was restored in", cgroup.directory(), e);
-        let root = match container.init()?.status()?.state {
-            State::Running(root) => application::host_pid_of(root.get(), cgroup.pids()),
+        // An init that does not answer was killed.
+        let root = match container.init().and_then(|init| init.status()).map(|status| status.state) {
+            Ok(State::Running(root)) => application::host_pid_of(root.get(), cgroup.pids()),
             _ => None,
         };
         let lives = root.is_some_and(|root| !application::is_zombie(root));
