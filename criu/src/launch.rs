@@ -148,6 +148,22 @@ impl<'a> Launch<'a> {
         number
     }
 
+    /// Hands a directory to the worker, as a mount of its own: no path that an image names (`/proc/self/cwd/..`) leads from
+    /// there to the rest of the host. Returns its number.
+    pub fn pass_directory(&mut self, directory: OwnedFd) -> RawFd {
+        use rustix::mount::{open_tree, OpenTreeFlags};
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        match open_tree(&directory, c"", flags) {
+            Ok(alone) => self.pass(alone),
+            Err(error) => {
+                // Old kernels, a root without CAP_SYS_ADMIN, mounts that cannot be bound.
+                tracing::debug!(%error, "CRIU gets a directory with its surroundings");
+                self.pass(directory)
+            }
+        }
+    }
+
     /// Starts the worker. `work` is where it keeps small files, `log` where its log is written.
     ///
     /// # Errors
@@ -156,7 +172,7 @@ impl<'a> Launch<'a> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| LaunchError::Prepare { what: "make CRIU's socket", source: e.into() })?;
-        let work = self.pass(open(work)?.into());
+        let work = self.pass_directory(open(work)?.into());
         let rpc = self.pass(theirs);
         let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc);
         let limit = self.limit;
@@ -209,7 +225,7 @@ impl<'a> Launch<'a> {
     ) -> Result<Directory, LaunchError> {
         let failed = |source| LaunchError::Prepare { what: "make CRIU's stream sockets", source };
         let directory = Directory::make(work, purpose).map_err(failed)?;
-        *images = self.pass(directory.open().map_err(failed)?);
+        *images = self.pass_directory(directory.open().map_err(failed)?);
         Ok(directory)
     }
 
@@ -220,7 +236,7 @@ impl<'a> Launch<'a> {
         announcer: &Path,
         command: Vec<String>,
     ) -> Result<Child, LaunchError> {
-        let work = self.pass(open(work)?.into());
+        let work = self.pass_directory(open(work)?.into());
         let mut arguments = self.bundle.global_arguments(self.seen_directory(), work);
         arguments.extend(command);
         arguments.extend(["--action-script".into(), announcer.to_string_lossy().into_owned()]);
@@ -347,4 +363,31 @@ fn c_string(text: &str) -> Result<CString, LaunchError> {
 
 fn c_strings(texts: &[String]) -> Result<Vec<CString>, LaunchError> {
     texts.iter().map(|text| c_string(text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_leads_out_of_a_directory_that_is_passed() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let inner = parent.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("file"), "").unwrap();
+        let description = r#"{"criu_version": "", "loader": "", "libraries": "", "program": ""}"#;
+        std::fs::write(parent.path().join("bundle.json"), description).unwrap();
+        let bundle = Bundle::open(parent.path(), Path::new("/")).unwrap();
+        let mut launch = Launch::new(&bundle, Duration::ZERO);
+        let number = launch.pass_directory(File::open(&inner).unwrap().into());
+        let passed = PathBuf::from(format!("/proc/self/fd/{number}"));
+        assert!(passed.join("file").exists());
+        assert!(!passed.join("../inner").exists());
+        std::fs::write(passed.join("another"), "").unwrap();
+        assert!(inner.join("another").exists());
+    }
 }

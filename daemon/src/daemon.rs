@@ -25,6 +25,8 @@ pub struct Daemon {
     pub host: String,
     /// Its certificate, if it has one.
     pub identity: Option<Arc<Identity>>,
+    /// The other hosts.
+    pub peers: Peers,
     /// What is done and was done.
     pub operations: Arc<Registry>,
     /// What happens.
@@ -53,11 +55,12 @@ impl Daemon {
         let operations = Registry::open(&directory, settings.max_operations, bus.clone(), metrics.clone())
             .map_err(StartError::io("open", Path::new(&directory)))?;
         let host = identity.as_ref().map_or_else(name::of_this_host, |identity| identity.name.clone());
-        let migrations =
-            Migrations::open(&config, &host, identity.as_deref(), Peers::open(&place), bus.clone())?;
+        let peers = Peers::open(&place);
+        let migrations = Migrations::open(&config, &host, identity.as_deref(), peers.clone(), bus.clone())?;
         Ok(Arc::new(Self {
             host,
             identity,
+            peers,
             operations,
             bus,
             metrics,

@@ -115,7 +115,7 @@ fn run_criu(
     let manifest = &image.manifest;
     let tcp = request.tcp.unwrap_or(manifest.tcp).into();
     let options = RestoreOptions {
-        images: launch.pass(image.directory.into()),
+        images: launch.pass_directory(image.directory.into()),
         inherited: recipient::inherited_streams(&mut launch, container.pid(), &manifest.stdio)?,
         common: Common { tcp, ..Common::from(manifest) },
     };

@@ -115,7 +115,11 @@ pub struct Failure {
 
 impl Failure {
     pub(crate) fn now(operation: &str, error: &Error) -> Self {
-        Self { operation: operation.into(), at: now(), reason: error.report() }
+        Self::because(operation, &error.report())
+    }
+
+    pub(crate) fn because(operation: &str, reason: &str) -> Self {
+        Self { operation: operation.into(), at: now(), reason: reason.into() }
     }
 }
 

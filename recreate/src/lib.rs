@@ -54,13 +54,13 @@ pub use recipe::{Client, ImageIdentity, Recipe};
 
 /// How long the programs that are called may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// One question or one creation.
-    pub(crate) command: Duration,
+    pub command: Duration,
     /// An image's way out of a client, or into it.
-    pub(crate) image: Duration,
+    pub image: Duration,
     /// How large an image's archive may be, in bytes.
-    pub(crate) image_bytes: u64,
+    pub image_bytes: u64,
 }
 
 impl Default for Limits {
@@ -81,5 +81,11 @@ impl Recreator {
     #[must_use]
     pub fn new(engine: Arc<fastmig_engine::Config>) -> Self {
         Self { engine, limits: Limits::default() }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 }

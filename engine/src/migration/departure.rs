@@ -14,6 +14,7 @@ use crate::frozen::{Frozen, Held};
 use crate::image::Manifest;
 use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
+use crate::state::Failure;
 use crate::subject::{self, Subject};
 use crate::{application, network_lock, Error};
 
@@ -200,6 +201,11 @@ impl Departure {
         self.subject.container.end_application()?;
         self.operation.record.migration = None;
         self.operation.save()
+    }
+
+    /// Writes down why it did not leave.
+    pub fn note_failure(&mut self, reason: &str) {
+        self.operation.record.last_failure = Some(Failure::because("migrate", reason));
     }
 
     fn forget_mark(&mut self) -> Result<(), Error> {
