@@ -7,6 +7,7 @@
 pub mod address;
 pub mod balancer;
 pub mod container;
+pub mod conversation;
 pub mod http;
 mod java;
 pub mod load;

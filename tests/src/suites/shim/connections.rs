@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 
 use super::stage::{host, nothing_is_left, on_both, Task, FASTMIG, SOON};
+use crate::apps::conversation::{self, CLIENT, SERVER};
 use crate::framework::{Background, Case, Ctx, Generation, Host};
 
 pub(super) const CASES: &[Case] = on_both![
@@ -12,35 +13,6 @@ pub(super) const CASES: &[Case] = on_both![
     "an established connection is closed otherwise" => closed,
     "a lock on connections goes with its container" => unlocked_by_removal,
 ];
-
-/// Counts the lines of each connection.
-const SERVER: &str = "
-import socket, threading
-def serve(c):
-    for n, _ in enumerate(c.makefile('rb'), 1):
-        c.sendall(b'%d\\n' % n)
-s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(('0.0.0.0', 7777)); s.listen()
-while True:
-    threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
-";
-
-/// Speaks on one connection as long as it lives, and says what it heard.
-const CLIENT: &str = "
-import socket, sys, time
-s = socket.create_connection((sys.argv[1], 7777), timeout=30)
-f = s.makefile('rb')
-try:
-    while True:
-        s.sendall(b'x\\n')
-        line = f.readline()
-        if not line: break
-        print('heard', int(line), flush=True)
-        time.sleep(0.02)
-except OSError as e:
-    print(e, flush=True)
-print('closed', flush=True)
-";
 
 struct Pair<'a> {
     task: Task<'a>,
@@ -57,11 +29,6 @@ impl<'a> Pair<'a> {
         let mut client = client.spawn()?;
         client.wait_for_output("heard 5\n", SOON)?;
         Ok(Self { task, client })
-    }
-
-    fn heard(&self) -> Vec<u64> {
-        let text = String::from_utf8_lossy(&self.client.stdout()).into_owned();
-        text.lines().filter_map(|line| line.strip_prefix("heard ")?.parse().ok()).collect()
     }
 
     fn checkpoint(&self, options: &[&str]) -> Result<()> {
@@ -100,11 +67,8 @@ fn kept(ctx: &Ctx, generation: Generation) -> Result<()> {
     let mut pair = Pair::up(&server, &client)?;
     pair.checkpoint(&["--tcp-established"])?;
     ensure!(!locks(&server)?.is_empty(), "nothing holds the connection while the application is away");
-    let before = *pair.heard().last().context("the client heard nothing")?;
     pair.restore(&["--tcp-established"])?;
-    pair.client.wait_for_output(&format!("heard {}\n", before + 20), SOON)?;
-    let heard = pair.heard();
-    ensure!(heard.iter().zip(1..).all(|(&n, i)| n == i), "an answer is lost or doubled: {heard:?}");
+    conversation::require_alive(&mut pair.client)?;
     ensure!(locks(&server)?.is_empty(), "the connection is still locked");
     drop(pair);
     clean(&server)

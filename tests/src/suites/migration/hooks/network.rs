@@ -8,6 +8,7 @@ use anyhow::{ensure, Context, Result};
 use crate::apps;
 use crate::apps::address::{give_address, has_address, hooks, take_address, Addressed, SERVICE};
 use crate::apps::container::{Container, Setup};
+use crate::apps::conversation::{self, CLIENT, SERVER};
 use crate::apps::migrating::{command, migrate};
 use crate::framework::process::wait_until;
 use crate::framework::settings::{facts, hook, Settings};
@@ -26,35 +27,6 @@ pub(super) const CASES: &[Case] = &[
 
 const SOON: Duration = Duration::from_secs(30);
 const IMAGES: &str = "/tmp/network";
-
-/// Counts the lines of each connection.
-const SERVER: &str = "
-import socket, threading
-def serve(c):
-    for n, _ in enumerate(c.makefile('rb'), 1):
-        c.sendall(b'%d\\n' % n)
-s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(('0.0.0.0', 7777)); s.listen()
-while True:
-    threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
-";
-
-/// Speaks on one connection as long as it lives, and says what it heard.
-const CLIENT: &str = "
-import socket, sys, time
-s = socket.create_connection((sys.argv[1], 7777), timeout=60)
-f = s.makefile('rb')
-try:
-    while True:
-        s.sendall(b'x\\n')
-        line = f.readline()
-        if not line: break
-        print('heard', int(line), flush=True)
-        time.sleep(0.02)
-except OSError as e:
-    print(e, flush=True)
-print('closed', flush=True)
-";
 
 /// Host a has the service and its address, host b waits, the client is on host c.
 struct Scene {
@@ -85,18 +57,8 @@ impl Scene {
         Ok(Self { a, b, here, there, client, watcher })
     }
 
-    fn heard(&self) -> Vec<u64> {
-        let text = String::from_utf8_lossy(&self.client.stdout()).into_owned();
-        text.lines().filter_map(|line| line.strip_prefix("heard ")?.parse().ok()).collect()
-    }
-
-    /// The connection goes on, and no answer is lost or doubled.
     fn require_alive(&mut self) -> Result<()> {
-        let before = *self.heard().last().context("the client heard nothing")?;
-        self.client.wait_for_output(&format!("heard {}\n", before + 20), SOON)?;
-        let heard = self.heard();
-        ensure!(heard.iter().zip(1..).all(|(&n, i)| n == i), "an answer is lost or doubled: {heard:?}");
-        Ok(())
+        conversation::require_alive(&mut self.client)
     }
 
     /// Everything is as before but for where the address is.
