@@ -10,15 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::ends::{FakeLeaving, Life, World};
-use common::hosts::{FakeHost, Hosts};
+use common::ends::{Life, World};
+use common::hosts::Hosts;
 use fastmig_migrate::cancel::Cancel;
 use fastmig_migrate::destination::Served;
-use fastmig_migrate::faults::NoFaults;
-use fastmig_migrate::hooks::NoHooks;
-use fastmig_migrate::progress::NoProgress;
 use fastmig_migrate::report::{Outcome, Report};
-use fastmig_migrate::source::Source;
 use fastmig_migrate::transport::Connection;
 use proptest::prelude::*;
 
@@ -239,17 +235,7 @@ fn migrate_tampered(at: usize, replay: bool) -> (Arc<World>, Report) {
             Ok(Box::new(Tampered { inner, sent: Arc::clone(&sent), at, replay, done: Arc::clone(&done) }))
         }
     };
-    let host = FakeHost(Arc::clone(&hosts));
-    let source = Source {
-        dialer: &dial,
-        origin: &host,
-        hooks: &NoHooks,
-        journal: &hosts.source_journal(),
-        progress: &NoProgress,
-        faults: &NoFaults,
-        cancel: &Cancel::default(),
-    };
-    let report = source.run(FakeLeaving::new(&world), &hosts.plan());
+    let report = hosts.migrate_over(&dial, &hosts.plan(), &Cancel::default());
     (world, report)
 }
 

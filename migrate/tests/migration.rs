@@ -10,17 +10,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::ends::FakeLeaving;
 use common::ends::{Life, World};
-use common::hosts::{FakeHost, Hosts};
+use common::hosts::Hosts;
 use fastmig_migrate::cancel::Cancel;
-use fastmig_migrate::faults::NoFaults;
-use fastmig_migrate::hooks::{NoHooks, Stage};
+use fastmig_migrate::hooks::Stage;
 use fastmig_migrate::journal::Role;
 use fastmig_migrate::options::{Compression, Options};
-use fastmig_migrate::progress::NoProgress;
 use fastmig_migrate::report::{Outcome, Report};
-use fastmig_migrate::source::Source;
 use fastmig_migrate::state::State;
 use fastmig_migrate::transport::Connection;
 
@@ -232,20 +228,10 @@ fn migrate_over(
 ) -> Report {
     let dialled = AtomicU64::new(0);
     let dial = || Ok(wrap(dialled.fetch_add(1, Ordering::SeqCst), hosts.dial()?));
-    let host = FakeHost(Arc::clone(hosts));
-    let source = Source {
-        dialer: &dial,
-        origin: &host,
-        hooks: &NoHooks,
-        journal: &hosts.source_journal(),
-        progress: &NoProgress,
-        faults: &NoFaults,
-        cancel: &Cancel::default(),
-    };
     let mut plan = hosts.plan();
     plan.options.streams = streams;
     plan.options.limits.frozen = Duration::from_secs(60);
-    source.run(FakeLeaving::new(&hosts.world), &plan)
+    hosts.migrate_over(&dial, &plan, &Cancel::default())
 }
 
 /// A slow link: little at a time.

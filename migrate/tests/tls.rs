@@ -9,15 +9,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::ends::{FakeLeaving, Life, World};
-use common::hosts::{FakeHost, Hosts};
+use common::ends::{Life, World};
+use common::hosts::Hosts;
 use fastmig_migrate::cancel::Cancel;
-use fastmig_migrate::faults::NoFaults;
-use fastmig_migrate::hooks::NoHooks;
 use fastmig_migrate::options::Compression;
-use fastmig_migrate::progress::NoProgress;
 use fastmig_migrate::report::{Outcome, Report};
-use fastmig_migrate::source::Source;
 use fastmig_migrate::transport::tls::{accept, TlsDialer, ALPN};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::crypto::ring::default_provider;
@@ -96,20 +92,10 @@ fn listen(hosts: &Arc<Hosts>, config: &Arc<ServerConfig>) -> SocketAddr {
 }
 
 fn migrate(hosts: &Arc<Hosts>, dialer: &TlsDialer, compression: Compression) -> Report {
-    let host = FakeHost(Arc::clone(hosts));
-    let source = Source {
-        dialer,
-        origin: &host,
-        hooks: &NoHooks,
-        journal: &hosts.source_journal(),
-        progress: &NoProgress,
-        faults: &NoFaults,
-        cancel: &Cancel::default(),
-    };
     let mut plan = hosts.plan();
     plan.options.compression = compression;
     plan.options.limits.frozen = Duration::from_secs(120);
-    source.run(FakeLeaving::new(&hosts.world), &plan)
+    hosts.migrate_over(dialer, &plan, &Cancel::default())
 }
 
 fn dialer(address: SocketAddr, name: &'static str, config: Arc<ClientConfig>) -> TlsDialer {

@@ -181,11 +181,14 @@ impl Hosts {
     }
 
     pub fn migrate_as(self: &Arc<Self>, plan: &Plan, cancel: &Cancel) -> Report {
+        self.migrate_over(&|| self.dial(), plan, cancel)
+    }
+
+    pub fn migrate_over(self: &Arc<Self>, dialer: &dyn Dialer, plan: &Plan, cancel: &Cancel) -> Report {
         let faults = Arc::clone(&self.faults.lock().unwrap());
         let host = FakeHost(Arc::clone(self));
-        let dialer = || self.dial();
         let source = Source {
-            dialer: &dialer,
+            dialer,
             origin: &host,
             hooks: self.hooks.as_ref(),
             journal: &self.source_journal(),
