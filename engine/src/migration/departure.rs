@@ -160,8 +160,9 @@ impl Departure {
     pub fn fence(&mut self) -> Result<(), Error> {
         let Some(frozen) = self.frozen.take() else { return Err(self.out_of_turn("fence")) };
         let mark = Mark { fenced: true, ..Mark::new(&self.id, Role::Leaving) };
-        self.operation.record.migration = Some(mark);
+        let before = self.operation.record.migration.replace(mark);
         if let Err(e) = self.operation.save() {
+            self.operation.record.migration = before;
             self.frozen = Some(frozen);
             return Err(e);
         }
