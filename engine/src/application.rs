@@ -84,6 +84,17 @@ pub(crate) fn is_zombie(pid: i32) -> bool {
     Process::new(pid).and_then(|process| process.stat()).map_or(true, |stat| stat.state == 'Z')
 }
 
+/// Whether a thread of host process `pid` waits in vfork(2), as far as the kernel tells.
+pub(crate) fn waits_for_child_to_begin(pid: i32) -> bool {
+    // What calls and waits for the child, here and in older kernels; a fork that is over has left it.
+    const WAITING: [&str; 3] = ["kernel_clone", "_do_fork", "wait_for_vfork_done"];
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        let stack = std::fs::read_to_string(thread.path().join("stack")).unwrap_or_default();
+        WAITING.iter().any(|function| stack.contains(function))
+    })
+}
+
 /// How ready the kernel is to kill host process `pid` when memory runs out.
 pub(crate) fn oom_score_adj(pid: i32) -> Option<i32> {
     std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?.trim().parse().ok()

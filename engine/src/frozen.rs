@@ -1,13 +1,24 @@
 //! An application that stands still, and the ways on from there. Forgotten, it runs on.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
 use crate::watchdog::Watchdog;
-use crate::{network_lock, repair, Error};
+use crate::{application, network_lock, repair, Error};
+
+/// How long a child may take to begin: mostly much less. CRIU tells of those that take longer.
+const MOMENTS: [Duration; 6] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+    Duration::from_millis(32),
+];
 
 /// The application, frozen; thawed again on drop unless it was paused before or shall stay so.
 #[derive(Debug)]
@@ -25,7 +36,23 @@ impl Frozen {
         }
         let watchdog = Watchdog::start(&cgroup).map_err(|e| Error::io("start", Path::new("/bin/sh"), e))?;
         container.freeze()?;
-        Ok(Self { cgroup, thaw: true, watchdog: Some(watchdog) })
+        let frozen = Self { cgroup, thaw: true, watchdog: Some(watchdog) };
+        frozen.let_children_begin(container)?;
+        Ok(frozen)
+    }
+
+    /// Who has called vfork(2) does nothing, also for CRIU, before its child has executed something or ended; frozen, the
+    /// child never does. Both get a moment to come past it.
+    fn let_children_begin(&self, container: &Container) -> Result<(), Error> {
+        for pause in MOMENTS {
+            if !self.cgroup.pids().into_iter().any(application::waits_for_child_to_begin) {
+                break;
+            }
+            self.cgroup.thaw().map_err(|e| Error::io("thaw", self.cgroup.directory(), e))?;
+            std::thread::sleep(pause);
+            container.freeze()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn leave(mut self, container: &Container) -> Result<(), Error> {
