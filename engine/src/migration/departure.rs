@@ -177,13 +177,20 @@ impl Departure {
     pub fn resume(mut self) -> Result<(), Error> {
         self.criu = None;
         self.held = None;
-        match self.frozen.take() {
-            Some(frozen) => frozen.leave(&self.subject.container)?,
+        let thawed = match self.frozen.take() {
+            Some(frozen) => frozen.leave(&self.subject.container),
             None => self
                 .subject
                 .cgroup
                 .thaw()
-                .map_err(|e| Error::io("thaw the application in", self.subject.cgroup.directory(), e))?,
+                .map_err(|e| Error::io("thaw the application in", self.subject.cgroup.directory(), e)),
+        };
+        if let Err(e) = thawed {
+            // Not forgotten: whoever settles this tries again.
+            self.operation.record.migration =
+                Some(Mark { fenced: true, ..Mark::new(&self.id, Role::Leaving) });
+            self.operation.save()?;
+            return Err(e);
         }
         self.forget_mark()
     }
