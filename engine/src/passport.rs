@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::check::{Finding, Severity};
-use crate::start_options::{TcpPolicy, Volumes};
+use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::{ApplicationState, Record};
 use crate::{application, recipient, Container, Error};
 
@@ -48,6 +48,10 @@ pub struct Request {
     pub volumes: Option<Volumes>,
     /// What becomes of established TCP connections.
     pub tcp: Option<TcpPolicy>,
+    /// What becomes of directories of the host that the application may write to.
+    pub binds: Option<Binds>,
+    /// Those of them that are said to be the same on the other host.
+    pub same: Vec<PathBuf>,
 }
 
 /// What the destination must know of an application.
@@ -208,6 +212,8 @@ struct Source<'a> {
     used: BTreeMap<PathBuf, PathBuf>,
     survey: Survey,
     tcp: TcpPolicy,
+    binds: Binds,
+    same: &'a [PathBuf],
 }
 
 /// The destination, looked at.
@@ -234,6 +240,8 @@ impl Container {
             processes,
             survey: Survey::of(self.pid(), volumes)?,
             tcp: request.tcp.unwrap_or(record.tcp),
+            binds: request.binds.unwrap_or(record.binds),
+            same: &request.same,
         };
         let passport = Passport {
             format: FORMAT,

@@ -19,7 +19,12 @@ pub(super) struct Leaver {
 
 impl Leaver {
     pub(super) fn new(container: Container, departure: Departure, terms: &Terms) -> Self {
-        let wanted = passport::Request { volumes: terms.volumes.clone(), tcp: terms.tcp };
+        let wanted = passport::Request {
+            volumes: terms.volumes.clone(),
+            tcp: terms.tcp,
+            binds: terms.binds,
+            same: terms.same.clone(),
+        };
         Self { container, departure, wanted }
     }
 }

@@ -1,5 +1,6 @@
 //! An application leaves.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,6 @@ impl Migrations {
         request: &MigrateRequest,
         job: &Job,
     ) -> Result<Value, ErrorInfo> {
-        refuse_what_is_not_built(request)?;
         let peer = self.hosts.name(&request.to)?;
         let dialer = self.hosts.dialer(&peer).map_err(refused)?;
         let plan = self.plan(container, request, &peer, job)?;
@@ -45,6 +45,8 @@ impl Migrations {
             tcp: request.tcp.map(work::policy),
             files: request.files && !request.dry_run,
             volumes: work::volumes(&request.volumes)?,
+            binds: binds(request),
+            same: request.bind_map.keys().map(PathBuf::from).collect(),
         };
         let leaving = ends::leaving(self.config.clone(), container.key(), &plan.id.to_string(), &terms)
             .map_err(refused)?;
@@ -87,8 +89,11 @@ impl Migrations {
         let status = container.status().map_err(|e| of_engine(&e))?;
         // Clients give an id of their own to each container; its name is what both hosts have in common.
         let name = status.names.first().cloned().unwrap_or(status.id);
-        let create =
-            request.create.then(|| self.host.recipe(container.key())).transpose().map_err(refused)?;
+        let create = request
+            .create
+            .then(|| self.host.recipe(container.key(), &request.bind_map))
+            .transpose()
+            .map_err(refused)?;
         let agreed = Agreed { hooks: request.hooks, from: name.clone() };
         let wanted = Wanted {
             container: request.into.clone().unwrap_or(name),
@@ -115,13 +120,9 @@ impl Migrations {
     }
 }
 
-fn refuse_what_is_not_built(request: &MigrateRequest) -> Result<(), ErrorInfo> {
-    if request.binds != Binds::Refuse || !request.bind_map.is_empty() {
-        let text = "bind mounts are decided by each container itself";
-        return Err(ErrorInfo::new(Code::Refused, text)
-            .with_remedy("give both containers the annotation fastmig.dev/binds=same"));
-    }
-    Ok(())
+/// Without a word of the caller's the container's annotation decides.
+fn binds(request: &MigrateRequest) -> Option<fastmig_engine::start_options::Binds> {
+    (request.binds == Binds::Same).then_some(fastmig_engine::start_options::Binds::Same)
 }
 
 fn refused(error: EndError) -> ErrorInfo {

@@ -1,5 +1,6 @@
 //! This host, as the protocol sees it.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ impl ThisHost {
     }
 
     /// How to make a container once more on another host.
-    pub(super) fn recipe(&self, key: &Key) -> Result<Value, EndError> {
-        let recipe = self.recreator.describe(key)?;
+    pub(super) fn recipe(&self, key: &Key, binds: &BTreeMap<String, String>) -> Result<Value, EndError> {
+        let binds = binds.iter().map(|(here, there)| (here.into(), there.into())).collect();
+        let recipe = self.recreator.describe(key)?.with_binds(&binds);
         Ok(serde_json::from_slice(&recipe.to_bytes()?)?)
     }
 

@@ -13,7 +13,7 @@ use crate::container::{Container, Operation};
 use crate::frozen::{Frozen, Held};
 use crate::image::Manifest;
 use crate::root_files::RootFiles;
-use crate::start_options::{TcpPolicy, Volumes};
+use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{self, Subject};
 use crate::{application, network_lock, Error};
@@ -27,6 +27,10 @@ pub struct Terms {
     pub files: bool,
     /// The volumes whose content travels too; the container's annotation when not given.
     pub volumes: Option<Volumes>,
+    /// What becomes of directories of the host that it may write to; the container's annotation when not given.
+    pub binds: Option<Binds>,
+    /// Those of them that are said to be the same on the other host.
+    pub same: Vec<PathBuf>,
 }
 
 /// An application that is to leave. Its container is locked; dropped before it is fenced, it runs on.

@@ -1,7 +1,8 @@
 //! The image, and what is mounted over it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use fastmig_rootfs::{Content, Mounted};
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,10 @@ enum Kind {
 impl Root {
     pub(super) fn of(source: &Source<'_>, reasons: &mut Reasons) -> Result<Self, Error> {
         let mounts = source.survey.mounts();
-        if source.record.binds == Binds::Refuse {
-            mounts.iter().for_each(|mount| refuse_left_behind(mount, reasons));
+        if source.binds == Binds::Refuse {
+            let same = identities(source.same);
+            let named = |mount: &&Mounted| mount.identity.is_some_and(|identity| same.contains(&identity));
+            mounts.iter().filter(|mount| !named(mount)).for_each(|mount| refuse_left_behind(mount, reasons));
         }
         let used: BTreeSet<_> = source.used.keys().filter_map(|path| source.survey.mount_of(path)).collect();
         let travel = |mount: &&Mounted| mount.kind == Content::Volume || used.contains(&mount.at);
@@ -107,6 +110,12 @@ impl Root {
             ),
         );
     }
+}
+
+/// A mount is told by what it shows, not by what it was called when it was made.
+fn identities(directories: &[PathBuf]) -> BTreeSet<(u64, u64)> {
+    let found = directories.iter().filter_map(|directory| std::fs::metadata(directory).ok());
+    found.map(|status| (status.dev(), status.ino())).collect()
 }
 
 /// The application may have written there what it will miss.

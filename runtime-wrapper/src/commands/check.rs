@@ -42,7 +42,7 @@ impl Arguments {
     }
 
     fn describe(&self, context: &Context, container: &Container) -> Result<ExitCode, Error> {
-        let request = passport::Request { volumes: self.volumes.clone(), tcp: None };
+        let request = passport::Request { volumes: self.volumes.clone(), ..passport::Request::default() };
         let passport = container.passport(&request)?;
         context.output.value(&passport, |passport| format!("{:#}", passport.to_value()));
         Ok(ExitCode::SUCCESS)

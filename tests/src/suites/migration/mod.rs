@@ -1,6 +1,7 @@
 //! Applications that move between two hosts, and what goes with them.
 
 mod applications;
+mod binds;
 mod faults;
 mod hooks;
 mod recreate;
@@ -18,7 +19,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "migration", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("migration", ctx, &[skipped]));
     }
-    let all: Vec<Case> = [applications::CASES, rounds::CASES, faults::CASES]
+    let all: Vec<Case> = [applications::CASES, binds::CASES, rounds::CASES, faults::CASES]
         .iter()
         .chain(hooks::CASES)
         .chain(recreate::CASES)
