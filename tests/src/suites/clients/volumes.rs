@@ -1,6 +1,7 @@
 //! Volumes travel with the application: from one client's to another client's on another host.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use super::container::{Container, CHECKPOINTS};
 use super::row::{row, Row};
 use super::stage;
 use crate::apps::transfer::Receiver;
+use crate::framework::process::wait_until;
 use crate::framework::{Case, Ctx, Generation, Host, Outcome};
 
 pub(super) const CASES: &[Case] = &[
@@ -30,12 +32,13 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
+const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 7107;
 const PLACE: &str = "/var/volume";
 
 /// What is in the volume on the way out: each kind of file, and what the destination must lose.
 const FILL: &str = r#"
-cd "$0"; umask 022
+cd "$0"; umask 022; rm -rf ./*
 mkdir -p kept/deep gone; echo one > kept/deep/file; echo two > gone/file; echo old > rewritten
 ln kept/deep/file linked; ln -s deep/file kept/link; mkfifo pipe; chmod 4750 kept/deep/file; chown 12:34 rewritten
 dd if=/dev/zero of=sparse bs=1 count=1 seek=1073741824 2>/dev/null
@@ -76,18 +79,23 @@ fn travel(ctx: &Ctx, [first, second]: [&'static dyn Client; 2]) -> Result<()> {
     row.fill(&here.container)?;
     here.shell(FILL)?;
     // What is at the destination gives way.
-    there.shell("cd \"$0\"; echo stays > not; mkdir kept; echo other > kept/other")?;
+    there.shell(
+        "cd \"$0\"; rm -rf ./*; echo stays > not; mkdir kept; echo other > kept/other",
+    )?;
     for (number, (from, to)) in [(&here, &there), (&there, &here)].into_iter().enumerate() {
         let expected = from.describe()?;
         let path = from.container.fresh_checkpoint()?;
         to.container.fresh_checkpoint()?;
+        to.container.host.cmd(["rm", "-rf", "--", &path]).ok()?;
+        let before = from.counted()?;
         require_agreement(from, to)?;
         let receiver = Receiver::new(&to.container.host, PORT, CHECKPOINTS)?;
         let options = ["--standby", "--files", "--volumes", "all", "--image-path", &path];
         from.container.fastmig("checkpoint", &options)?;
         receiver.receive(&from.container.host, CHECKPOINTS, &[&from.container.name])?;
         to.container.restore(&path)?;
-        row.verify(&to.container)?;
+        wait_until(SOON, || to.counted().is_ok_and(|now| now > before))
+            .with_context(|| format!("it counted to {before}, and does not go on"))?;
         let found = to.describe()?;
         ensure!(found == expected, "way {number}: sent was\n{expected}\nthere is\n{found}");
         if number == 0 {
@@ -146,6 +154,15 @@ impl Volumed {
 
     fn describe(&self) -> Result<String> {
         self.shell(DESCRIBE)
+    }
+
+    /// How far its application has counted, of what this container has seen of it.
+    fn counted(&self) -> Result<u64> {
+        let logs = self.container.logs()?;
+        // What follows the last line break may be half a number.
+        let complete = logs.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        let last = complete.lines().rev().find_map(|line| line.strip_prefix("tick ")?.trim().parse().ok());
+        last.context("it has not counted")
     }
 
     fn passport(&self, options: &[&str]) -> Result<String> {
