@@ -79,9 +79,7 @@ fn travel(ctx: &Ctx, [first, second]: [&'static dyn Client; 2]) -> Result<()> {
     row.fill(&here.container)?;
     here.shell(FILL)?;
     // What is at the destination gives way.
-    there.shell(
-        "cd \"$0\"; rm -rf ./*; echo stays > not; mkdir kept; echo other > kept/other",
-    )?;
+    there.shell("cd \"$0\"; rm -rf ./*; echo stays > not; mkdir kept; echo other > kept/other")?;
     for (number, (from, to)) in [(&here, &there), (&there, &here)].into_iter().enumerate() {
         let expected = from.describe()?;
         let path = from.container.fresh_checkpoint()?;
