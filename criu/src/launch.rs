@@ -127,6 +127,13 @@ impl<'a> Launch<'a> {
         Ok(self)
     }
 
+    /// Gives it no more time than `limit`.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = self.limit.min(limit);
+        self
+    }
+
     /// Keeps only these capabilities (effective, permitted and bounding set).
     #[must_use]
     pub fn with_capabilities(mut self, capabilities: CapsHashSet) -> Self {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fastmig_control::INIT_PATH;
 use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
@@ -17,6 +18,9 @@ use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{self, Subject};
 use crate::{application, network_lock, Error};
+
+/// A dump without memory takes seconds. Whoever is silent for longer gives the application back.
+const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// Under which terms it leaves.
 #[derive(Debug, Clone)]
@@ -99,7 +103,7 @@ impl Departure {
     /// # Errors
     /// When it cannot be started.
     pub fn ready(&mut self) -> Result<(), Error> {
-        let mut launch = self.subject.launch()?;
+        let mut launch = self.subject.launch()?.within(STANDSTILL);
         let options = self.subject.options(&mut launch, -1, true)?;
         let config = &self.subject.container.config;
         let log = crate::logs::new_log(config, self.subject.container.key(), "dump")?;
