@@ -1,0 +1,86 @@
+//! Real processes, tracked while they do their worst; each page of what a receiver then has compared with what is there.
+
+mod churn;
+mod receiver;
+mod sys;
+mod tree;
+
+use std::time::Duration;
+
+use fastmig_memory::{probe, Last, Method, Tracker};
+
+use receiver::Receiver;
+use tree::Tree;
+
+/// What this program is when a test starts it once more.
+#[test]
+#[ignore = "the target of the other tests"]
+fn target() {
+    let Ok(role) = std::env::var("FASTMIG_MEMORY_TARGET") else { return };
+    let (role, argument) = role.split_once(' ').unwrap_or((&role, ""));
+    if role == "brief" {
+        churn::brief(argument.parse().unwrap());
+    }
+    std::io::stdin().read_line(&mut String::new()).unwrap(); // it is in its cgroup
+    match role {
+        "churn" => churn::main(argument.parse().unwrap()),
+        other => panic!("no role {other}"),
+    }
+}
+
+/// What is tried with; nothing where nothing works.
+fn method() -> Option<Method> {
+    probe().map_err(|e| eprintln!("skipped: {e}")).ok()
+}
+
+fn last(tree: &Tree, tracker: &mut Tracker, receiver: &mut Receiver) -> (Last, receiver::Covered) {
+    tree.freeze();
+    let processes = tree.processes();
+    let last = tracker.last(&processes).unwrap();
+    receiver.take_last(&last, &processes);
+    let covered = receiver.compare(&last, &processes);
+    (last, covered)
+}
+
+fn churned(seed: u64) {
+    let Some(method) = method() else { return };
+    let mut tree = Tree::start(&format!("churn {seed}"));
+    let mut random = churn::Random::new(seed);
+    let (mut total, mut inherited, mut stop, mut scan) = (0, 0, Duration::ZERO, Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..3 {
+        let mut tracker = Tracker::new(method);
+        let mut receiver = Receiver::default();
+        for _ in 0..3 {
+            for _ in 0..=random.below(4) {
+                let processes = tree.processes();
+                let round = tracker.round(&processes).unwrap();
+                stop = stop.max(round.cost.stop);
+                receiver.take_round(&round, &processes);
+                std::thread::sleep(Duration::from_millis(random.below(60) as u64));
+            }
+            let (last, covered) = last(&tree, &mut tracker, &mut receiver);
+            total += covered.own;
+            inherited += covered.inherited;
+            scan = scan.max(last.cost.scan);
+            tree.thaw();
+            tree.assert_alive();
+        }
+        tracker.end(true);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    tree.assert_alive();
+    eprintln!("seed {seed}: {total} pages own, {inherited} inherited, stopped {stop:?}, last {scan:?}");
+    assert!(total > 1000, "hardly anything was compared: {total}");
+}
+
+#[test]
+fn what_a_receiver_has_is_what_is_there() {
+    churned(1);
+}
+
+#[test]
+fn what_a_receiver_has_is_what_is_there_with_other_numbers() {
+    let seed = std::env::var("FASTMIG_MEMORY_SEED").ok().and_then(|seed| seed.parse().ok());
+    churned(seed.unwrap_or(2));
+}
