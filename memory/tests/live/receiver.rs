@@ -20,7 +20,6 @@ pub(crate) struct Receiver {
 pub(crate) struct Covered {
     pub(crate) own: u64,
     pub(crate) inherited: u64,
-    pub(crate) mappings: usize,
 }
 
 impl Receiver {
@@ -77,7 +76,7 @@ impl Receiver {
         let mappings: HashMap<(i32, u64), &Mapping> =
             last.mappings.iter().map(|m| ((m.process, m.start), m)).collect();
         assert_eq!(mappings.len(), last.mappings.len());
-        let mut covered = Covered { mappings: last.mappings.len(), ..Covered::default() };
+        let mut covered = Covered::default();
         for mapping in &last.mappings {
             let process = processes.iter().find(|process| process.id == mapping.process).unwrap();
             let lines = std::fs::read_to_string(format!("/proc/{}/maps", process.host)).unwrap();

@@ -108,8 +108,10 @@ pub(crate) fn forbid_userfaultfd() {
     let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
     // SAFETY: takes integers only.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    const SET_FILTER: libc::c_long = 1;
+    const ALL_THREADS: libc::c_long = 1;
     // SAFETY: the program is live and four long.
-    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program) };
+    let set = unsafe { libc::syscall(libc::SYS_seccomp, SET_FILTER, ALL_THREADS, &raw const program) };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
@@ -118,4 +120,21 @@ pub(crate) fn nap(microseconds: u64) -> bool {
     let time = libc::timespec { tv_sec: 0, tv_nsec: i64::try_from(microseconds * 1000).unwrap() };
     // SAFETY: the time is live; the rest is not asked for.
     unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) != 0 }
+}
+
+/// For this thread.
+pub(crate) fn block_signals() {
+    // SAFETY: a signal set is plain bits.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is live.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: the set is live; the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) };
+}
+
+/// A signal with its place in a queue, unlike those that `kill` sends.
+pub(crate) fn queue(pid: i32, signal: i32) {
+    let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+    // SAFETY: the value is not looked at.
+    unsafe { libc::sigqueue(pid, signal, value) };
 }

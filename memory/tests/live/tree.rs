@@ -62,7 +62,7 @@ impl Tree {
         }
     }
 
-    pub(crate) fn tell(&mut self) {
+    pub(crate) fn tell(&self) {
         writeln!(self.child.stdin.as_ref().unwrap()).unwrap();
     }
 
