@@ -70,7 +70,7 @@ pub(crate) fn map_private(length: usize, remainder: usize, unit: usize, reserve:
 }
 
 pub(crate) fn unmap(address: usize, length: usize) {
-    if length > 0 {
+    if address > 0 && length > 0 {
         sys::call(libc::SYS_munmap, address, length, 0, 0, 0, 0);
     }
 }

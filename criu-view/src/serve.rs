@@ -14,13 +14,19 @@ pub(crate) fn until_readable(fd: c_int) {
     }
     loop {
         match sys::readable(restore.rpc, restore.socket) {
-            Some((true, _)) => return start::close_socket(),
+            Some((true, _)) => return end(),
             Some((_, true)) if serve(restore.socket) => {}
-            Some(_) => return start::close_socket(),
+            Some(_) => return end(),
             None if sys::error() == libc::EINTR => {}
             None => return,
         }
     }
+}
+
+/// The engine has filled what there is. What restored processes map is no longer mapped here: it may have to be sealed.
+fn end() {
+    start::close_socket();
+    shared::unmap_segments();
 }
 
 /// Serves one command; no when the engine has closed its end.

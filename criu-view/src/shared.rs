@@ -136,3 +136,13 @@ fn make_segment(segment: Entry) -> Result<(), c_int> {
     segment.set(segment::LOCATION, location as u64);
     Ok(())
 }
+
+/// Unmaps the segments, whose descriptors stay open.
+pub(crate) fn unmap_segments() {
+    let Some(table) = table::get() else { return };
+    for segment in (0..table.count(SEGMENTS)).filter_map(|index| table.entry(SEGMENTS, index)) {
+        let place = usize::try_from(segment.get(segment::LOCATION)).unwrap_or(0);
+        memory::unmap(place, usize::try_from(segment.get(segment::SIZE)).unwrap_or(0));
+        segment.set(segment::LOCATION, 0);
+    }
+}
