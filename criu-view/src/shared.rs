@@ -78,14 +78,15 @@ fn replace(restore: &Restore, segment: Entry, empty: c_int) -> Option<()> {
     let flags = word(libc::O_RDWR | libc::O_CLOEXEC);
     let opened = sys::call(libc::SYS_openat, word(libc::AT_FDCWD), path.as_ptr() as usize, flags, 0, 0, 0);
     let filled = c_int::try_from(opened).ok().filter(|fd| *fd >= 0)?;
-    let done = take_over(filled, empty);
+    let named = segment.get(segment::NAME) != 0;
+    let done = take_over(filled, empty, named);
     sys::call(libc::SYS_close, word(filled), 0, 0, 0, 0, 0);
     done
 }
 
-fn take_over(filled: c_int, empty: c_int) -> Option<()> {
+fn take_over(filled: c_int, empty: c_int, named: bool) -> Option<()> {
     let (mut ours, mut theirs) = ([0_u8; 320], [0_u8; 320]);
-    if target_of(filled, &mut ours)? != target_of(empty, &mut theirs)? {
+    if named && target_of(filled, &mut ours)? != target_of(empty, &mut theirs)? {
         return None;
     }
     let (size, old_size) = (sys::size(empty)?, sys::size(filled)?);
@@ -123,6 +124,8 @@ fn make_segment(segment: Entry) -> Result<(), c_int> {
         return Err(libc::ENAMETOOLONG);
     }
     let size = usize::try_from(segment.get(segment::SIZE)).map_err(|_| libc::EINVAL)?;
+    // Shared memory without a file has this name in CRIU's hands.
+    let name = if segment.get(segment::NAME) == 0 { c"/dev/zero".as_ptr() as usize } else { name };
     let flags = usize::try_from(libc::MFD_ALLOW_SEALING | libc::MFD_CLOEXEC).unwrap_or(0);
     let made = sys::call(libc::SYS_memfd_create, name, flags, 0, 0, 0, 0);
     let fd = c_int::try_from(made).ok().filter(|fd| *fd >= 0).ok_or_else(sys::error)?;
