@@ -22,6 +22,10 @@ const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Static, and not position-independent: a smaller program that starts faster.
 const INIT_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
+/// The library that CRIU is started under: small, and without anything that the bundle has not.
+const VIEW_PACKAGE: &str = "fastmig-criu-view";
+const VIEW: &str = "libfastmig_view.so";
+
 /// The root of the repository: of the one that cargo runs us from, for two checkouts may share a target directory.
 pub fn repository() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -56,6 +60,7 @@ pub fn build() -> Result<PathBuf> {
     }
     build_programs(&dist.join("bin"))?;
     build_init(&dist.join("libexec"))?;
+    view()?;
     write_share(&dist)?;
     *built = true;
     Ok(dist)
@@ -98,6 +103,12 @@ fn build_init(out: &Path) -> Result<()> {
     ];
     run(Cmd::new(argv).env("RUSTFLAGS", INIT_FLAGS))?;
     copy(&target.join(INIT_TARGET).join("tiny").join(INIT), out)
+}
+
+/// Builds the library that CRIU is started under, and answers where it is.
+pub fn view() -> Result<PathBuf> {
+    run(Cmd::new([&cargo(), "build", "--profile", "tiny", "-p", VIEW_PACKAGE]))?;
+    Ok(target_dir().join("tiny").join(VIEW))
 }
 
 fn run(command: Cmd) -> Result<()> {
