@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
-use fastmig_criu::view::{self, AreaSpec, Content, Placed, RestoreView, Span};
+use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
 use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
 
 use super::plan::{Layout, Mapping, Pages, Plan};
@@ -16,6 +17,12 @@ use crate::Error;
 
 /// Where a plan comes from, in messages.
 const STREAM: &str = "stream";
+/// What the areas of an application may take of the address space: reserved mostly, not used.
+const MOST_BYTES: u64 = 16 << 40;
+/// How long CRIU may take for a command: moving areas copies them in the worst case.
+const COMMAND: Duration = Duration::from_secs(60);
+/// How long huge pages are made for while rounds wait.
+const COLLAPSE: Duration = Duration::from_secs(10);
 
 /// A CRIU that waits to restore, and whose memory is filled meanwhile.
 #[derive(Debug)]
@@ -63,7 +70,7 @@ impl Filled {
         options: RestoreOptions,
     ) -> Result<Self, Error> {
         let spool = Spool::make(container)?;
-        let view = RestoreView::new()?;
+        let view = RestoreView::new(Limits { bytes: MOST_BYTES, command: COMMAND })?;
         let mut launch = launch.with_restore_view(&view)?;
         let options = RestoreOptions { images: launch.pass_directory(spool.open()?), ..options };
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
@@ -88,8 +95,9 @@ impl Filled {
         let mut view = write(&self.view);
         if plan.mappings.is_none() {
             if plan.number == 2 {
-                // Most of it is there now.
-                view.collapse()?;
+                // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
+                let whole = view.collapse(COLLAPSE)?;
+                tracing::debug!(whole, "huge pages are made of what has arrived");
             }
             view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
         }
@@ -112,8 +120,9 @@ impl Filled {
         let mappings = mappings.ok_or_else(|| damaged("is not all there"))?;
         let path = spool.path();
         spool.take(images).map_err(|e| Error::io("write images into", path, e))?;
-        name_mappings(path, &mappings)?;
+        let remainders = name_mappings(path, &mappings)?;
         let mut view = write(&view);
+        view.align(&remainders)?;
         view.arrange(&mappings.iter().map(placed).collect::<Vec<_>>())?;
         let restored = session.restore(&options, &mut |stage| {
             if stage == Notification::PreResume {
@@ -125,19 +134,26 @@ impl Filled {
     }
 }
 
-/// Lets CRIU say of each mapping which one it is, when it maps it.
-fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<(), Error> {
+/// Lets CRIU say of each mapping which one it is, when it maps it. Where CRIU's own place for the mappings of a process should
+/// lie, so that the largest keeps its huge pages.
+fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64)>, Error> {
     let mut of_process: BTreeMap<i32, Vec<(u64, u64)>> = BTreeMap::new();
     for mapping in mappings {
         of_process.entry(mapping.process).or_default().push((mapping.start, mapping.end));
     }
+    let mut remainders = Vec::new();
     for (process, keys) in of_process {
         let path = directory.join(format!("mm-{process}.img"));
         let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let named = view::images::key_mappings(&image, &keys).ok_or_else(|| damaged("names mappings that are not there"))?;
+        let named = view::images::key_mappings(&image, &keys);
+        let named = named.ok_or_else(|| damaged("names mappings that are not there"))?;
         std::fs::write(&path, named).map_err(|e| Error::io("write", &path, e))?;
+        let largest = keys.iter().max_by_key(|(start, end)| end - start);
+        let remainder = largest.and_then(|(start, _)| view::images::place_remainder(&image, *start));
+        remainders.extend(remainder.map(|remainder| (process, remainder)));
     }
-    view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))
+    view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))?;
+    Ok(remainders)
 }
 
 fn damaged(problem: &'static str) -> Error {

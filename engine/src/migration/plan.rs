@@ -66,8 +66,9 @@ impl Plan {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let plan: Self = postcard::from_bytes(bytes).ok()?;
         let inherited = plan.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
-        let mut all = plan.pages.iter().chain(&plan.forgotten).chain(inherited.flat_map(|(own, absent)| [own, absent]));
-        all.all(Pages::is_valid).then_some(plan)
+        let inherited = inherited.flat_map(|(own, absent)| [own, absent]);
+        let valid = plan.pages.iter().chain(&plan.forgotten).chain(inherited).all(Pages::is_valid);
+        valid.then_some(plan)
     }
 }
 

@@ -58,7 +58,7 @@ impl Spool {
             }
             loop {
                 let mut content = Vec::with_capacity(PART);
-                file.by_ref().take(PART as u64).read_to_end(&mut content)?;
+                (&mut file).take(PART as u64).read_to_end(&mut content)?;
                 let last = content.len() < PART;
                 sink.part(&name, content, last)?;
                 if last {
