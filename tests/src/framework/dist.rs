@@ -87,9 +87,14 @@ fn build_init(out: &Path) -> Result<()> {
     copy(&build_static(INIT, "tiny", "init")?, out)
 }
 
-/// Builds the programs whose memory the tests move, in one file; answers it.
+/// Builds the programs whose memory the tests move, in one file; answers it. One process builds once, as in [`build`].
 pub fn build_test_programs() -> Result<PathBuf> {
-    build_static(TEST_PROGRAMS, "release", "programs")
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.is_none() {
+        *built = Some(build_static(TEST_PROGRAMS, "release", "programs")?);
+    }
+    built.clone().context("nothing was built")
 }
 
 /// In the target directory `name`, for its flags would rebuild what the others share with it.

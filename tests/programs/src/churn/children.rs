@@ -8,6 +8,7 @@ use std::process::{exit, Command};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
@@ -187,8 +188,11 @@ impl Life {
     /// Waits a moment for a request, and answers it.
     fn listen(&mut self, parts: &[&mut Part]) -> io::Result<()> {
         let mut polled = [PollFd::new(self.requests.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut polled, PollTimeout::from(STEP_MS))? == 0 {
-            return Ok(());
+        match poll(&mut polled, PollTimeout::from(STEP_MS)) {
+            // What a dump interrupts in the middle of its wait ends early.
+            Ok(0) | Err(Errno::EINTR) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
         }
         self.requests.read_exact(&mut [0])?;
         writeln!(self.answers, "{}", check(parts))
