@@ -73,12 +73,12 @@ impl Program {
         serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
     }
 
-    /// Fails unless all of its memory is as it must be.
-    pub fn check(&self) -> Result<()> {
+    /// Fails unless all of its memory is as it must be; answers what it said.
+    pub fn check(&self) -> Result<Value> {
         let told = self.ask("check")?;
         ensure!(told["ok"] == true, "its memory is wrong: {told}");
         ensure!(told["pages"].as_u64() > Some(0), "it has no memory: {told}");
-        Ok(())
+        Ok(told)
     }
 
     /// Which life of the program this is.
@@ -120,6 +120,8 @@ pub struct Moved {
     pub pause: Duration,
     /// What its processes held before and afterwards.
     pub held_kib: [u64; 2],
+    /// Pages that may only be written now, though they must be read too.
+    pub write_only: u64,
 }
 
 impl Pair {
@@ -160,24 +162,25 @@ impl Pair {
         self.program().reset()?;
         let report = migrating::migrate(source, destination, MIGRATE)?;
         self.has_moved();
-        let pause = self.require_alive(&life).with_context(|| self.told())?;
+        let (pause, check) = self.require_alive(&life).with_context(|| self.told())?;
+        let write_only = check["write_only"].as_u64().unwrap_or(0);
         let held_kib = [before, held_kib(&self.containers()[0].host)?];
         sleep(LIFE);
         self.program().check().context("some time after the move")?;
-        Ok(Moved { report, pause, held_kib })
+        Ok(Moved { report, pause, held_kib, write_only })
     }
 
-    /// Fails unless this life of the program goes on here, and here alone; answers its longest pause.
-    pub fn require_alive(&self, life: &Value) -> Result<Duration> {
+    /// Fails unless this life of the program goes on here, and here alone; answers its longest pause, and its check.
+    pub fn require_alive(&self, life: &Value) -> Result<(Duration, Value)> {
         let pause = self.program().pause()?;
-        self.program().check().context("after the move")?;
+        let check = self.program().check().context("after the move")?;
         let now = self.program().life()?;
         ensure!(now == *life, "this is another program: {now} in place of {life}");
         let ticks = || Ok::<_, anyhow::Error>(self.program().ask("stat")?["ticks"].as_u64());
         let before = ticks()?;
         wait_until(SOON, || ticks().is_ok_and(|now| now > before)).context("its clock stands still")?;
         ensure!(!self.programs[1 - self.at].is_up(), "it still answers where it was");
-        Ok(pause)
+        Ok((pause, check))
     }
 
     /// Ends it, and removes both containers.

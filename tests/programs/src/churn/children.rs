@@ -17,7 +17,7 @@ use serde_json::{json, Value};
 
 use super::part::Part;
 use super::THREADS;
-use crate::family::all_ok;
+use crate::family::{all_ok, sum};
 use crate::pattern::Random;
 use crate::sys::fork_process;
 
@@ -214,7 +214,9 @@ impl Life {
 
 fn check(parts: &[&mut Part]) -> Value {
     let checks: Vec<Value> = parts.iter().map(|part| part.check()).collect();
-    all_ok(&checks)
+    let mut told = all_ok(&checks);
+    told["write_only"] = json!(sum(&checks, "write_only"));
+    told
 }
 
 /// The life of one that executed itself: its parent speaks on its standard streams.

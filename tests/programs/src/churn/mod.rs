@@ -20,7 +20,7 @@ use serde_json::{json, Value};
 use self::children::Children;
 pub(crate) use self::children::{run_again, Again};
 use self::part::Part;
-use crate::family::all_ok;
+use crate::family::{all_ok, sum};
 use crate::pattern::{Random, PAGES_PER_MIB};
 use crate::pauses::Pauses;
 use crate::server::{serve, Answer};
@@ -103,6 +103,7 @@ impl Churn {
         checks.extend(self.children.lock().unwrap_or_else(PoisonError::into_inner).check());
         let mut told = all_ok(&checks);
         told["processes"] = json!(1 + checks.len() - THREADS);
+        told["write_only"] = json!(sum(&checks, "write_only"));
         told
     }
 

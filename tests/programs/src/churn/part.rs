@@ -154,14 +154,16 @@ impl Part {
         self.regions[index].discard(&pages)
     }
 
-    /// Looks at all of it.
+    /// Looks at all of it. `write_only` are pages that may only be written, by CRIU's fault.
     pub(super) fn check(&self) -> Value {
-        let wrong = match (&self.fault, Protections::read()) {
-            (Some(fault), _) => Some(json!(fault)),
-            (_, Err(error)) => Some(json!(error.to_string())),
-            (_, Ok(protections)) => self.regions.iter().find_map(|region| region.wrong(&protections)),
+        let protections = match (&self.fault, Protections::read()) {
+            (None, Ok(protections)) => protections,
+            (Some(fault), _) => return json!({ "ok": false, "wrong": fault }),
+            (None, Err(error)) => return json!({ "ok": false, "wrong": error.to_string() }),
         };
-        json!({ "ok": wrong.is_none(), "pages": self.pages(), "wrong": wrong })
+        let wrong = self.regions.iter().find_map(|region| region.wrong(&protections));
+        let write_only: usize = self.regions.iter().map(|region| region.write_only(&protections)).sum();
+        json!({ "ok": wrong.is_none(), "pages": self.pages(), "write_only": write_only, "wrong": wrong })
     }
 }
 

@@ -125,7 +125,7 @@ impl Region {
             Some(json!({ "address": address, "write": state.write, "what": what, "found": found }))
         };
         let protection = protections.at(address);
-        if protection != Some(state.protection) {
+        if protection != Some(state.protection) && !is_write_only(state.protection, protection) {
             return told("protection", json!(format!("{protection:?} in place of {:?}", state.protection)));
         }
         match self.look(index) {
@@ -133,6 +133,14 @@ impl Region {
             Ok(found) => told("content", json!(format!("{:#018x} ...", found[0]))),
             Err(error) => told("content", json!(error.to_string())),
         }
+    }
+
+    /// How many pages may be written only, though they must be read too: see [`is_write_only`].
+    pub(super) fn write_only(&self, protections: &Protections) -> usize {
+        let pages = (0..self.pages()).filter(|&index| {
+            is_write_only(self.states[index].protection, protections.at(self.mapping.address_of(index)))
+        });
+        pages.count()
     }
 
     /// Loses what was written to a page, as a bad move would.
@@ -152,6 +160,12 @@ impl Region {
         self.mapping.protect(&one, protection)?;
         Ok(found)
     }
+}
+
+/// What CRIU 4.2 makes of a child's page where its parent's is protected: it takes the parent's mapping for the child, with
+/// write access for itself, and does not look at the protection again. It can be read all the same on x86, and is counted.
+fn is_write_only(wanted: ProtFlags, found: Option<ProtFlags>) -> bool {
+    wanted == ALL && found == Some(ProtFlags::PROT_WRITE)
 }
 
 /// Whether an operation was refused for want of memory or mappings, which is no fault.

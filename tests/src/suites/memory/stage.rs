@@ -39,4 +39,7 @@ fn tell(words: &[&str], moved: &Moved) {
         moved.report["frozen_ms"],
         moved.report["total_ms"],
     );
+    if moved.write_only > 0 {
+        println!("    CRIU left {} of its pages without read access", moved.write_only);
+    }
 }
