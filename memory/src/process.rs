@@ -4,8 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::direct;
 use crate::eligible::{areas, eligible};
 use crate::huge;
+use crate::inject;
 use crate::mappings::{self, Known};
 use crate::scan::{Populated, Scanner};
 use crate::spans::Spans;
@@ -132,7 +134,12 @@ impl Tracked {
         let mut chosen: Vec<&Known> = eligible(&known).into_iter().map(|at| &known[at]).collect();
         chosen.retain(|mapping| self.watch.holds(&scanner, mapping.span()));
         let spans: Vec<Span> = chosen.iter().map(|mapping| mapping.span()).collect();
-        let taken = self.watch.take(self.host, &scanner, &spans)?;
+        let mut taken = self.watch.take(self.host, &scanner, &spans)?;
+        if direct::is_possible(self.host) {
+            // Stopped, it is in no call: what devices were writing when we looked is written before anybody reads it.
+            let ((), stop) = inject::halted(self.host, || ())?;
+            taken.stop = taken.stop.max(stop);
+        }
         let looked = chosen.into_iter().zip(taken.looks).filter(|(_, look)| !look.now.guarded);
         self.eligible.clear();
         let mut mappings = Vec::new();
@@ -150,6 +157,9 @@ impl Tracked {
     fn register(&mut self, scanner: &Scanner) -> Result<Vec<Known>, Error> {
         let read = || mappings::smaps(self.host).map_err(Error::process("read the mappings", self.host));
         let known = read()?;
+        if direct::is_asynchronous(&known) {
+            return Err(Error::Asynchronous { process: self.host });
+        }
         let mut fresh = false;
         for mapping in eligible(&known).into_iter().map(|at| &known[at]) {
             let span = mapping.span();
@@ -192,6 +202,9 @@ impl Tracked {
         let scanner = Scanner::open(self.host).map_err(Error::process("open the page tables", self.host))?;
         let pointers = stack_pointers(self.host)?;
         let now = mappings::maps(self.host).map_err(Error::process("read the mappings", self.host))?;
+        if direct::is_asynchronous(&now) {
+            return Err(Error::Asynchronous { process: self.host });
+        }
         let lines: std::collections::HashSet<&str> =
             now.iter().map(|mapping| mapping.line.as_str()).collect();
         let is_stack = |span: Span| pointers.iter().any(|sp| (span.start..=span.end).contains(sp));

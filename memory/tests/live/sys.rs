@@ -138,3 +138,12 @@ pub(crate) fn queue(pid: i32, signal: i32) {
     // SAFETY: the value is not looked at.
     unsafe { libc::sigqueue(pid, signal, value) };
 }
+
+/// Reads so many bytes of a file to an address; whether all came.
+pub(crate) fn read_at(file: &std::fs::File, address: usize, length: usize, offset: usize) -> bool {
+    use std::os::fd::AsRawFd;
+    let offset = libc::off_t::try_from(offset).unwrap();
+    // SAFETY: into what these tests have mapped, as long as that.
+    let count = unsafe { libc::pread(file.as_raw_fd(), address as *mut libc::c_void, length, offset) };
+    usize::try_from(count) == Ok(length)
+}
