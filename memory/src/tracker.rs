@@ -27,7 +27,7 @@ impl Tracker {
 
     /// Looks at the running processes, the whole tree as it is now: what is to be read and sent.
     ///
-    /// Not while they are frozen: each that is new is stopped to begin tracking it, which then fails, and waits for 60 ms.
+    /// Not while they are frozen: each that is new is stopped to begin tracking it, which then fails, and waits for 130 ms.
     /// A process that cannot be tracked costs nothing but that it is left to CRIU.
     ///
     /// # Errors

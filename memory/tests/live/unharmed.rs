@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastmig_memory::{Process, Tracker};
@@ -16,20 +17,35 @@ fn signals_calls_and_the_exit_code_are_as_without_us() {
     let Some(method) = method() else { return };
     let mut tree = Tree::start("signals");
     assert_eq!(tree.hear(), "ready");
-    let (mut queued, mut stop) = (0, Vec::new());
-    for turn in 0..60 {
-        for _ in 0..turn % 4 {
-            sys::queue(tree.pid(), libc::SIGRTMIN() + 3);
-            queued += 1;
+    let (pid, done) = (tree.pid(), AtomicBool::new(false));
+    let (mut stop, mut untracked) = (Vec::new(), 0);
+    let queued = std::thread::scope(|scope| {
+        // All the time, so that some come in the middle of it.
+        let sender = scope.spawn(|| {
+            let mut queued = 0;
+            while !done.load(Ordering::Relaxed) {
+                queued += u32::from(sys::queue(pid, libc::SIGRTMIN() + 3));
+                sys::nap(30);
+            }
+            queued
+        });
+        for _ in 0..60 {
+            let mut tracker = Tracker::new(method);
+            let round = tracker.round(&tree.processes()).unwrap();
+            stop.push(round.cost.stop);
+            untracked += round.cost.untracked;
         }
-        let mut tracker = Tracker::new(method);
-        let round = tracker.round(&tree.processes()).unwrap();
-        stop.push(round.cost.stop);
-        assert_eq!(round.cost.untracked, 0);
-        assert!(!round.pages.is_empty());
-    }
+        done.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    // Some may be busy for long on a machine that is.
+    assert!(untracked < 10, "{untracked} of 60 failed");
     stop.sort_unstable();
-    eprintln!("stopped {:?}, at most {:?}", stop[stop.len() / 2], stop.last());
+    eprintln!(
+        "{queued} signals, {untracked} failed, stopped {:?}, at most {:?}",
+        stop[stop.len() / 2],
+        stop.last()
+    );
     tree.tell();
     assert_eq!(tree.hear(), format!("{queued} 0 1000 true"), "signals, calls ended, bytes, SIGTRAP ignored");
     tree.tell();
