@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::direct;
 use crate::eligible::{areas, eligible};
-use crate::huge;
+use crate::huge::Split;
 use crate::inject;
 use crate::mappings::{self, Known};
 use crate::scan::{Populated, Scanner};
@@ -44,7 +44,7 @@ impl Identity {
 /// A process under watch.
 #[derive(Debug)]
 pub(crate) struct Tracked {
-    pub(crate) host: i32,
+    host: i32,
     identity: Identity,
     watch: Watch,
     /// What the receiver has.
@@ -59,7 +59,7 @@ pub(crate) struct Tracked {
     pub(crate) whole: Spans,
     pub(crate) smaps: Vec<u8>,
     /// Huge pages that there were before we came.
-    pub(crate) huge: Spans,
+    huge: Spans,
 }
 
 #[derive(Debug, Clone)]
@@ -116,15 +116,11 @@ impl Tracked {
         self.host == host && Identity::of(host).is_ok_and(|now| now == self.identity)
     }
 
-    /// Whether it is the process, whatever it runs.
-    pub(crate) fn lives(&self) -> bool {
-        start_time(self.host).is_ok_and(|now| now == self.identity.start_time)
-    }
-
-    /// Ends the watch.
-    pub(crate) fn into_huge(self) -> (i32, Spans) {
+    /// Ends the watch; what it has split, if anything.
+    pub(crate) fn end(self) -> Option<Split> {
         drop(self.watch);
-        (self.host, self.huge)
+        let Self { host, identity: Identity { start_time, .. }, huge: spans, .. } = self;
+        (!spans.is_empty()).then_some(Split { host, start_time, spans })
     }
 
     /// Looks at the running process; from here on its writes count anew. After an error nothing is known of it any more.
@@ -228,13 +224,5 @@ impl Tracked {
         let discard = held.without(own);
         self.sent = self.sent.without(mappings).union(own);
         (send, discard)
-    }
-
-    /// Gives the process back the huge pages that tracking has split, as far as they are known.
-    pub(crate) fn mend(self) {
-        if self.lives() {
-            let (host, huge) = self.into_huge();
-            huge::collapse(host, &huge);
-        }
     }
 }
