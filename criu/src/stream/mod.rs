@@ -33,6 +33,7 @@ use std::io::{self, Read};
 
 pub(crate) use directory::{Directory, Purpose};
 pub use memory::ProcessMemory;
+pub(crate) use pagemap::parse as parse_page_map;
 pub use pagemap::{PageImage, Range};
 pub use session::{StreamedDump, StreamedRestore};
 
@@ -55,4 +56,7 @@ pub trait ImageSink: Send {
 pub trait ImageSource: Send + Sync + Debug {
     /// Opens one; nothing when there is none of that name.
     fn open(&self, name: &str) -> Option<Box<dyn Read + Send>>;
+
+    /// The names of those that are there whole.
+    fn names(&self) -> Vec<String>;
 }

@@ -25,6 +25,10 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Static, and not position-independent: a smaller program that starts faster.
 const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
+/// The library that CRIU is started under: small, and without anything that the bundle has not.
+const VIEW_PACKAGE: &str = "fastmig-criu-view";
+const VIEW: &str = "libfastmig_view.so";
+
 /// The root of the repository: of the one that cargo runs us from, for two checkouts may share a target directory.
 pub fn repository() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -59,6 +63,7 @@ pub fn build() -> Result<PathBuf> {
     }
     build_programs(&dist.join("bin"))?;
     build_init(&dist.join("libexec"))?;
+    view()?;
     write_share(&dist)?;
     *built = true;
     Ok(dist)
@@ -115,6 +120,12 @@ fn build_static(package: &str, profile: &str, name: &str) -> Result<PathBuf> {
     ];
     run(Cmd::new(argv).env("RUSTFLAGS", STATIC_FLAGS))?;
     Ok(target.join(STATIC_TARGET).join(profile).join(package))
+}
+
+/// Builds the library that CRIU is started under, and answers where it is.
+pub fn view() -> Result<PathBuf> {
+    run(Cmd::new([&cargo(), "build", "--profile", "tiny", "-p", VIEW_PACKAGE]))?;
+    Ok(target_dir().join("tiny").join(VIEW))
 }
 
 fn run(command: Cmd) -> Result<()> {
