@@ -1,4 +1,5 @@
-//! How long a program stands still when it moves to another host, by its own clock: a look at it each millisecond.
+//! How long a program stands still when it moves to another host, by its own clock: a look at it each millisecond. If asked for,
+//! a client sees the same from outside.
 //!
 //! | side | what |
 //! |---|---|
@@ -43,6 +44,9 @@ pub struct Options {
     /// Only the rows or sides whose name contains this: "1024 MiB", "idle", "fastmig"
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
+    /// Let a client ask it each millisecond while `fastmig` moves it (runc refuses what has a connection)
+    #[arg(long)]
+    client: bool,
     /// Further arguments of `fastmig migrate`, after `--`
     #[arg(last = true)]
     migrate: Vec<String>,
@@ -71,12 +75,21 @@ impl Side {
     }
 }
 
-/// One program, and the gaps that it saw on either side.
+/// How long a move took the program from the world.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    /// By its own clock.
+    own: Duration,
+    /// To a client, if there was one.
+    client: Option<Duration>,
+}
+
+/// One program, and what its moves were like on either side.
 struct Row {
     mib: usize,
     writes: usize,
     processes: usize,
-    gaps: [Vec<Duration>; 2],
+    gaps: [Vec<Gap>; 2],
 }
 
 impl Row {
@@ -96,13 +109,15 @@ impl Row {
     }
 
     fn line(&self) -> String {
-        let medians = self.gaps.each_ref().map(|gaps| median(gaps));
-        let cell = |gap: Option<f64>| gap.map_or_else(|| "-".to_owned(), |gap| format!("{gap:.1} ms"));
-        let ratio = match medians {
+        let own = self.gaps.each_ref().map(|gaps| median(gaps.iter().map(|gap| gap.own)));
+        let client = median(self.gaps[0].iter().filter_map(|gap| gap.client));
+        let ratio = match own {
             [Some(fastmig), Some(runc)] => format!("{:.1}", runc / fastmig),
             _ => "-".to_owned(),
         };
-        format!("| {} | {} | {} | {ratio} |", self.name(), cell(medians[0]), cell(medians[1]))
+        let cell = |gap: Option<f64>| gap.map_or_else(|| "-".to_owned(), |gap| format!("{gap:.1} ms"));
+        let cells = [own[0], client, own[1]].map(cell).join(" | ");
+        format!("| {} | {cells} | {ratio} |", self.name())
     }
 }
 
@@ -126,14 +141,15 @@ pub fn run(options: &Options) -> Result<()> {
                     continue;
                 }
                 let name = format!("round {round}: {}, {}", row.name(), side.name());
-                let gap = stage.measure(row, side, &options.migrate).with_context(|| name.clone())?;
-                eprintln!("{name}: {:.1} ms", milliseconds(gap));
+                let gap = stage.measure(row, side, options).with_context(|| name.clone())?;
+                eprintln!("{name}: {:.1} ms", milliseconds(gap.own));
                 row.gaps[index].push(gap);
             }
         }
     }
     println!("medians of {} rounds", options.rounds);
-    println!("| memory | fastmig migrate | runc checkpoint, tar, restore | ratio |\n|---|---|---|---|");
+    println!("| memory | fastmig migrate | to a client | runc checkpoint, tar, restore | ratio |");
+    println!("|---|---|---|---|---|");
     rows.iter().for_each(|row| println!("{}", row.line()));
     Ok(())
 }
@@ -160,19 +176,19 @@ impl Stage {
         Ok(stage)
     }
 
-    fn measure(&self, row: &Row, side: Side, migrate: &[String]) -> Result<Duration> {
+    fn measure(&self, row: &Row, side: Side, options: &Options) -> Result<Gap> {
         let words = row.words();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match side {
-            Side::Fastmig => warm::measure(self, &words, migrate),
+            Side::Fastmig => warm::measure(self, &words, options),
             Side::Runc => plain::measure(self, &words),
         }
     }
 }
 
 /// The one in the middle, in milliseconds.
-fn median(gaps: &[Duration]) -> Option<f64> {
-    let mut sorted = gaps.to_vec();
+fn median(gaps: impl Iterator<Item = Duration>) -> Option<f64> {
+    let mut sorted: Vec<Duration> = gaps.collect();
     sorted.sort_unstable();
     let middle = sorted.len().checked_sub(1)? / 2;
     Some(milliseconds((sorted[middle] + sorted[sorted.len() / 2]) / 2))
@@ -186,22 +202,24 @@ fn milliseconds(time: Duration) -> f64 {
 mod tests {
     use super::*;
 
-    fn of(milliseconds: &[u64]) -> Vec<Duration> {
-        milliseconds.iter().copied().map(Duration::from_millis).collect()
+    fn of(milliseconds: &[u64]) -> impl Iterator<Item = Duration> + '_ {
+        milliseconds.iter().copied().map(Duration::from_millis)
     }
 
     #[test]
     fn the_median_is_in_the_middle() {
-        assert_eq!(median(&of(&[9, 1, 5])), Some(5.0));
-        assert_eq!(median(&of(&[9, 1, 5, 7])), Some(6.0));
-        assert_eq!(median(&[]), None);
+        assert_eq!(median(of(&[9, 1, 5])), Some(5.0));
+        assert_eq!(median(of(&[9, 1, 5, 7])), Some(6.0));
+        assert_eq!(median(of(&[])), None);
     }
 
     #[test]
     fn a_row_tells_how_many_times_longer_the_other_way_is() {
-        let row = Row { mib: 16, writes: 0, processes: 1, gaps: [of(&[20]), of(&[500])] };
-        assert_eq!(row.line(), "| 16 MiB, idle | 20.0 ms | 500.0 ms | 25.0 |");
-        let half = Row { mib: 16, writes: 100, processes: 2, gaps: [of(&[20]), of(&[])] };
-        assert_eq!(half.line(), "| 2 x 16 MiB, 100 MiB/s | 20.0 ms | - | - |");
+        let gaps = |milliseconds| of(milliseconds).map(|own| Gap { own, client: None }).collect();
+        let mut row = Row { mib: 16, writes: 0, processes: 1, gaps: [gaps(&[20]), gaps(&[500])] };
+        row.gaps[0][0].client = Some(Duration::from_millis(21));
+        assert_eq!(row.line(), "| 16 MiB, idle | 20.0 ms | 21.0 ms | 500.0 ms | 25.0 |");
+        let half = Row { mib: 16, writes: 100, processes: 2, gaps: [gaps(&[20]), gaps(&[])] };
+        assert_eq!(half.line(), "| 2 x 16 MiB, 100 MiB/s | 20.0 ms | - | - | - |");
     }
 }

@@ -9,7 +9,7 @@ use fastmig_tests::framework::image::programs::PROGRAM;
 use fastmig_tests::framework::image::reference;
 use fastmig_tests::framework::Host;
 
-use super::{Stage, LIFE};
+use super::{Gap, Stage, LIFE};
 
 /// A bundle on tmpfs, in the network of its host. Argument: the image.
 const PREPARE: &str = r#"
@@ -55,7 +55,7 @@ pub(super) fn prepare(host: &Host) -> Result<()> {
 }
 
 /// Moves the program once; how long it stood still.
-pub(super) fn measure(stage: &Stage, words: &[&str]) -> Result<Duration> {
+pub(super) fn measure(stage: &Stage, words: &[&str]) -> Result<Gap> {
     let gap = moved(stage, words);
     for host in [&stage.a, &stage.b] {
         host.sh(REMOVE).ok()?;
@@ -63,7 +63,7 @@ pub(super) fn measure(stage: &Stage, words: &[&str]) -> Result<Duration> {
     gap
 }
 
-fn moved(stage: &Stage, words: &[&str]) -> Result<Duration> {
+fn moved(stage: &Stage, words: &[&str]) -> Result<Gap> {
     let (a, b) = (&stage.a, &stage.b);
     for host in [a, b] {
         host.cmd([&["sh", "-ec", CONFIGURE, "sh", PROGRAM], words].concat()).ok()?;
@@ -81,8 +81,8 @@ fn moved(stage: &Stage, words: &[&str]) -> Result<Duration> {
     ensure!(restored.status.success(), "cannot restore: {}", restored.err());
     let program = Program::on(b)?;
     program.wait_until_up()?;
-    let gap = program.pause()?;
+    let own = program.pause()?;
     program.check()?;
     ensure!(program.life()? == life, "this is another program");
-    Ok(gap)
+    Ok(Gap { own, client: None })
 }

@@ -1,25 +1,27 @@
 //! By `fastmig migrate`, into a container that waits.
 
 use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::Result;
 use fastmig_tests::apps::memory::{Pair, MIGRATE};
 use fastmig_tests::apps::migrating;
+use fastmig_tests::apps::watch::Watch;
 
-use super::{Stage, LIFE};
+use super::{Gap, Options, Stage, LIFE};
 
 /// Moves the program once; how long it stood still.
-pub(super) fn measure(stage: &Stage, words: &[&str], migrate: &[String]) -> Result<Duration> {
+pub(super) fn measure(stage: &Stage, words: &[&str], options: &Options) -> Result<Gap> {
     let mut pair = Pair::start(&stage.a, &stage.b, words)?;
     sleep(LIFE);
     let life = pair.program().life()?;
     pair.program().reset()?;
+    let watch = if options.client { Some(Watch::start([&stage.a, &stage.b])?) } else { None };
     let [source, destination] = pair.containers();
-    let options: Vec<&str> = MIGRATE.iter().copied().chain(migrate.iter().map(String::as_str)).collect();
-    migrating::migrate(source, destination, &options)?;
+    let further = options.migrate.iter().map(String::as_str);
+    migrating::migrate(source, destination, &MIGRATE.iter().copied().chain(further).collect::<Vec<_>>())?;
     pair.has_moved();
-    let (gap, _) = pair.require_alive(&life)?;
+    let client = watch.map(Watch::stop).transpose()?;
+    let (own, _) = pair.require_alive(&life)?;
     pair.remove()?;
-    Ok(gap)
+    Ok(Gap { own, client })
 }

@@ -35,7 +35,7 @@ struct Burst {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.threads > 0, "there must be a thread");
-    let memory = Arc::new(Filled::new(0, options.mib * PAGES_PER_MIB, None)?);
+    let memory = Arc::new(Filled::new(0, options.mib * PAGES_PER_MIB)?);
     let speed = Speed::watch();
     for thread in 0..options.threads {
         let (memory, speed, threads) = (Arc::clone(&memory), Arc::clone(&speed), options.threads);

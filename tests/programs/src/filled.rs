@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Context, Result};
-use nix::sys::mman::MmapAdvise;
 use serde_json::{json, Value};
 
 use crate::pattern::{page, seed, Page};
@@ -28,12 +27,14 @@ pub(crate) struct Filled {
 
 impl Filled {
     /// Maps and fills `pages` pages in the process `process`.
-    pub(crate) fn new(process: u64, pages: usize, advice: Option<MmapAdvise>) -> Result<Self> {
-        let mapping =
-            Mapping::new(Source::Private, pages).with_context(|| format!("cannot map {pages} pages"))?;
-        if let Some(advice) = advice {
-            mapping.advise(&(0..pages), advice).context("the advice was not taken")?;
-        }
+    pub(crate) fn new(process: u64, pages: usize) -> Result<Self> {
+        let mapping = Mapping::new(Source::Private, pages);
+        Ok(Self::of(mapping.with_context(|| format!("cannot map {pages} pages"))?, process))
+    }
+
+    /// Fills a mapping in the process `process`.
+    pub(crate) fn of(mapping: Mapping, process: u64) -> Self {
+        let pages = mapping.pages();
         let filled = Self {
             mapping,
             origin: process,
@@ -45,7 +46,7 @@ impl Filled {
         for index in 0..pages {
             filled.mapping.write(index, &filled.content(index, 0));
         }
-        Ok(filled)
+        filled
     }
 
     /// Tells it that it is in the process `process` now, which was forked.
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn every_page_is_known_and_a_wrong_one_is_named() {
-        let filled = Filled::new(3, 16, None).unwrap();
+        let filled = Filled::new(3, 16).unwrap();
         filled.write([1, 5, 5].into_iter());
         assert_eq!(filled.check()["ok"], true);
         filled.mapping.write(5, &filled.content(5, 1));
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_old_together_with_its_generation_is_noticed() {
-        let filled = Filled::new(0, 2, None).unwrap();
+        let filled = Filled::new(0, 2).unwrap();
         filled.write([1].into_iter());
         filled.mapping.write(1, &filled.content(1, 0));
         filled.generations[1].store(0, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use nix::sys::mman::MmapAdvise;
 use serde_json::{json, Value};
@@ -15,6 +15,7 @@ use crate::pattern::{Random, PAGES_PER_MIB};
 use crate::pauses::Pauses;
 use crate::server::{serve, Answer};
 use crate::speed::Speed;
+use crate::sys::{Mapping, Source};
 
 /// Reads between two additions to the count.
 const BATCH: usize = 4096;
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// Pages that it writes each second
     #[arg(long, default_value_t = 0)]
     writes: u64,
+    /// Pages that were set aside, in place of what the kernel makes huge by itself
+    #[arg(long)]
+    hugetlb: bool,
 }
 
 struct Huge {
@@ -41,7 +45,12 @@ struct Huge {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let pages = options.mib * PAGES_PER_MIB;
-    let memory = Arc::new(Filled::new(0, pages, Some(MmapAdvise::MADV_HUGEPAGE))?);
+    let source = if options.hugetlb { Source::Hugetlb } else { Source::Private };
+    let mapping = Mapping::new(source, pages).context("no huge pages")?;
+    if !options.hugetlb {
+        mapping.advise(&(0..pages), MmapAdvise::MADV_HUGEPAGE).context("the kernel has no huge pages")?;
+    }
+    let memory = Arc::new(Filled::of(mapping, 0));
     let huge = Huge { memory: Arc::clone(&memory), speed: Speed::watch(), sum: Arc::default() };
     let (speed, sum) = (Arc::clone(&huge.speed), Arc::clone(&huge.sum));
     let reader = Arc::clone(&memory);

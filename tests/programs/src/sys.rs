@@ -33,6 +33,8 @@ unsafe impl Sync for Mapping {}
 pub(crate) enum Source<'a> {
     /// Memory of this process alone.
     Private,
+    /// The same, of pages that were set aside as huge ones.
+    Hugetlb,
     /// Memory shared with the processes that are forked later.
     Shared,
     /// A file, shared.
@@ -54,6 +56,7 @@ impl Mapping {
         };
         let address = match source {
             Source::Private => anonymous(both, MapFlags::MAP_PRIVATE)?,
+            Source::Hugetlb => anonymous(both, MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB)?,
             Source::Shared => anonymous(both, MapFlags::MAP_SHARED)?,
             Source::Reserved => anonymous(ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE)?,
             Source::File(file) => {

@@ -47,10 +47,10 @@ struct Process {
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.processes > 0 && options.threads > 0, "there must be a process, and a thread");
     let pages = options.mib * PAGES_PER_MIB;
-    let inherited = if options.forked_after { Some(Filled::new(0, pages, None)?) } else { None };
+    let inherited = if options.forked_after { Some(Filled::new(0, pages)?) } else { None };
     let role = Family::fork(options.processes)?;
     let number = if let Role::Child(requests) = &role { requests.number as u64 } else { 0 };
-    let mut memory = inherited.map_or_else(|| Filled::new(number, pages, None), Ok)?;
+    let mut memory = inherited.map_or_else(|| Filled::new(number, pages), Ok)?;
     memory.inherit(number);
     let memory = Arc::new(memory);
     for thread in 0..options.threads {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::container::{Container, Setup};
 use super::migrating;
-use super::peer::Peer;
+use super::peer::{Connection, Peer};
 use crate::framework::image::programs::{NAME, PROGRAM};
 use crate::framework::process::wait_until;
 use crate::framework::Host;
@@ -67,10 +67,12 @@ impl Program {
 
     /// Its answer to one request.
     pub fn ask(&self, request: &str) -> Result<Value> {
-        let mut connection = self.0.connect().with_context(|| format!("nobody to ask for {request}"))?;
-        connection.send(format!("{request}\n").as_bytes())?;
-        let line = connection.line().with_context(|| format!("no answer to {request}"))?;
-        serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
+        self.talk().with_context(|| format!("nobody to ask for {request}"))?.ask(request)
+    }
+
+    /// A connection to it, for several requests.
+    pub fn talk(&self) -> Result<Conversation> {
+        Ok(Conversation(self.0.connect()?))
     }
 
     /// Fails unless all of its memory is as it must be; answers what it said.
@@ -95,6 +97,19 @@ impl Program {
     pub fn pause(&self) -> Result<Duration> {
         let told = self.ask("stat")?;
         Ok(Duration::from_micros(told["max_gap_us"].as_u64().with_context(|| format!("no pause in {told}"))?))
+    }
+}
+
+/// One connection to a program.
+#[derive(Debug)]
+pub struct Conversation(Connection);
+
+impl Conversation {
+    /// Its answer to one request.
+    pub fn ask(&mut self, request: &str) -> Result<Value> {
+        self.0.send(format!("{request}\n").as_bytes())?;
+        let line = self.0.line().with_context(|| format!("no answer to {request}"))?;
+        serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
     }
 }
 

@@ -23,6 +23,7 @@ mod programs;
 mod python;
 mod redis;
 pub mod transfer;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

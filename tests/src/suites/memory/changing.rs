@@ -20,12 +20,13 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Each seed is another history.
+/// Each seed is another history. There are as many as `FASTMIG_SEEDS` says.
 const SEEDS: u64 = 5;
 const MOVES: usize = 6;
 
 fn seeds(ctx: &Ctx) -> Result<()> {
-    for seed in 1..=SEEDS {
+    let seeds = std::env::var("FASTMIG_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    for seed in 1..=seeds {
         churn(ctx, seed, &["--mib", "512"], 1).with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
