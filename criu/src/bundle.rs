@@ -22,6 +22,9 @@ struct Description {
     loader: String,
     libraries: String,
     program: String,
+    /// The library that shows CRIU memory otherwise; older bundles have none.
+    #[serde(default)]
+    view: Option<String>,
 }
 
 /// Why there is no usable bundle.
@@ -71,25 +74,37 @@ impl Bundle {
         self.host_dir.join(&self.description.loader)
     }
 
-    /// The command line up to and without CRIU's own arguments, for a CRIU that runs with the bundle at `dir`.
+    /// The library that shows CRIU memory otherwise ([`view`](crate::view)), on the host; older bundles have none.
+    #[must_use]
+    pub fn view(&self) -> Option<PathBuf> {
+        self.description.view.as_ref().map(|view| self.host_dir.join(view))
+    }
+
+    /// The command line up to and without CRIU's own arguments, for a CRIU that runs with the bundle at `dir`, under the
+    /// library if `viewed`.
     ///
     /// `--inhibit-cache` keeps the loader from reading the container's `/etc/ld.so.cache`; the bundle's loader
     /// is also patched not to read its `/etc/ld.so.preload`.
-    fn loader_arguments(&self, dir: &Path) -> Vec<String> {
+    fn loader_arguments(&self, dir: &Path, viewed: bool) -> Vec<String> {
         let inside = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        vec![
+        let mut arguments = vec![
             inside(&self.description.loader),
             "--inhibit-cache".into(),
             "--library-path".into(),
             inside(&self.description.libraries),
-            inside(&self.description.program),
-        ]
+        ];
+        if let Some(view) = self.description.view.as_ref().filter(|_| viewed) {
+            arguments.extend(["--preload".into(), inside(view)]);
+        }
+        arguments.push(inside(&self.description.program));
+        arguments
     }
 
-    /// The whole command line of an RPC worker that speaks on descriptor `rpc` and works in descriptor `work`.
+    /// The whole command line of an RPC worker that speaks on descriptor `rpc` and works in descriptor `work`, under the
+    /// library if `viewed`.
     #[must_use]
-    pub fn worker_arguments(&self, dir: &Path, work: i32, rpc: i32) -> Vec<String> {
-        let mut arguments = self.global_arguments(dir, work);
+    pub fn worker_arguments(&self, dir: &Path, work: i32, rpc: i32, viewed: bool) -> Vec<String> {
+        let mut arguments = self.global_arguments(dir, work, viewed);
         arguments.extend(["swrk".into(), rpc.to_string()]);
         arguments
     }
@@ -98,8 +113,8 @@ impl Bundle {
     ///
     /// No configuration file and no plug-in is taken from the container, whose content is hostile input.
     #[must_use]
-    pub fn global_arguments(&self, dir: &Path, work: i32) -> Vec<String> {
-        let mut arguments = self.loader_arguments(dir);
+    pub fn global_arguments(&self, dir: &Path, work: i32, viewed: bool) -> Vec<String> {
+        let mut arguments = self.loader_arguments(dir, viewed);
         let plugins = dir.join("plugins").to_string_lossy().into_owned();
         arguments.extend(["--no-default-config".into(), "--libdir".into(), plugins]);
         arguments.extend(["--work-dir".into(), format!("/proc/self/fd/{work}")]);

@@ -16,6 +16,7 @@ use nix::sched::{setns, CloneFlags};
 use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 
 use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
+use crate::view::{DumpView, RestoreView};
 use crate::{sys, Bundle, CriuError, DumpOptions, RestoreOptions, Session};
 
 /// What a CRIU worker needs before it can be spoken to.
@@ -27,7 +28,15 @@ pub struct Launch<'a> {
     capabilities: CapsHashSet,
     fds: Vec<OwnedFd>,
     oom_score_adj: Option<i32>,
+    view: Option<View>,
     limit: Duration,
+}
+
+/// What CRIU's library of ours gets: descriptors of the table, and for a restore of the socket.
+#[derive(Debug)]
+struct View {
+    table: RawFd,
+    socket: Option<RawFd>,
 }
 
 /// The namespaces of one process that a worker joins. The IPC namespace is left out on purpose: it travels
@@ -82,6 +91,7 @@ impl<'a> Launch<'a> {
             capabilities: caps::all(),
             fds: Vec::new(),
             oom_score_adj: None,
+            view: None,
             limit,
         }
     }
@@ -148,6 +158,36 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// Has a dump see memory as `view` shows it.
+    ///
+    /// # Errors
+    /// When the bundle has no library for that.
+    pub fn with_dump_view(mut self, view: &DumpView) -> Result<Self, LaunchError> {
+        self.need_view()?;
+        let table =
+            view.descriptor().map_err(|source| LaunchError::Prepare { what: "pass the view", source })?;
+        self.view = Some(View { table: self.pass(table), socket: None });
+        Ok(self)
+    }
+
+    /// Has a restore find the memory that is filled in `view`, which serves one worker.
+    ///
+    /// # Errors
+    /// When the bundle has no library for that, or another worker was started with this view.
+    pub fn with_restore_view(mut self, view: &RestoreView) -> Result<Self, LaunchError> {
+        self.need_view()?;
+        let (table, socket) =
+            view.descriptors().map_err(|source| LaunchError::Prepare { what: "pass the view", source })?;
+        self.view = Some(View { table: self.pass(table), socket: Some(self.pass(socket)) });
+        Ok(self)
+    }
+
+    fn need_view(&self) -> Result<(), LaunchError> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the CRIU bundle has no such library");
+        let view = self.bundle.view();
+        view.map(drop).ok_or_else(|| LaunchError::Prepare { what: "show CRIU memory", source: missing() })
+    }
+
     /// Hands `fd` to the worker; returns its number there, which is its number here.
     pub fn pass(&mut self, fd: OwnedFd) -> RawFd {
         let number = fd.as_raw_fd();
@@ -181,9 +221,10 @@ impl<'a> Launch<'a> {
                 .map_err(|e| LaunchError::Prepare { what: "make CRIU's socket", source: e.into() })?;
         let work = self.pass_directory(open(work)?.into());
         let rpc = self.pass(theirs);
-        let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc);
+        let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc, self.view.is_some());
         let limit = self.limit;
-        let child = self.execute(&arguments, log)?;
+        let view = self.view.as_ref().map(|view| view.variable(rpc));
+        let child = self.execute(&arguments, view, log)?;
         Ok(Session::new(ours, child, log.to_path_buf(), limit))
     }
 
@@ -244,10 +285,10 @@ impl<'a> Launch<'a> {
         command: Vec<String>,
     ) -> Result<Child, LaunchError> {
         let work = self.pass_directory(open(work)?.into());
-        let mut arguments = self.bundle.global_arguments(self.seen_directory(), work);
+        let mut arguments = self.bundle.global_arguments(self.seen_directory(), work, false);
         arguments.extend(command);
         arguments.extend(["--action-script".into(), announcer.to_string_lossy().into_owned()]);
-        self.execute(&arguments, log)
+        self.execute(&arguments, None, log)
     }
 
     /// The bundle, as seen from where the worker runs.
@@ -259,14 +300,16 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn execute(self, arguments: &[String], log: &Path) -> Result<Child, LaunchError> {
+    fn execute(self, arguments: &[String], view: Option<String>, log: &Path) -> Result<Child, LaunchError> {
         let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
         let loader = self.bundle.loader();
+        // No PATH: CRIU must not run a program of the container.
+        let mut environment = vec!["PATH=/dev/null".to_owned(), "HOME=/".to_owned()];
+        environment.extend(view);
         let program = Program {
             file: open(&loader)?,
             arguments: c_strings(arguments)?,
-            // No PATH: CRIU must not run a program of the container.
-            environment: c_strings(&["PATH=/dev/null".to_owned(), "HOME=/".to_owned()])?,
+            environment: c_strings(&environment)?,
         };
         let mut command = Command::new(&loader);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
@@ -281,6 +324,15 @@ impl<'a> Launch<'a> {
         let pid_namespace = entry.pid_namespace()?;
         sys::before_exec(&mut command, move || entry.run());
         spawn(command, pid_namespace).map_err(|source| LaunchError::Start { loader, source })
+    }
+}
+
+impl View {
+    /// What the library is told, with `rpc` the descriptor on which CRIU gets its requests.
+    fn variable(&self, rpc: RawFd) -> String {
+        let (name, table) = (fastmig_criu_view_layout::VARIABLE, self.table);
+        self.socket
+            .map_or_else(|| format!("{name}={table}"), |socket| format!("{name}={table},{socket},{rpc}"))
     }
 }
 

@@ -9,7 +9,8 @@
 //! 3. [`Session`] speaks the RPC ([`session`]) with [`DumpOptions`] or [`RestoreOptions`].
 //! 4. After a dump, what CRIU gets wrong in an image is mended ([`mend_timers`]).
 //! 5. Between two hosts neither goes through files: [`stream`].
-//! 6. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 6. Its view of memory is ours where memory travels ahead of it: [`view`].
+//! 7. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod bundle;
 mod explain;
@@ -21,6 +22,7 @@ pub mod session;
 pub mod stream;
 mod sys;
 mod timers;
+pub mod view;
 
 pub use bundle::{Bundle, BundleError};
 pub use explain::{explain, tail, Explanation};

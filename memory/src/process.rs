@@ -47,6 +47,8 @@ pub(crate) struct Tracked {
     watch: Watch,
     /// What the receiver has.
     pub(crate) sent: Spans,
+    /// Where mappings are new since the last time settled: what was sent there says nothing.
+    void: Spans,
     /// What was eligible in the latest round.
     eligible: Vec<Eligible>,
     /// Mappings of it that were compared with the parent's in the latest round.
@@ -97,6 +99,7 @@ impl Tracked {
             identity,
             watch,
             sent: Spans::default(),
+            void: Spans::default(),
             eligible: Vec::new(),
             pairs: Vec::new(),
             whole: Spans::default(),
@@ -155,8 +158,7 @@ impl Tracked {
             }
             fresh = true;
             let replaced = Spans::one(span);
-            // Forgotten below, for none of it counts as sent; what is there now is sent again.
-            self.sent = self.sent.without(&replaced);
+            self.void = self.void.union(&replaced);
             self.whole = self.whole.without(&replaced);
             if mapping.huge > 0 {
                 self.huge = self.huge.union(&scanner.huge(span).unwrap_or_default());
@@ -175,12 +177,13 @@ impl Tracked {
         let gather = |of: fn(&Look) -> &Spans| looks().flat_map(|look| of(look).iter()).collect::<Spans>();
         let (written, clean) = (gather(|look| &look.written), gather(|look| &look.now.clean));
         let populated = clean.union(&gather(|look| &look.now.written)).without(shared);
+        let valid = self.sent.without(&std::mem::take(&mut self.void));
         // Not written, and yet never sent: shared before, or not eligible.
-        let missing = clean.without(&self.sent);
+        let missing = clean.without(&valid);
         let send = written.union(&missing).and(&populated);
-        let keep = self.sent.and(&populated);
-        let forgotten = self.sent.without(&keep);
-        self.sent = keep.union(&send);
+        let now = valid.and(&populated).union(&send);
+        let forgotten = self.sent.without(&now);
+        self.sent = now;
         (send, forgotten)
     }
 

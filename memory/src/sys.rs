@@ -172,6 +172,32 @@ impl Drop for SignalsBlocked {
     }
 }
 
+/// In a process of its own with all signals blocked: lets it run before all others, and hear of each stop of what it traces.
+pub(crate) fn be_a_tracer() {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter is live.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } != 0 {
+        // SAFETY: takes integers only. It may fail: then stops are longer on a busy machine.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    }
+    // SAFETY: no handler is installed; the parent's may have asked for no word of stops.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Waits, with all signals blocked, until a child or a traced thread has stopped or ended, or for so long.
+pub(crate) fn wait_for_child(limit: std::time::Duration) {
+    // SAFETY: a signal set is plain bits.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is live.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGCHLD) };
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(0),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // SAFETY: set and time are live; what the signal says is not asked for.
+    unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+}
+
 /// `ptrace` calls, by their numbers: their types in libc differ between C libraries.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod ptrace {

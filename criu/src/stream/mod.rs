@@ -33,6 +33,7 @@ use std::io::{self, Read};
 
 pub(crate) use directory::{Directory, Purpose};
 pub use memory::ProcessMemory;
+pub(crate) use pagemap::parse as parse_page_map;
 pub use pagemap::{PageImage, Range};
 pub use session::{StreamedDump, StreamedRestore};
 

@@ -64,6 +64,7 @@ impl Courier {
         let blocked = SignalsBlocked::new();
         let pid = sys::fork(|| {
             ours = None; // the child's copy, with which it would never see the parent's end
+            sys::be_a_tracer();
             work(theirs.as_fd())
         })
         .map_err(Error::io("fork"))?;

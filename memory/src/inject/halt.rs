@@ -10,12 +10,12 @@ use rustix::process::{Pid, WaitOptions};
 
 use super::call::{gone, Failed};
 use crate::error::InjectFailure;
-use crate::sys::ptrace;
+use crate::sys::{self, ptrace};
 
 /// For how long a process may be kept waiting for its slowest thread.
 const LIMIT: Duration = Duration::from_millis(20);
-/// Stops come within microseconds: spin that long before giving up the processor.
-const SPIN: Duration = Duration::from_micros(300);
+/// Most stops come sooner than a sleep would end.
+const SPIN: Duration = Duration::from_micros(20);
 const PTRACE_EVENT_STOP: i32 = 128;
 /// `__WALL`: a thread's stop is reported like a process's.
 const WALL: u32 = 0x4000_0000;
@@ -46,11 +46,11 @@ pub(super) fn next_stop(thread: i32, limit: Instant) -> Result<Stop, Failed> {
     loop {
         match rustix::process::waitpid(Pid::from_raw(thread), options) {
             Ok(Some((_, status))) => return stop_of(status.as_raw()).ok_or_else(ended),
-            Ok(None) if Instant::now() > limit => {
-                return Err((InjectFailure::Busy, io::ErrorKind::TimedOut.into()));
-            }
-            Ok(None) if begun.elapsed() < SPIN => rustix::thread::sched_yield(),
-            Ok(None) => std::thread::sleep(Duration::from_micros(50)),
+            Ok(None) if begun.elapsed() < SPIN => std::hint::spin_loop(),
+            Ok(None) => match limit.checked_duration_since(Instant::now()) {
+                Some(left) => sys::wait_for_child(left),
+                None => return Err((InjectFailure::Busy, io::ErrorKind::TimedOut.into())),
+            },
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(gone(errno.into())),
         }

@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod http;
 mod java;
 pub mod load;
+pub mod memory;
 pub mod migrating;
 pub mod moving;
 mod nginx;

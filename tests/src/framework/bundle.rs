@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
 use super::command::Cmd;
+use super::dist;
 use super::mounts::remove_tree;
 use super::recipe::{Equipment, Generation};
 use super::rootfs::host_root;
@@ -27,6 +28,7 @@ const PROGRAM: &str = "criu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "lib";
 const PLUGINS: &str = "plugins";
+const VIEW: &str = "lib/libfastmig_view.so";
 
 /// A path compiled into a program, and the one that takes its place.
 ///
@@ -68,7 +70,22 @@ pub fn export(cache: &Cache, out: &Path) -> Result<PathBuf> {
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     remove_tree(&target)?;
     copy_tree(&source.join("criu"), &target)?;
+    add_view(&target)?;
     Ok(target)
+}
+
+/// Adds the library that CRIU is started under, which is ours and no part of the cache, to a copy of the bundle.
+pub(crate) fn add_view(bundle: &Path) -> Result<()> {
+    let content = fs::read(dist::view()?)?;
+    let path = bundle.join(VIEW);
+    fs::write(&path, &content)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    let manifest = bundle.join("bundle.json");
+    let mut description: serde_json::Value = serde_json::from_slice(&fs::read(&manifest)?)?;
+    description["view"] = VIEW.into();
+    description["files"][VIEW] = hex::encode(Sha256::digest(&content)).into();
+    fs::write(&manifest, serde_json::to_string_pretty(&description)? + "\n")?;
+    Ok(())
 }
 
 /// Copies a tree with its attributes.

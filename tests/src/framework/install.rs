@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::bundle::copy_tree;
+use super::bundle::{add_view, copy_tree};
 use super::fixture;
 use super::host::Host;
 
@@ -17,7 +17,9 @@ pub const PROGRAMS_DIR: &str = "/usr/local/bin";
 
 /// Puts CRIU, and the fixture where one is needed, into a host.
 pub(crate) fn runtime(host: &Host, bundle: &Path) -> Result<()> {
-    copy_tree(&bundle.join("criu"), &host.outside(RUNTIME_DIR).join("criu"))?;
+    let criu = host.outside(RUNTIME_DIR).join("criu");
+    copy_tree(&bundle.join("criu"), &criu)?;
+    add_view(&criu)?;
     fixture::install(host)
 }
 

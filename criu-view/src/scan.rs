@@ -1,0 +1,102 @@
+//! A dump's choice of pages: CRIU scans the page tables of each mapping, and finds nothing in those that are hidden.
+
+use core::ffi::c_int;
+
+use fastmig_criu_view_layout::{hidden, process_word, HIDDEN};
+
+use crate::memory::word;
+use crate::table::{Entry, Table};
+use crate::{proc_path, sys, table};
+
+/// `ioctl(PAGEMAP_SCAN)`.
+pub(crate) const PAGEMAP_SCAN: u64 = 0xc060_6610;
+
+/// A scan for this looks for marks that belong to the mappings, not to their content.
+const PAGE_IS_GUARD: u64 = 1 << 8;
+
+/// The kernel's `struct pm_scan_arg`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    /// Address of an array of three words for each range.
+    ranges: u64,
+    room: u64,
+    max_pages: u64,
+    inverted: u64,
+    mask: u64,
+    any_of: u64,
+    returned: u64,
+}
+
+const RANGE_BYTES: u64 = 24;
+
+/// Answers a scan with what is not hidden; nothing when it is none of ours.
+pub(crate) fn scan(fd: c_int, scan: &mut Scan) -> Option<isize> {
+    let table = table::get()?;
+    if table.count(HIDDEN) == 0 || scan.flags != 0 || scan.max_pages != 0 || scan.mask & PAGE_IS_GUARD != 0 {
+        return None;
+    }
+    let process = process_word(proc_path::process_of(fd, b"/pagemap")?);
+    next_hidden(table, process, scan.start).filter(|mapping| mapping.get(hidden::START) < scan.end)?;
+    Some(scan_between(table, process, fd, scan))
+}
+
+/// The first hidden mapping of `process` that ends after `address`.
+fn next_hidden(table: Table, process: u64, address: u64) -> Option<Entry> {
+    let below = table.at_or_below(HIDDEN, process, address);
+    if let Some(mapping) = below.filter(|mapping| mapping.get(hidden::END) > address) {
+        return Some(mapping);
+    }
+    let index = table.first_not_below(HIDDEN, process, address);
+    let mapping = (index < table.count(HIDDEN)).then(|| table.entry(HIDDEN, index))??;
+    (mapping.get(hidden::PROCESS) == process).then_some(mapping)
+}
+
+/// Scans what lies between hidden mappings, piece by piece, as far as there is room in the answer.
+fn scan_between(table: Table, process: u64, fd: c_int, whole: &mut Scan) -> isize {
+    let (mut at, mut used) = (whole.start, 0);
+    while at < whole.end {
+        let next = next_hidden(table, process, at);
+        let start = next.map_or(whole.end, |mapping| mapping.get(hidden::START)).min(whole.end);
+        if at < start {
+            if used == whole.room {
+                break;
+            }
+            let ranges = whole.ranges.wrapping_add(used.wrapping_mul(RANGE_BYTES));
+            let mut piece =
+                Scan { start: at, end: start, walk_end: 0, ranges, room: whole.room - used, ..*whole };
+            let found = really(fd, &mut piece);
+            let Ok(found) = u64::try_from(found) else { return found };
+            used = used.saturating_add(found);
+            at = piece.walk_end;
+            if at < start {
+                break; // no more room
+            }
+        } else if let Some(mapping) = next {
+            let end = mapping.get(hidden::END).min(whole.end);
+            cover(mapping, at, end);
+            at = end;
+        }
+    }
+    whole.walk_end = at;
+    isize::try_from(used).unwrap_or(isize::MAX)
+}
+
+/// Notes that a part of a hidden mapping was asked for.
+fn cover(mapping: Entry, from: u64, to: u64) {
+    let covered = mapping.get(hidden::COVERED).max(mapping.get(hidden::START));
+    if from <= covered && covered < to {
+        mapping.set(hidden::COVERED, to);
+    }
+}
+
+fn really(fd: c_int, scan: &mut Scan) -> isize {
+    let argument = core::ptr::from_mut(scan) as usize;
+    let request = usize::try_from(PAGEMAP_SCAN).unwrap_or(0);
+    sys::call(libc::SYS_ioctl, word(fd), request, argument, 0, 0, 0)
+}

@@ -1,0 +1,338 @@
+//! A restore that finds its memory filled: areas in the CRIU that waits for its request.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fastmig_criu_view_layout::{
+    area, command, mapping, process_word, segment, AREAS, MAPPINGS, REMAINDERS, SEGMENTS, SPANS, WANTED,
+};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{
+    recvmsg, send, setsockopt, socketpair, sockopt, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag,
+    SockType,
+};
+use nix::unistd::Pid;
+
+use super::areas::{self, in_area, Area, SPAN_WORDS};
+use super::dump::{entries, field};
+use super::segments::{self, Segment};
+use super::table::Table;
+use super::{memory, AreaSpec, Placed, SegmentSpec, Span, ViewError};
+
+/// What a restore may ask of CRIU's process.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes in all areas, and as many in shared memory.
+    pub bytes: u64,
+    /// How long one command may take.
+    pub command: Duration,
+}
+
+/// Memory that is filled in the CRIU that waits for its request. Handed over with
+/// [`Launch::with_restore_view`](crate::Launch::with_restore_view); the commands are for the time between the start and the
+/// request.
+#[derive(Debug)]
+pub struct RestoreView {
+    table: Table,
+    limits: Limits,
+    ours: OwnedFd,
+    /// The library's end, until CRIU is started with it.
+    theirs: Mutex<Option<OwnedFd>>,
+    /// CRIU's process, once it has answered.
+    process: Option<Pid>,
+    areas: Vec<Area>,
+    segments: Vec<Segment>,
+    placed: u64,
+}
+
+impl RestoreView {
+    /// A view without any memory.
+    ///
+    /// # Errors
+    /// When the system has no memory to share.
+    pub fn new(limits: Limits) -> Result<Self, ViewError> {
+        let failed =
+            |errno: nix::errno::Errno| ViewError::Prepare { what: "make the socket", source: errno.into() };
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(failed)?;
+        // Each answer says who sends it: the process that has the areas.
+        setsockopt(&ours, sockopt::PassCred, &true).map_err(failed)?;
+        Ok(Self {
+            table: Table::new()?,
+            limits,
+            ours,
+            theirs: Mutex::new(Some(theirs)),
+            process: None,
+            areas: Vec::new(),
+            segments: Vec::new(),
+            placed: 0,
+        })
+    }
+
+    /// What CRIU gets: table and socket.
+    pub(crate) fn descriptors(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let socket = self.theirs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let socket = socket.ok_or_else(|| io::Error::other("CRIU was started with this view before"))?;
+        Ok((self.table.descriptor()?, socket))
+    }
+
+    /// Makes the areas what `wanted` says. Content stays where old and new areas overlap; everything else is empty.
+    ///
+    /// # Errors
+    /// When areas overlap, are too much, or CRIU cannot make them; after the latter they are of no use any more.
+    pub fn lay_out(&mut self, wanted: &[AreaSpec]) -> Result<(), ViewError> {
+        let wanted = areas::sorted(wanted, self.limits.bytes)?;
+        self.table.write(WANTED, "areas", 0, &areas::words(&wanted))?;
+        self.areas.clear();
+        self.command("lay out areas", [command::LAY_OUT, 0, 0, 0])?;
+        let words = self.table.read(AREAS, wanted.len() as u64)?;
+        let locations = entries(&words, area::WORDS).map(|entry| field(entry, area::LOCATION));
+        self.areas =
+            wanted.into_iter().zip(locations).map(|(spec, location)| Area { spec, location }).collect();
+        Ok(())
+    }
+
+    /// Makes segments of shared memory besides those that there are. They are empty.
+    ///
+    /// # Errors
+    /// When one is there already, they are too much, or CRIU cannot make them.
+    pub fn make_segments(&mut self, wanted: &[SegmentSpec]) -> Result<(), ViewError> {
+        let words = segments::words(wanted, &self.segments, self.limits.bytes)?;
+        let first = self.segments.len() as u64;
+        self.table.write(SEGMENTS, "segments of shared memory", first, &words)?;
+        self.command("make shared memory", [command::MAKE_SEGMENTS, first, 0, 0])?;
+        let all = self.table.read(SEGMENTS, first + wanted.len() as u64)?;
+        for (spec, entry) in wanted.iter().zip(entries(&all, segments::WORDS).skip(self.segments.len())) {
+            let location = field(entry, segment::LOCATION);
+            self.segments.push(Segment { spec: spec.clone(), location });
+        }
+        Ok(())
+    }
+
+    /// Writes content at an address of a process; any number of threads may, but not two at one place.
+    ///
+    /// # Errors
+    /// When no area holds all of it (`InvalidInput`), or CRIU is gone.
+    pub fn write(&self, process: i32, address: u64, content: &[u8]) -> io::Result<()> {
+        memory::write(self.process()?, self.locate(process, address, content.len())?, content)
+    }
+
+    /// Reads what was filled.
+    ///
+    /// # Errors
+    /// When no area holds all of it (`InvalidInput`), or CRIU is gone.
+    pub fn read(&self, process: i32, address: u64, content: &mut [u8]) -> io::Result<()> {
+        memory::read(self.process()?, self.locate(process, address, content.len())?, content)
+    }
+
+    /// Writes content into segment `id`.
+    ///
+    /// # Errors
+    /// When there is no such segment or it is shorter (`InvalidInput`), or CRIU is gone.
+    pub fn write_segment(&self, id: u64, offset: u64, content: &[u8]) -> io::Result<()> {
+        let segment = self.segments.iter().find(|segment| segment.spec.id == id);
+        let end = offset.checked_add(content.len() as u64);
+        let inside = segment.filter(|segment| end.is_some_and(|end| end <= segment.spec.size));
+        let segment = inside.ok_or(io::ErrorKind::InvalidInput)?;
+        memory::write(self.process()?, segment.location + offset, content)
+    }
+
+    fn process(&self) -> io::Result<Pid> {
+        self.process.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn locate(&self, process: i32, address: u64, length: usize) -> io::Result<u64> {
+        let end = address.checked_add(length as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let area = areas::find(&self.areas, process, Span { start: address, end });
+        let area = area.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(area.location + (address - area.spec.start))
+    }
+
+    /// Empties spans of a process, each within an area.
+    ///
+    /// # Errors
+    /// When no area holds one of them, or CRIU is gone.
+    pub fn discard(&mut self, process: i32, spans: &[Span]) -> Result<(), ViewError> {
+        spans.iter().try_for_each(|span| in_area(&self.areas, process, *span))?;
+        for part in spans.chunks(usize::try_from(SPANS.entries).unwrap_or(1)) {
+            let words: Vec<u64> =
+                part.iter().flat_map(|span| [process_word(process), span.start, span.end]).collect();
+            self.table.write(SPANS, "spans", 0, &words)?;
+            self.command("empty memory", [command::DISCARD, part.len() as u64, 0, 0])?;
+        }
+        Ok(())
+    }
+
+    /// Makes huge pages where 2 MiB are filled without a hole, as far as there are any to be had and `limit` allows: with
+    /// them, forks and moves of CRIU take less time. Whether all was looked at.
+    ///
+    /// # Errors
+    /// When CRIU is gone.
+    pub fn collapse(&mut self, limit: Duration) -> Result<bool, ViewError> {
+        let end = Instant::now() + limit;
+        let (mut index, mut offset) = (0, 0);
+        while index != u64::MAX {
+            if Instant::now() > end {
+                return Ok(false);
+            }
+            let answer = self.command("make huge pages", [command::COLLAPSE, index, offset, 0])?;
+            [index, offset] = [answer[1], answer[2]];
+        }
+        Ok(true)
+    }
+
+    /// Says where CRIU's own place for a process's mappings shall lie, modulo 2 MiB
+    /// ([`images::place_remainder`](super::images::place_remainder)), so that huge pages survive being moved through it.
+    ///
+    /// # Errors
+    /// When there are too many processes.
+    pub fn align(&mut self, remainders: &[(i32, u64)]) -> Result<(), ViewError> {
+        let mut sorted = remainders.to_vec();
+        sorted.sort_unstable();
+        let huge = fastmig_criu_view_layout::HUGE;
+        let words: Vec<u64> = sorted
+            .iter()
+            .flat_map(|(process, remainder)| [process_word(*process), (remainder % huge) & !0xfff])
+            .collect();
+        self.table.write(REMAINDERS, "processes", 0, &words)
+    }
+
+    /// Says which mappings of the restored processes get which content: all of them, right before the request. In the
+    /// images these must be keyed ([`images::key_mappings`](super::images::key_mappings)).
+    ///
+    /// # Errors
+    /// When mappings overlap, are too many, or need memory that no area holds.
+    pub fn arrange(&mut self, mappings: &[Placed]) -> Result<(), ViewError> {
+        let (words, spans) = areas::mapping_words(mappings, &self.areas)?;
+        debug_assert_eq!(SPANS.words, SPAN_WORDS);
+        self.table.write(SPANS, "spans", 0, &spans)?;
+        self.table.write(MAPPINGS, "mappings", 0, &words)?;
+        self.placed = mappings.len() as u64;
+        Ok(())
+    }
+
+    /// Whether CRIU has taken all memory that was arranged for it. To be asked when everything is restored, and before
+    /// anything of it runs.
+    ///
+    /// # Errors
+    /// Names the first mapping or segment that it has not taken exactly once.
+    pub fn taken(&self) -> Result<(), ViewError> {
+        let words = self.table.read(MAPPINGS, self.placed)?;
+        for entry in entries(&words, mapping::WORDS) {
+            let times = field(entry, mapping::TAKEN);
+            if times != 1 {
+                let process = i32::try_from(field(entry, mapping::PROCESS)).unwrap_or(0);
+                let (start, end) = (field(entry, mapping::START), field(entry, mapping::END));
+                return Err(ViewError::NotTaken { process, start, end, times });
+            }
+        }
+        let words = self.table.read(SEGMENTS, self.segments.len() as u64)?;
+        for entry in entries(&words, segment::WORDS) {
+            let times = field(entry, segment::TAKEN);
+            if times != 1 {
+                return Err(ViewError::SegmentNotTaken { id: field(entry, segment::ID), times });
+            }
+        }
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        what: &'static str,
+        words: [u64; command::WORDS],
+    ) -> Result<[u64; command::WORDS], ViewError> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        send(self.ours.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)
+            .map_err(|_| ViewError::Gone { command: what })?;
+        self.wait(what)?;
+        let (answer, process) = self.hear(what)?;
+        self.process = Some(process);
+        if answer[0] != 0 {
+            let number = i32::try_from(answer[0]).unwrap_or(libc::EIO);
+            return Err(ViewError::Refused { command: what, source: io::Error::from_raw_os_error(number) });
+        }
+        Ok(answer)
+    }
+
+    fn wait(&self, command: &'static str) -> Result<(), ViewError> {
+        let limit = self.limits.command;
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ViewError::TimedOut { command, limit });
+            }
+            let wait = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.ours.as_fd(), PollFlags::POLLIN)], wait) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(ViewError::Prepare { what: "wait", source: errno.into() }),
+            }
+        }
+    }
+
+    fn hear(&self, command: &'static str) -> Result<([u64; command::WORDS], Pid), ViewError> {
+        let gone = || ViewError::Gone { command };
+        let mut bytes = [0_u8; command::WORDS * 8];
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let mut control = nix::cmsg_space!(libc::ucred);
+        let message = recvmsg::<()>(self.ours.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
+            .map_err(|_| gone())?;
+        let sender = message.cmsgs().map_err(|_| gone())?.find_map(|part| match part {
+            ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
+            _ => None,
+        });
+        let complete = message.bytes == command::WORDS * 8;
+        let sender = sender.filter(|pid| complete && *pid > 0).ok_or_else(gone)?;
+        let mut words = [0; command::WORDS];
+        for (word, part) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = part.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        }
+        Ok((words, Pid::from_raw(sender)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> RestoreView {
+        let limits = Limits { bytes: 1 << 20, command: Duration::from_millis(50) };
+        RestoreView::new(limits).unwrap()
+    }
+
+    #[test]
+    fn a_criu_that_says_nothing_runs_out_of_time() {
+        let mut view = view();
+        let error = view.lay_out(&[]).unwrap_err();
+        assert!(matches!(error, ViewError::TimedOut { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_criu_that_is_gone_is_noticed() {
+        let mut view = view();
+        drop(view.descriptors().unwrap());
+        let error = view.lay_out(&[]).unwrap_err();
+        assert!(matches!(error, ViewError::Gone { .. }), "{error}");
+        assert!(view.descriptors().is_err());
+    }
+
+    #[test]
+    fn nothing_is_written_outside_areas() {
+        let mut view = view();
+        view.process = Some(nix::unistd::getpid());
+        let spec = AreaSpec { process: 1, start: 0x1000, end: 0x2000, no_reserve: false, no_huge: false };
+        let memory = vec![0_u8; 0x1000];
+        view.areas = vec![Area { spec, location: memory.as_ptr() as u64 }];
+        view.write(1, 0x1ff0, b"here").unwrap();
+        let mut found = [0; 4];
+        view.read(1, 0x1ff0, &mut found).unwrap();
+        assert_eq!((&found, &memory[0xff0..0xff4]), (b"here", &b"here"[..]));
+        for (process, address) in [(1, 0xfff), (1, 0x1ffd), (2, 0x1000), (1, u64::MAX - 1)] {
+            assert!(view.write(process, address, b"here").is_err(), "{process} {address:#x}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The process under test and its children, which share its memory but for what they wrote since.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+use nix::sys::memfd::{memfd_create, MFdFlags};
+
+use super::sys;
+
+const PAGE: usize = 4096;
+const SHARED: usize = 8 << 20;
+
+/// `target CHILDREN MIB FILE`: each process writes what it has to FILE, then waits for ever.
+pub(crate) fn run(arguments: &[String]) -> ! {
+    let [children, mib, ready] = arguments else { panic!("{arguments:?}") };
+    let (children, size) = (children.parse::<usize>().unwrap(), mib.parse::<usize>().unwrap() << 20);
+    let memory = sys::map(size, false);
+    for page in 0..size / PAGE {
+        // Holes stay holes, and every other block of 2 MiB has none.
+        if page / 512 % 2 == 0 || page % 64 != 63 {
+            memory[page * PAGE..][..8].copy_from_slice(&(page as u64).to_le_bytes());
+        }
+    }
+    let shared = sys::map(SHARED, true);
+    shared.chunks_mut(2 * PAGE).for_each(|pages| pages[..6].copy_from_slice(b"shared"));
+    let memfd: File = memfd_create(c"a name", MFdFlags::MFD_ALLOW_SEALING).unwrap().into();
+    memfd.set_len(4 << 20).unwrap();
+    memfd.write_all_at(&b"content".repeat(100_000), 4096).unwrap();
+    fcntl(&memfd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE)).unwrap();
+    let tell = |memory: &[u8]| {
+        let line = format!(
+            "{} {} {} {} {}\n",
+            std::process::id(),
+            memory.as_ptr() as usize,
+            size,
+            shared.as_ptr() as usize,
+            memfd.as_raw_fd()
+        );
+        File::options().append(true).open(ready).unwrap().write_all(line.as_bytes()).unwrap();
+    };
+    for child in 0..children {
+        if !sys::fork() {
+            continue;
+        }
+        // Some pages of its own, some it has given up.
+        for page in (child..size / PAGE).step_by(20) {
+            memory[page * PAGE + 16..][..4].copy_from_slice(&std::process::id().to_le_bytes());
+        }
+        sys::give_up(&mut memory[100 * PAGE..116 * PAGE]);
+        tell(memory);
+        wait();
+    }
+    while fs::read_to_string(ready).unwrap().lines().count() < children {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    tell(memory);
+    wait()
+}
+
+fn wait() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
+}
