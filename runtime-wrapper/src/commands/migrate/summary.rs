@@ -31,12 +31,10 @@ fn phases(report: &MigrationReport) -> String {
     let mut text = String::from("phases:");
     let mut frozen = false;
     for phase in ours {
-        match (phase.frozen, frozen) {
-            (true, true) => {}
-            (true, false) => {
-                text.push_str(&format!(" [ frozen {} ]", milliseconds(report.frozen_ms.unwrap_or_default())))
-            }
-            (false, _) => text.push_str(&format!(" {} {}", phase.phase, milliseconds(phase.ms))),
+        if !phase.frozen {
+            text.push_str(&format!(" {} {}", phase.phase, milliseconds(phase.ms)));
+        } else if !frozen {
+            text.push_str(&format!(" [ frozen {} ]", milliseconds(report.frozen_ms.unwrap_or_default())));
         }
         frozen = phase.frozen;
     }
