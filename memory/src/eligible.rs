@@ -58,12 +58,12 @@ pub(crate) fn areas(process: i32, mappings: &[Known], sent: &[Span]) -> Vec<Area
     let mut areas: Vec<Area> = Vec::new();
     for mapping in mappings.iter().filter(|m| m.is_anonymous()) {
         let (no_reserve, no_huge) = (mapping.has("nr"), mapping.has("nh"));
-        match areas.last_mut().filter(|area| area.end == mapping.start) {
-            Some(area) => {
-                area.end = mapping.end;
-                area.no_reserve |= no_reserve;
-                area.no_huge |= no_huge;
-            }
+        // A thread's stack often lies next to other memory, and is to have no huge pages.
+        let alike = |area: &&mut Area| {
+            area.end == mapping.start && (area.no_reserve, area.no_huge) == (no_reserve, no_huge)
+        };
+        match areas.last_mut().filter(alike) {
+            Some(area) => area.end = mapping.end,
             None => {
                 areas.push(Area { process, start: mapping.start, end: mapping.end, no_reserve, no_huge });
             }
@@ -110,16 +110,16 @@ mod tests {
     }
 
     #[test]
-    fn an_area_reaches_over_whatever_is_private_and_anonymous() {
+    fn an_area_reaches_over_what_is_private_and_anonymous_and_of_one_kind() {
         let all = [
             mapping(0, 1, "rd"),
-            mapping(1, 9, "rd wr nr"),
+            mapping(1, 9, "rd wr"),
             mapping(9, 10, "nh lo"),
             mapping(11, 20, "rd wr"),
             Known { inode: 1, ..mapping(20, 21, "rd") },
         ];
         let sent = [all[1].span()];
-        let area = Area { process: 5, start: 0, end: 10 * MIB / 4, no_reserve: true, no_huge: true };
+        let area = Area { process: 5, start: 0, end: 9 * MIB / 4, no_reserve: false, no_huge: false };
         assert_eq!(areas(5, &all, &sent), [area]);
         assert_eq!(areas(5, &all, &[all[1].span(), all[3].span()]).len(), 2);
         assert!(areas(5, &all, &[]).is_empty());

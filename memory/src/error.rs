@@ -33,6 +33,14 @@ pub enum Error {
         /// The thread, by its host id.
         thread: i32,
     },
+    /// A process has memory written behind its back, and ours.
+    #[error(
+        "process {process} uses asynchronous I/O (io_setup): what devices write into its memory is not seen"
+    )]
+    Asynchronous {
+        /// The process, by its host pid.
+        process: i32,
+    },
     /// Something of our own failed.
     #[error("could not {action}")]
     Io {

@@ -20,8 +20,8 @@ mod courier;
 #[cfg(target_arch = "x86_64")]
 mod halt;
 
-/// Attempts at a process that is busy, and the pause between them.
-const ATTEMPTS: u32 = 3;
+/// Attempts at a process that is busy, and the first of the pauses between them; each is twice the one before.
+const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What came out of a process.
@@ -35,24 +35,30 @@ pub(crate) struct Injected {
 
 /// Opens a userfaultfd for the memory of process `host`, which must be running.
 pub(crate) fn inject(host: i32) -> Result<Injected, Error> {
-    let mut attempt = 1;
-    loop {
-        match once(host) {
-            Err(Error::Inject { reason: InjectFailure::Busy, .. }) if attempt < ATTEMPTS => {
-                std::thread::sleep(PAUSE);
-                attempt += 1;
-            }
-            result => return result,
+    patiently(|| once(host))
+}
+
+/// Again and again while the process is busy, within limits.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    for turn in 1..ATTEMPTS {
+        let result = attempt();
+        if !matches!(result, Err(Error::Inject { reason: InjectFailure::Busy, .. })) {
+            return result;
         }
+        std::thread::sleep(PAUSE * (1 << (turn - 1)));
     }
+    attempt()
 }
 
 /// Stops all threads of process `host` while `work` is done; for how long.
-pub(crate) fn halted<T>(host: i32, work: impl FnOnce() -> T) -> Result<(T, Duration), Error> {
-    #[cfg(target_arch = "x86_64")]
-    return courier::halted(host, work);
-    #[cfg(not(target_arch = "x86_64"))]
-    return Err(foreign(host).map_err(|e| (e, work)).unwrap_err().0);
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn halted<T>(host: i32, work: impl Fn() -> T) -> Result<(T, Duration), Error> {
+    patiently(|| courier::halted(host, &work))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn halted<T>(host: i32, _: impl Fn() -> T) -> Result<(T, Duration), Error> {
+    foreign(host)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -13,20 +13,23 @@
 //! | `inject` | a userfaultfd out of it (`courier`: the child that fetches it, `halt`: threads stopped, `call`: a system call made) |
 //! | `mappings`, `eligible` | its mappings; which of them are sent, and the areas around them |
 //! | `scan`, `pagemap`, `zero_page` | its page tables |
+//! | `direct` | whether devices write into its memory |
 //! | `sharing` | what it has in common with its parent |
 //! | `threads` | its identity, and where its stacks are |
 //! | `huge` | huge pages, joined again |
 //! | `reader`, `hashes` | its memory, read and hashed |
 //! | `probe` | which method works here |
-//! | `spans` | sets of addresses |
+//! | `spans`, `parallel` | sets of addresses; several threads at once |
 //! | `sys` | system calls |
 //!
 //! What is sent are large private anonymous mappings that are nobody's stack: most memory of most programs. All else is left to
 //! CRIU, as is every mapping about which there is a doubt.
 //!
-//! What is not seen: memory that a device writes on its own after the system call that asked for it has been looked at, as
-//! asynchronous direct I/O does; and what one process writes into another's frame through a file, which private memory has not.
+//! A process notices nothing but a stop of a fraction of a millisecond when tracking begins, and what any stop does: a few calls,
+//! `epoll_wait` among them, then return early with EINTR, as they do after SIGCONT or the freezer. While it is tracked,
+//! adjacent mappings of which one is new are not joined; `mremap` of both at once fails, as it does wherever they differ.
 
+mod direct;
 mod eligible;
 mod error;
 mod hashes;
@@ -34,6 +37,7 @@ mod huge;
 mod inject;
 mod mappings;
 mod pagemap;
+mod parallel;
 mod probe;
 mod process;
 mod reader;

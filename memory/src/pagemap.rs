@@ -11,6 +11,7 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE_OR_SHARED: u64 = 1 << 61;
 const GUARD: u64 = 1 << 58;
+const EXCLUSIVE: u64 = 1 << 56;
 const SOFT_DIRTY: u64 = 1 << 55;
 const FRAME: u64 = (1 << 55) - 1;
 
@@ -34,6 +35,11 @@ impl Entry {
     /// Of no file, and not shared memory.
     pub(crate) fn is_private(self) -> bool {
         self.0 & FILE_OR_SHARED == 0
+    }
+
+    /// Nobody else has its frame mapped.
+    pub(crate) fn is_exclusive(self) -> bool {
+        self.0 & EXCLUSIVE != 0
     }
 
     /// The frame; nothing where it is not in memory, or not told to us.

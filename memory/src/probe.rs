@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use crate::scan::Scanner;
 use crate::sys::{self, OwnPages};
 use crate::watch::{Registration, Watch};
-use crate::{Method, Span, Unsupported, PAGE};
+use crate::{Method, Span, Unsupported, PAGE, PAGE_BYTES};
 
 const PAGES: u64 = 256;
 /// The page that the child writes when it is told to.
@@ -31,6 +31,9 @@ pub fn probe() -> Result<Method, Unsupported> {
 
 /// Tries it out; why it does not work.
 fn attempt(method: Method) -> Result<(), String> {
+    if rustix::param::page_size() != PAGE_BYTES {
+        return Err("pages have another size than 4 KiB".into());
+    }
     let pages = OwnPages::new(256).map_err(|e| e.to_string())?;
     for page in 0..256 {
         pages.write(page, 1);

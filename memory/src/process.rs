@@ -4,8 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::direct;
 use crate::eligible::{areas, eligible};
-use crate::huge;
+use crate::huge::Split;
+use crate::inject;
 use crate::mappings::{self, Known};
 use crate::scan::{Populated, Scanner};
 use crate::spans::Spans;
@@ -42,7 +44,7 @@ impl Identity {
 /// A process under watch.
 #[derive(Debug)]
 pub(crate) struct Tracked {
-    pub(crate) host: i32,
+    host: i32,
     identity: Identity,
     watch: Watch,
     /// What the receiver has.
@@ -57,7 +59,7 @@ pub(crate) struct Tracked {
     pub(crate) whole: Spans,
     pub(crate) smaps: Vec<u8>,
     /// Huge pages that there were before we came.
-    pub(crate) huge: Spans,
+    huge: Spans,
 }
 
 #[derive(Debug, Clone)]
@@ -114,15 +116,11 @@ impl Tracked {
         self.host == host && Identity::of(host).is_ok_and(|now| now == self.identity)
     }
 
-    /// Whether it is the process, whatever it runs.
-    pub(crate) fn lives(&self) -> bool {
-        start_time(self.host).is_ok_and(|now| now == self.identity.start_time)
-    }
-
-    /// Ends the watch.
-    pub(crate) fn into_huge(self) -> (i32, Spans) {
+    /// Ends the watch; what it has split, if anything.
+    pub(crate) fn end(self) -> Option<Split> {
         drop(self.watch);
-        (self.host, self.huge)
+        let Self { host, identity: Identity { start_time, .. }, huge: spans, .. } = self;
+        (!spans.is_empty()).then_some(Split { host, start_time, spans })
     }
 
     /// Looks at the running process; from here on its writes count anew. After an error nothing is known of it any more.
@@ -132,7 +130,12 @@ impl Tracked {
         let mut chosen: Vec<&Known> = eligible(&known).into_iter().map(|at| &known[at]).collect();
         chosen.retain(|mapping| self.watch.holds(&scanner, mapping.span()));
         let spans: Vec<Span> = chosen.iter().map(|mapping| mapping.span()).collect();
-        let taken = self.watch.take(self.host, &scanner, &spans)?;
+        let mut taken = self.watch.take(self.host, &scanner, &spans)?;
+        if direct::is_possible(self.host) {
+            // Stopped, it is in no call: what devices were writing when we looked is written before anybody reads it.
+            let ((), stop) = inject::halted(self.host, || ())?;
+            taken.stop = taken.stop.max(stop);
+        }
         let looked = chosen.into_iter().zip(taken.looks).filter(|(_, look)| !look.now.guarded);
         self.eligible.clear();
         let mut mappings = Vec::new();
@@ -150,6 +153,9 @@ impl Tracked {
     fn register(&mut self, scanner: &Scanner) -> Result<Vec<Known>, Error> {
         let read = || mappings::smaps(self.host).map_err(Error::process("read the mappings", self.host));
         let known = read()?;
+        if direct::is_asynchronous(&known) {
+            return Err(Error::Asynchronous { process: self.host });
+        }
         let mut fresh = false;
         for mapping in eligible(&known).into_iter().map(|at| &known[at]) {
             let span = mapping.span();
@@ -192,6 +198,9 @@ impl Tracked {
         let scanner = Scanner::open(self.host).map_err(Error::process("open the page tables", self.host))?;
         let pointers = stack_pointers(self.host)?;
         let now = mappings::maps(self.host).map_err(Error::process("read the mappings", self.host))?;
+        if direct::is_asynchronous(&now) {
+            return Err(Error::Asynchronous { process: self.host });
+        }
         let lines: std::collections::HashSet<&str> =
             now.iter().map(|mapping| mapping.line.as_str()).collect();
         let is_stack = |span: Span| pointers.iter().any(|sp| (span.start..=span.end).contains(sp));
@@ -215,13 +224,5 @@ impl Tracked {
         let discard = held.without(own);
         self.sent = self.sent.without(mappings).union(own);
         (send, discard)
-    }
-
-    /// Gives the process back the huge pages that tracking has split, as far as they are known.
-    pub(crate) fn mend(self) {
-        if self.lives() {
-            let (host, huge) = self.into_huge();
-            huge::collapse(host, &huge);
-        }
     }
 }

@@ -35,6 +35,15 @@ pub(crate) struct Populated {
     pub(crate) guarded: bool,
 }
 
+impl Populated {
+    /// Adds what was found behind it.
+    pub(crate) fn append(&mut self, next: &Self) {
+        next.clean.iter().for_each(|span| self.clean.append(span));
+        next.written.iter().for_each(|span| self.written.append(span));
+        self.guarded |= next.guarded;
+    }
+}
+
 /// The page tables of one process, or of what it was when this was opened: an exec takes them away.
 #[derive(Debug)]
 pub(crate) struct Scanner {

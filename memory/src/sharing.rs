@@ -5,7 +5,7 @@ use std::io;
 use crate::pagemap::{self, Entry};
 use crate::scan::Scanner;
 use crate::spans::Spans;
-use crate::{Span, PAGE};
+use crate::{parallel, Span, PAGE};
 
 /// Holes smaller than this are read along: a call costs more.
 const HOLE: u64 = 2 << 20;
@@ -15,20 +15,25 @@ const HOLE: u64 = 2 << 20;
 /// Of running processes, it is what was so while it was read; a page that is taken for shared and is not any more is found
 /// the next time.
 pub(crate) fn shared(parent: &Scanner, child: &Scanner, populated: &Spans) -> io::Result<Spans> {
+    let steps: Vec<Span> = with_small_holes(populated).into_iter().flat_map(steps).collect();
     let mut common = Spans::default();
-    for part in with_small_holes(populated) {
-        for step in steps(part) {
-            let mut of_child = Vec::new();
-            pagemap::entries(child.pagemap(), step, |_, entry| of_child.push(entry))?;
-            let mut of_child: std::vec::IntoIter<Entry> = of_child.into_iter();
-            pagemap::entries(parent.pagemap(), step, |page, entry| {
-                if of_child.next().is_some_and(|own| own.is_same_as(entry)) {
-                    common.append(Span { start: page, end: page + PAGE });
-                }
-            })?;
-        }
+    for found in parallel::map(&steps, |step| compare(parent, child, *step)) {
+        found?.iter().for_each(|span| common.append(span));
     }
     Ok(common.and(populated))
+}
+
+fn compare(parent: &Scanner, child: &Scanner, step: Span) -> io::Result<Spans> {
+    let mut of_child: Vec<Entry> = Vec::new();
+    pagemap::entries(child.pagemap(), step, |_, entry| of_child.push(entry))?;
+    let mut of_child = of_child.into_iter();
+    let mut common = Spans::default();
+    pagemap::entries(parent.pagemap(), step, |page, entry| {
+        if of_child.next().is_some_and(|own| own.is_same_as(entry)) {
+            common.append(Span { start: page, end: page + PAGE });
+        }
+    })?;
+    Ok(common)
 }
 
 fn with_small_holes(spans: &Spans) -> Vec<Span> {
@@ -44,8 +49,8 @@ fn with_small_holes(spans: &Spans) -> Vec<Span> {
 
 /// Both are read in small steps, so that little happens in between.
 fn steps(span: Span) -> impl Iterator<Item = Span> {
-    const STEP: u64 = 4096 * PAGE;
-    let starts = (span.start..span.end).step_by(4096 * 4096);
+    const STEP: u64 = 16 << 20;
+    let starts = (span.start..span.end).step_by(16 << 20);
     starts.map(move |start| Span { start, end: span.end.min(start + STEP) })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::huge::Split;
 use crate::process::{Frozen, Survey, Tracked};
 use crate::sharing;
 use crate::spans::Spans;
@@ -16,23 +17,35 @@ pub struct Tracker {
     method: Method,
     /// By their inner pids.
     processes: BTreeMap<i32, Tracked>,
+    /// What was split of those that are not tracked any more.
+    split: Vec<Split>,
 }
 
 impl Tracker {
     /// Tracks nothing yet.
     #[must_use]
     pub fn new(method: Method) -> Self {
-        Self { method, processes: BTreeMap::new() }
+        Self { method, processes: BTreeMap::new(), split: Vec::new() }
     }
 
     /// Looks at the running processes, the whole tree as it is now: what is to be read and sent.
     ///
-    /// Not while they are frozen: each that is new is stopped to begin tracking it, which then fails, and waits for 60 ms.
+    /// Not while they are frozen: each that is new is stopped to begin tracking it, which then fails, and waits for 130 ms.
     /// A process that cannot be tracked costs nothing but that it is left to CRIU.
     ///
     /// # Errors
-    /// When something of our own fails, such as a fork.
+    /// When something of our own fails, such as a fork. What the receiver has is void then, and tracking begins anew.
     pub fn round(&mut self, processes: &[Process]) -> Result<Round, Error> {
+        let result = self.try_round(processes);
+        if result.is_err() {
+            // Of some, what was written is told no more, and yet nobody has sent it.
+            let tracked = std::mem::take(&mut self.processes);
+            self.split.extend(tracked.into_values().filter_map(Tracked::end));
+        }
+        result
+    }
+
+    fn try_round(&mut self, processes: &[Process]) -> Result<Round, Error> {
         let begun = Instant::now();
         let mut round = Round::default();
         self.drop_others(processes, &mut round);
@@ -76,7 +89,8 @@ impl Tracker {
 
     fn forget(&mut self, id: i32, round: &mut Round) {
         if let Some(tracked) = self.processes.remove(&id) {
-            push(&mut round.forgotten, id, tracked.sent);
+            push(&mut round.forgotten, id, tracked.sent.clone());
+            self.split.extend(tracked.end());
         }
     }
 
@@ -188,8 +202,10 @@ impl Tracker {
     /// Ends the tracking. When the processes go on where they are (`aborted`), the huge pages that tracking has split are joined
     /// again: some 130 ms per GiB, while they run.
     pub fn end(self, aborted: bool) {
+        let mut split = self.split;
+        split.extend(self.processes.into_values().filter_map(Tracked::end));
         if aborted {
-            self.processes.into_values().for_each(Tracked::mend);
+            split.iter().for_each(Split::join);
         }
     }
 }

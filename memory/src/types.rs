@@ -31,7 +31,7 @@ pub struct Span {
     pub end: u64,
 }
 
-/// Where the receiver keeps one buffer: a maximal run of adjacent private anonymous mappings, of which one at least is sent.
+/// Where the receiver keeps one buffer: a maximal run of adjacent private anonymous mappings of one kind, of which one at least is sent.
 /// What `mprotect` or growth does inside changes nothing for the receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
@@ -41,9 +41,9 @@ pub struct Area {
     pub start: u64,
     /// After the last byte.
     pub end: u64,
-    /// One of its mappings was made without reserving memory for it (`nr`).
+    /// Its mappings were made without reserving memory for them (`nr`).
     pub no_reserve: bool,
-    /// One of its mappings is to have no huge pages (`nh`).
+    /// Its mappings are to have no huge pages (`nh`).
     pub no_huge: bool,
 }
 

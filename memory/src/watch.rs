@@ -8,7 +8,7 @@ use crate::inject::{self, Injected};
 use crate::pagemap::{self, Entry};
 use crate::scan::{Populated, Scanner};
 use crate::spans::Spans;
-use crate::{sys, zero_page, Error, Method, Span};
+use crate::{parallel, sys, zero_page, Error, Method, Span};
 
 /// `UFFD_FEATURE_PAGEFAULT_FLAG_WP`, `_WP_HUGETLBFS_SHMEM`, `_WP_UNPOPULATED`, `_WP_ASYNC`.
 const FEATURES: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
@@ -111,14 +111,25 @@ impl Watch {
 
     /// What is populated in each mapping, and which of it was written. Changes nothing.
     pub(crate) fn look(&self, scanner: &Scanner, mappings: &[Span]) -> io::Result<Vec<Populated>> {
-        mappings
-            .iter()
-            .map(|mapping| match self {
-                Self::WriteProtect { .. } => scanner.populated(*mapping),
-                Self::SoftDirty => soft_dirty(scanner, *mapping),
-            })
-            .collect()
+        let pieces: Vec<(usize, Span)> =
+            (0..).zip(mappings).flat_map(|(at, span)| pieces(at, *span)).collect();
+        let looks = parallel::map(&pieces, |(_, piece)| match self {
+            Self::WriteProtect { .. } => scanner.populated(*piece),
+            Self::SoftDirty => soft_dirty(scanner, *piece),
+        });
+        let mut whole = vec![Populated::default(); mappings.len()];
+        for ((at, _), look) in pieces.into_iter().zip(looks) {
+            whole[at].append(&look?);
+        }
+        Ok(whole)
     }
+}
+
+/// Pieces for several threads of the mapping `at` some place of a list.
+fn pieces(at: usize, mapping: Span) -> impl Iterator<Item = (usize, Span)> {
+    const LENGTH: u64 = 128 << 20;
+    let starts = (mapping.start..mapping.end).step_by(128 << 20);
+    starts.map(move |start| (at, Span { start, end: mapping.end.min(start + LENGTH) }))
 }
 
 /// What [`Watch::take`] finds.

@@ -39,10 +39,9 @@ impl Puppet {
         if found != SYSCALL || in_restartable_sequence(thread, &registers, memory).map_err(busy)? {
             return Err(busy(io::ErrorKind::WouldBlock.into()));
         }
-        // EINVAL from a kernel that cannot, EPERM where we are under a filter ourselves: then the target's filter decides.
-        if ptrace::set_options(thread, O_TRACESYSGOOD | O_SUSPEND_SECCOMP).is_err() {
-            ptrace::set_options(thread, O_TRACESYSGOOD).map_err(gone)?;
-        }
+        // Without it a filter might kill the process for the call. EPERM where we are under a filter ourselves.
+        let suspended = ptrace::set_options(thread, O_TRACESYSGOOD | O_SUSPEND_SECCOMP);
+        suspended.map_err(|e| (InjectFailure::Trace, e))?;
         // A handler must not run with registers that are not the program's.
         let signal_mask = ptrace::signal_mask(thread).map_err(gone)?;
         ptrace::set_signal_mask(thread, !0).map_err(gone)?;

@@ -176,3 +176,30 @@ pub(crate) fn strange() -> ! {
         sys::nap(10_000);
     }
 }
+
+/// Has a device fill its memory all the time, by two threads, from the file `path`.
+pub(crate) fn direct(path: &str) -> ! {
+    use std::os::unix::fs::OpenOptionsExt;
+    let length = 2 * MIB;
+    let open = || std::fs::File::options().read(true).custom_flags(libc::O_DIRECT).open(path);
+    let Ok(file) = open() else {
+        say("no");
+        std::process::exit(0)
+    };
+    let start = filled(2 * length);
+    if !sys::read_at(&file, start, length, 0) {
+        say("no");
+        std::process::exit(0)
+    }
+    say("ready");
+    let read = move |file: std::fs::File, start: usize| {
+        for turn in 0.. {
+            assert!(sys::read_at(&file, start, length, (turn % 7) * PAGE * 64));
+            sys::nap(500);
+        }
+    };
+    let other = open().unwrap();
+    std::thread::spawn(move || read(other, start + length));
+    read(file, start);
+    std::process::exit(95)
+}

@@ -132,9 +132,18 @@ pub(crate) fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut()) };
 }
 
-/// A signal with its place in a queue, unlike those that `kill` sends.
-pub(crate) fn queue(pid: i32, signal: i32) {
+/// A signal with its place in a queue, unlike those that `kill` sends; whether there was room.
+pub(crate) fn queue(pid: i32, signal: i32) -> bool {
     let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
     // SAFETY: the value is not looked at.
-    unsafe { libc::sigqueue(pid, signal, value) };
+    unsafe { libc::sigqueue(pid, signal, value) == 0 }
+}
+
+/// Reads so many bytes of a file to an address; whether all came.
+pub(crate) fn read_at(file: &std::fs::File, address: usize, length: usize, offset: usize) -> bool {
+    use std::os::fd::AsRawFd;
+    let offset = libc::off_t::try_from(offset).unwrap();
+    // SAFETY: into what these tests have mapped, as long as that.
+    let count = unsafe { libc::pread(file.as_raw_fd(), address as *mut libc::c_void, length, offset) };
+    usize::try_from(count) == Ok(length)
 }
