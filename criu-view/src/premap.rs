@@ -37,12 +37,25 @@ pub(crate) fn map(request: Request) -> Option<isize> {
         return None;
     }
     let Request { length, address, protection, offset, .. } = request;
+    let mapping = listed(table, offset, length);
     remember(Place { address, length, key: offset, protection });
-    let mapping = listed(table, offset, length)?;
-    let own = mapping.get(mapping::KIND) == mapping::OWN;
-    let done = own && take(table, mapping, address, protection).is_some();
-    mapping.add(mapping::TAKEN, if done { 1 } else { mapping::FAILED });
-    done.then(|| signed(address))
+    let mapping = mapping?;
+    let done = if mapping.get(mapping::KIND) == mapping::OWN {
+        take(table, mapping, address, protection)
+    } else {
+        inherit_anyhow(table, mapping, request)
+    };
+    mapping.add(mapping::TAKEN, if done.is_some() { 1 } else { mapping::FAILED });
+    done.map(|()| signed(address))
+}
+
+/// CRIU does not see that a mapping is the parent's (it passes over one that follows a mapping of the child alone, or that
+/// has grown or shrunk since the fork), but the parent's place is still there.
+fn inherit_anyhow(table: Table, mapping: Entry, request: Request) -> Option<()> {
+    let Request { address, length, protection, offset, .. } = request;
+    let parent = place_of_parent(|place| place.key == offset)?;
+    let moved = memory::move_to(parent.address, parent.length.min(length), address, length);
+    (moved && memory::protect(address, length, protection)).then(|| mend(table, mapping, address))?
 }
 
 /// CRIU moves a place of the parent's into the child: what the child has of its own is put in.
@@ -51,7 +64,7 @@ pub(crate) fn inherit(old: usize, length: usize, flags: c_int, new: usize) -> Op
     if flags != libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED {
         return None;
     }
-    let parent = place_of_parent(old, length)?;
+    let parent = place_of_parent(|place| (place.address, place.length) == (old, length))?;
     remember(Place { address: new, ..parent });
     let mapping = listed(table, parent.key, length)?;
     let done = if mapping.get(mapping::KIND) == mapping::OWN {
@@ -172,15 +185,23 @@ fn remember(place: Place) {
     count.store(index + 1, Ordering::Relaxed);
 }
 
-fn place_of_parent(address: usize, length: usize) -> Option<Place> {
+fn place_of_parent(wanted: impl Fn(&Place) -> bool) -> Option<Place> {
     let half = 1 - own_half().min(1);
     let count = COUNTS.get(half)?.load(Ordering::Relaxed);
-    let words = HALVES.get(half)?.chunks_exact(PLACE_WORDS).take(count);
-    let value = |words: &[AtomicU64], at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
-    let found =
-        words.rev().find(|words| (value(words, 0), value(words, 1)) == (address as u64, length as u64))?;
-    let protection = c_int::try_from(value(found, 3)).ok()?;
-    Some(Place { address, length, key: value(found, 2), protection })
+    let places = HALVES.get(half)?.chunks_exact(PLACE_WORDS).take(count);
+    places.filter_map(Place::read).find(wanted)
+}
+
+impl Place {
+    fn read(words: &[AtomicU64]) -> Option<Self> {
+        let mut values = words.iter().map(|word| word.load(Ordering::Relaxed));
+        Some(Self {
+            address: usize::try_from(values.next()?).ok()?,
+            length: usize::try_from(values.next()?).ok()?,
+            key: values.next()?,
+            protection: c_int::try_from(values.next()?).ok()?,
+        })
+    }
 }
 
 /// The answer of `mmap` as it is.

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use fastmig_criu::view::{
     images, AreaSpec, Content, DumpView, HiddenFile, HiddenMapping, Limits, Placed, RestoreView, SegmentSpec,
-    Span,
 };
 use fastmig_criu::{Bundle, Common, DumpOptions, Launch, Notification, RestoreOptions};
-use processes::{Process, Tree};
+use processes::{Mapping, Process, Tree};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,7 +45,9 @@ fn dump(bundle: &Bundle, tree: &Tree, directory: &Path) {
     let mut launch = launch(bundle).with_dump_view(&view).unwrap();
     let images = launch.pass_directory(File::open(directory.join("images")).unwrap().into());
     let session = launch.start(&directory.join("work"), &directory.join("dump.log")).unwrap();
-    let hidden: Vec<HiddenMapping> = tree.processes.iter().map(Process::hidden).collect();
+    let hidden: Vec<HiddenMapping> = mappings(tree)
+        .map(|(process, mapping)| HiddenMapping { pid: process.pid, start: mapping.start, end: mapping.end })
+        .collect();
     let smaps: Vec<(i32, Vec<u8>)> = tree.processes.iter().map(|p| (p.pid, p.smaps())).collect();
     let begin = Instant::now();
     view.hide(&hidden, &smaps).unwrap();
@@ -80,40 +81,42 @@ fn prepare_images(tree: &Tree, images: &Path) -> Vec<(i32, u64)> {
     for process in &tree.processes {
         let path = images.join(format!("mm-{}.img", process.pid));
         let mm = fs::read(&path).unwrap();
-        let keyed = images::key_mappings(&mm, &[(process.start, process.end)]).unwrap();
-        remainders.push((process.pid, images::place_remainder(&keyed, process.start).unwrap()));
+        let keys: Vec<(u64, u64)> =
+            process.hidden.iter().map(|mapping| (mapping.start, mapping.end)).collect();
+        let keyed = images::key_mappings(&mm, &keys).unwrap();
+        let largest = process.hidden.iter().max_by_key(|mapping| mapping.end - mapping.start).unwrap();
+        remainders.push((process.pid, images::place_remainder(&keyed, largest.start).unwrap()));
         fs::write(&path, keyed).unwrap();
     }
     images::parent_directory(images).unwrap();
     remainders
 }
 
-fn area(process: &Process) -> AreaSpec {
-    AreaSpec {
-        process: process.pid,
-        start: process.start,
-        end: process.end,
-        no_reserve: false,
-        no_huge: false,
-    }
+fn mappings(tree: &Tree) -> impl Iterator<Item = (&Process, &Mapping)> {
+    tree.processes.iter().flat_map(|process| process.hidden.iter().map(move |mapping| (process, mapping)))
+}
+
+fn area(process: &Process, mapping: &Mapping) -> AreaSpec {
+    let (process, start, end) = (process.pid, mapping.start, mapping.end);
+    AreaSpec { process, start, end, no_reserve: false, no_huge: false }
 }
 
 /// Fills what each process has of its own; answers the mappings.
 fn fill(view: &RestoreView, tree: &Tree) -> Vec<Placed> {
-    let parent = tree.processes.iter().find(|process| process.pid == tree.root()).unwrap();
     let mut placed = Vec::new();
-    for process in &tree.processes {
-        let (own, absent) = if process.pid == parent.pid {
-            (process.populated(), vec![])
-        } else {
-            (process.own(parent), process.absent(parent))
+    for (process, mapping) in mappings(tree) {
+        let all = mapping.populated();
+        let (filled, content) = match tree.inherited(process, mapping) {
+            Some(parent) if mapping.own(parent) != all => {
+                let (own, absent) = (mapping.own(parent), mapping.absent(parent));
+                (own.clone(), Content::Inherited { own, absent })
+            }
+            _ => (all, Content::Own),
         };
-        for span in &own {
-            view.write(process.pid, span.start, process.content(*span)).unwrap();
+        for span in &filled {
+            view.write(process.pid, span.start, mapping.content(*span)).unwrap();
         }
-        let content =
-            if process.pid == parent.pid { Content::Own } else { Content::Inherited { own, absent } };
-        placed.push(Placed { process: process.pid, start: process.start, end: process.end, content });
+        placed.push(Placed { process: process.pid, start: mapping.start, end: mapping.end, content });
     }
     placed
 }
@@ -124,7 +127,7 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
     let mut launch = launch(bundle).with_restore_view(&view).unwrap();
     let images = launch.pass_directory(File::open(directory.join("images")).unwrap().into());
     let session = launch.start(&directory.join("work"), &directory.join("restore.log")).unwrap();
-    let areas: Vec<AreaSpec> = tree.processes.iter().map(area).collect();
+    let areas: Vec<AreaSpec> = mappings(tree).map(|(process, mapping)| area(process, mapping)).collect();
     view.lay_out(&areas).unwrap();
     let placed = fill(&view, tree);
     if !tree.segments.is_empty() {
@@ -179,17 +182,6 @@ fn move_tree(children: usize, mib: usize, shared: bool, huge: bool) {
     println!("PSS: {pss} KiB, then {pss_after} KiB; huge pages {}", tree.huge());
     assert!(pss_after * 100 <= pss * 105 + 100 * 1024, "PSS {pss} KiB, then {pss_after} KiB");
     tree.compare();
-}
-
-fn spans(pages: &[u64]) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
-    for page in pages {
-        match spans.last_mut() {
-            Some(last) if last.end == *page => last.end += 4096,
-            _ => spans.push(Span { start: *page, end: page + 4096 }),
-        }
-    }
-    spans
 }
 
 fn a_process_finds_its_memory() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fastmig_criu::view::{HiddenFile, HiddenMapping, SegmentSpec, Span};
+use fastmig_criu::view::{HiddenFile, SegmentSpec, Span};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -15,10 +15,16 @@ const PAGE: u64 = 4096;
 
 pub(crate) struct Process {
     pub(crate) pid: i32,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
+    pub(crate) parent: i32,
     shared: u64,
     memfd: i32,
+    pub(crate) hidden: Vec<Mapping>,
+}
+
+/// A mapping whose content is hidden from CRIU.
+pub(crate) struct Mapping {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
     memory: Vec<u8>,
     /// Frame of each page, 0 for none.
     frames: Vec<u64>,
@@ -55,7 +61,7 @@ impl Tree {
             directory: directory.to_owned(),
         };
         let end = Instant::now() + Duration::from_secs(20);
-        while tree.processes.len() <= children {
+        while tree.processes.len() < super::target::processes(children) {
             assert!(Instant::now() < end, "the processes are not ready");
             std::thread::sleep(Duration::from_millis(20));
             tree.processes = fs::read_to_string(&ready).unwrap().lines().map(Process::parse).collect();
@@ -78,6 +84,12 @@ impl Tree {
         let path = format!("/proc/{}/map_files/{:x}-{:x}", root.pid, mapping.0, mapping.1);
         let memfd = format!("/proc/{}/fd/{}", root.pid, root.memfd);
         self.segments = vec![segment(&path, ""), segment(&memfd, "a name")];
+    }
+
+    /// The same mapping of a process's parent.
+    pub(crate) fn inherited(&self, process: &Process, mapping: &Mapping) -> Option<&Mapping> {
+        let parent = self.processes.iter().find(|parent| parent.pid == process.parent)?;
+        parent.hidden.iter().find(|other| other.start == mapping.start)
     }
 
     pub(crate) fn files(&self) -> Vec<HiddenFile> {
@@ -133,11 +145,13 @@ impl Tree {
     /// Whether everything is as it was read.
     pub(crate) fn compare(&self) {
         for process in &self.processes {
-            let mut now = Process { memory: vec![], frames: vec![], ..*process };
-            now.read();
-            assert!(now.memory == process.memory, "the memory of {} differs", process.pid);
-            let populated = |process: &Process| process.frames.iter().filter(|frame| **frame != 0).count();
-            println!("{}: {} pages, then {}", process.pid, populated(process), populated(&now));
+            for mapping in &process.hidden {
+                let now = Mapping::read(process.pid, mapping.start, mapping.end);
+                assert!(now.memory == mapping.memory, "the memory of {} differs", process.pid);
+                let populated =
+                    |mapping: &Mapping| mapping.frames.iter().filter(|frame| **frame != 0).count();
+                assert_eq!(populated(mapping), populated(&now));
+            }
         }
         let root = self.processes.iter().find(|process| process.pid == self.root).unwrap();
         for segment in &self.segments {
@@ -156,6 +170,7 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            let _ = fs::copy(self.directory.join("restore.log"), "/run/v/restore.log");
             for log in ["dump.log", "restore.log"] {
                 let text = fs::read_to_string(self.directory.join(log)).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
@@ -175,61 +190,26 @@ impl Drop for Tree {
 impl Process {
     fn parse(line: &str) -> Self {
         let words: Vec<u64> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
-        let [pid, address, size, shared, memfd] = words[..] else { panic!("{line}") };
-        let pid = i32::try_from(pid).unwrap();
+        let [pid, parent, shared, memfd, hidden @ ..] = words.as_slice() else { panic!("{line}") };
+        let number = |word: u64| i32::try_from(word).unwrap();
+        let pid = number(*pid);
+        let mappings = mappings(pid);
         // The kernel may have put it beside other memory.
-        let holds = |(start, end): &(u64, u64)| *start <= address && address + size <= *end;
-        let (start, end) = mappings(pid).into_iter().find(holds).unwrap();
-        Self { pid, start, end, shared, memfd: i32::try_from(memfd).unwrap(), memory: vec![], frames: vec![] }
-    }
-
-    pub(crate) fn hidden(&self) -> HiddenMapping {
-        HiddenMapping { pid: self.pid, start: self.start, end: self.end }
+        let mapping = |part: &[u64]| {
+            let holds = |(start, end): &&(u64, u64)| *start <= part[0] && part[0] + part[1] <= *end;
+            let (start, end) = *mappings.iter().find(holds).unwrap();
+            Mapping { start, end, memory: vec![], frames: vec![] }
+        };
+        let mut hidden: Vec<Mapping> = hidden.chunks(2).map(mapping).collect();
+        hidden.sort_by_key(|mapping| mapping.start);
+        hidden.dedup_by_key(|mapping| mapping.start);
+        Self { pid, parent: number(*parent), shared: *shared, memfd: number(*memfd), hidden }
     }
 
     fn read(&mut self) {
-        let length = usize::try_from(self.end - self.start).unwrap();
-        let pages = File::open(format!("/proc/{}/pagemap", self.pid)).unwrap();
-        let mut entries = vec![0; length / 4096 * 8];
-        pages.read_exact_at(&mut entries, self.start / PAGE * 8).unwrap();
-        self.frames = entries
-            .chunks_exact(8)
-            .map(|entry| u64::from_le_bytes(entry.try_into().unwrap()))
-            .map(|entry| if entry >> 63 == 1 { entry & ((1 << 55) - 1) } else { 0 })
-            .collect();
-        let memory = File::open(format!("/proc/{}/mem", self.pid)).unwrap();
-        self.memory = vec![0; length];
-        for span in self.populated() {
-            let (from, to) = self.range(span);
-            memory.read_exact_at(&mut self.memory[from..to], span.start).unwrap();
+        for mapping in &mut self.hidden {
+            *mapping = Mapping::read(self.pid, mapping.start, mapping.end);
         }
-    }
-
-    fn range(&self, span: Span) -> (usize, usize) {
-        let at = |address: u64| usize::try_from(address - self.start).unwrap();
-        (at(span.start), at(span.end))
-    }
-
-    pub(crate) fn content(&self, span: Span) -> &[u8] {
-        let (from, to) = self.range(span);
-        &self.memory[from..to]
-    }
-
-    fn pages(&self, which: impl Fn(usize) -> bool) -> Vec<Span> {
-        let numbers = (0..self.frames.len()).filter(|page| which(*page));
-        super::spans(&numbers.map(|page| self.start + page as u64 * PAGE).collect::<Vec<_>>())
-    }
-
-    pub(crate) fn populated(&self) -> Vec<Span> {
-        self.pages(|page| self.frames[page] != 0)
-    }
-
-    pub(crate) fn own(&self, parent: &Self) -> Vec<Span> {
-        self.pages(|page| self.frames[page] != 0 && self.frames[page] != parent.frames[page])
-    }
-
-    pub(crate) fn absent(&self, parent: &Self) -> Vec<Span> {
-        self.pages(|page| self.frames[page] == 0 && parent.frames[page] != 0)
     }
 
     /// The smaps, reduced.
@@ -268,6 +248,65 @@ impl Process {
             .collect();
         all.sort();
         all
+    }
+}
+
+impl Mapping {
+    fn read(pid: i32, start: u64, end: u64) -> Self {
+        let length = usize::try_from(end - start).unwrap();
+        let pages = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+        let mut entries = vec![0; length / 4096 * 8];
+        pages.read_exact_at(&mut entries, start / PAGE * 8).unwrap();
+        let frames = entries
+            .chunks_exact(8)
+            .map(|entry| u64::from_le_bytes(entry.try_into().unwrap()))
+            .map(|entry| if entry >> 63 == 1 { entry & ((1 << 55) - 1) } else { 0 })
+            .collect();
+        let mut mapping = Self { start, end, memory: vec![0; length], frames };
+        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        for span in mapping.populated() {
+            let (from, to) = mapping.range(span);
+            memory.read_exact_at(&mut mapping.memory[from..to], span.start).unwrap();
+        }
+        mapping
+    }
+
+    fn range(&self, span: Span) -> (usize, usize) {
+        let at = |address: u64| usize::try_from(address - self.start).unwrap();
+        (at(span.start), at(span.end))
+    }
+
+    pub(crate) fn content(&self, span: Span) -> &[u8] {
+        let (from, to) = self.range(span);
+        &self.memory[from..to]
+    }
+
+    fn pages(&self, which: impl Fn(usize) -> bool) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        for page in (0..self.frames.len()).filter(|page| which(*page)) {
+            let start = self.start + page as u64 * PAGE;
+            match spans.last_mut() {
+                Some(last) if last.end == start => last.end += PAGE,
+                _ => spans.push(Span { start, end: start + PAGE }),
+            }
+        }
+        spans
+    }
+
+    pub(crate) fn populated(&self) -> Vec<Span> {
+        self.pages(|page| self.frames[page] != 0)
+    }
+
+    pub(crate) fn own(&self, parent: &Self) -> Vec<Span> {
+        self.pages(|page| self.frames[page] != 0 && self.frames[page] != parent.frame(page))
+    }
+
+    pub(crate) fn absent(&self, parent: &Self) -> Vec<Span> {
+        self.pages(|page| self.frames[page] == 0 && parent.frame(page) != 0)
+    }
+
+    fn frame(&self, page: usize) -> u64 {
+        self.frames.get(page).copied().unwrap_or(0)
     }
 }
 

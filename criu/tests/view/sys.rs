@@ -2,7 +2,9 @@
 
 use std::num::NonZeroUsize;
 
-use nix::sys::mman::{madvise, mmap_anonymous, MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::mman::{
+    madvise, mmap_anonymous, mprotect, mremap, munmap, MRemapFlags, MapFlags, MmapAdvise, ProtFlags,
+};
 use nix::unistd::ForkResult;
 
 /// New memory, for as long as the process lives.
@@ -26,4 +28,27 @@ pub(crate) fn give_up(memory: &mut [u8]) {
 pub(crate) fn fork() -> bool {
     // SAFETY: the program has one thread.
     matches!(unsafe { nix::unistd::fork() }.unwrap(), ForkResult::Child)
+}
+
+/// Makes memory readable only. It must not be written to any more.
+pub(crate) fn protect(memory: &mut [u8]) {
+    let place = std::ptr::NonNull::from(&mut *memory).cast();
+    // SAFETY: who writes to it dies, which is what a test wants to see.
+    unsafe { mprotect(place, memory.len(), ProtFlags::PROT_READ) }.unwrap();
+}
+
+/// Gives up a part of what was mapped, which must not be used any more.
+pub(crate) fn unmap(memory: &mut [u8]) {
+    let place = std::ptr::NonNull::from(&mut *memory).cast();
+    // SAFETY: nobody uses it any more.
+    unsafe { munmap(place, memory.len()) }.unwrap();
+}
+
+/// Makes what was mapped longer, where it is.
+pub(crate) fn grow(memory: &mut [u8], length: usize) -> &'static mut [u8] {
+    let place = std::ptr::NonNull::from(&mut *memory).cast();
+    // SAFETY: it does not move.
+    let place = unsafe { mremap(place, memory.len(), length, MRemapFlags::empty(), None) }.unwrap();
+    // SAFETY: as many bytes are mapped there now.
+    unsafe { std::slice::from_raw_parts_mut(place.cast().as_ptr(), length) }
 }

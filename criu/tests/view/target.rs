@@ -31,16 +31,22 @@ pub(crate) fn run(arguments: &[String]) -> ! {
     memfd.set_len(4 << 20).unwrap();
     memfd.write_all_at(&b"content".repeat(100_000), 4096).unwrap();
     fcntl(&memfd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE)).unwrap();
-    let tell = |memory: &[u8]| {
-        let line = format!(
-            "{} {} {} {} {}\n",
-            std::process::id(),
-            memory.as_ptr() as usize,
-            size,
-            shared.as_ptr() as usize,
-            memfd.as_raw_fd()
-        );
-        File::options().append(true).open(ready).unwrap().write_all(line.as_bytes()).unwrap();
+    // Written, and then for reading only.
+    let constant = sys::map(3 << 20, false);
+    constant.fill(b'c');
+    sys::protect(constant);
+    // With room behind it, to grow.
+    let changing = sys::map(4 << 20, false);
+    let (changing, room) = changing.split_at_mut(2 << 20);
+    changing.chunks_mut(PAGE).for_each(|page| page[0] = b'h');
+    sys::unmap(room);
+    let tell = |own: &[&[u8]]| {
+        let mut line = format!("{} {}", std::process::id(), std::os::unix::process::parent_id());
+        line += &format!(" {} {}", shared.as_ptr() as usize, memfd.as_raw_fd());
+        for memory in own {
+            line += &format!(" {} {}", memory.as_ptr() as usize, memory.len());
+        }
+        File::options().append(true).open(ready).unwrap().write_all((line + "\n").as_bytes()).unwrap();
     };
     for child in 0..children {
         if !sys::fork() {
@@ -51,14 +57,45 @@ pub(crate) fn run(arguments: &[String]) -> ! {
             memory[page * PAGE + 16..][..4].copy_from_slice(&std::process::id().to_le_bytes());
         }
         sys::give_up(&mut memory[100 * PAGE..116 * PAGE]);
-        tell(memory);
-        wait();
+        match child {
+            0 => {
+                let grown = sys::grow(changing, 3 << 20);
+                grown[1 << 20..(2 << 20) + 5 * PAGE].fill(b'i');
+                tell(&[memory, constant, grown]);
+                wait();
+            }
+            1 => {
+                let (kept, gone) = changing.split_at_mut(1 << 20);
+                sys::unmap(gone);
+                kept[7] = b'k';
+                if sys::fork() {
+                    memory[200 * PAGE..230 * PAGE].fill(b'g');
+                    sys::give_up(&mut memory[220 * PAGE..250 * PAGE]);
+                }
+                tell(&[memory, constant, kept]);
+                wait();
+            }
+            // Nothing is shared any more, and there is more than the parent has.
+            _ => {
+                memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = b'o');
+                let more = sys::map(5 << 20, false);
+                more.fill(b'm');
+                tell(&[memory, constant, changing, more]);
+                wait();
+            }
+        }
     }
-    while fs::read_to_string(ready).unwrap().lines().count() < children {
+    let all = processes(children) - 1;
+    while fs::read_to_string(ready).unwrap().lines().count() < all {
         std::thread::sleep(Duration::from_millis(10));
     }
-    tell(memory);
+    tell(&[memory, constant, changing]);
     wait()
+}
+
+/// How many there are: the second child has a child.
+pub(crate) fn processes(children: usize) -> usize {
+    1 + children + usize::from(children > 1)
 }
 
 fn wait() -> ! {
