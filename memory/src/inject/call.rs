@@ -72,12 +72,18 @@ impl Puppet {
         let mut signal = 0;
         loop {
             ptrace::go_to_call(self.thread, signal).map_err(gone)?;
-            match halt::next_stop(self.thread, halt::limit())? {
+            match self.next_stop()? {
                 Stop::Syscall => return Ok(()),
                 Stop::Trap => signal = 0,
                 Stop::Signal(number) => signal = number,
             }
         }
+    }
+
+    /// Without a limit: let go of now, it would run on with registers that are not its own. It is in no call that waits, and comes
+    /// as soon as it is given a processor, or thawed.
+    fn next_stop(&self) -> Result<Stop, Failed> {
+        halt::next_stop(self.thread, None)
     }
 
     /// Puts it back into a stop like the one it was taken in, with its registers and its mask.
@@ -88,7 +94,7 @@ impl Puppet {
             let mut signal = 0;
             loop {
                 ptrace::go_on(self.thread, signal).map_err(gone)?;
-                match halt::next_stop(self.thread, halt::limit())? {
+                match self.next_stop()? {
                     Stop::Trap => return Ok(()),
                     Stop::Syscall => signal = 0,
                     Stop::Signal(number) => signal = number,

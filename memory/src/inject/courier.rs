@@ -12,7 +12,7 @@ use rustix::net::{
     recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, WaitOptions};
 
 use super::call::{gone, Failed, Puppet};
 use super::halt::{Halted, MOST};
@@ -21,7 +21,7 @@ use crate::error::InjectFailure;
 use crate::sys::{self, SignalsBlocked};
 use crate::Error;
 
-/// For a child that does not answer, though each of its waits has a limit.
+/// For a child that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `UFFD_USER_MODE_ONLY`: allowed to everybody; with asynchronous write-protection the kernel's own writes are seen anyway.
@@ -98,11 +98,23 @@ impl Drop for Courier {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(None) = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG) {
             if Instant::now() > deadline {
-                let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+                return outlast(self.pid);
             }
-            std::thread::sleep(Duration::from_micros(100));
+            std::thread::sleep(Duration::from_micros(50));
         }
     }
+}
+
+/// Killed, it could not put back what it has changed; it ends when the process that it is in goes on.
+fn outlast(child: Pid) {
+    tracing::warn!(
+        child = child.as_raw_pid(),
+        "a process does not go on while it is being tracked: is it frozen?"
+    );
+    let wait = move || {
+        let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
+    };
+    let _ = std::thread::Builder::new().name("courier".into()).spawn(wait);
 }
 
 /// What a child says: how it went, and for how long the process was stopped.

@@ -23,11 +23,6 @@ const WALL: u32 = 0x4000_0000;
 /// Threads of one process, at most.
 pub(super) const MOST: usize = 1 << 16;
 
-/// When a wait that begins now ends.
-pub(super) fn limit() -> Instant {
-    Instant::now() + LIMIT
-}
-
 /// Why a thread has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -39,18 +34,23 @@ pub(super) enum Stop {
     Signal(i32),
 }
 
-/// The next stop of a thread that we trace.
-pub(super) fn next_stop(thread: i32, limit: Instant) -> Result<Stop, Failed> {
+/// The next stop of a thread that we trace; waited for until `limit`, if there is one.
+pub(super) fn next_stop(thread: i32, limit: Option<Instant>) -> Result<Stop, Failed> {
+    /// Not every end is reported by a signal.
+    const LONG: Duration = Duration::from_millis(50);
     let begun = Instant::now();
     let options = WaitOptions::from_bits_retain(WALL) | WaitOptions::NOHANG;
     loop {
         match rustix::process::waitpid(Pid::from_raw(thread), options) {
             Ok(Some((_, status))) => return stop_of(status.as_raw()).ok_or_else(ended),
             Ok(None) if begun.elapsed() < SPIN => std::hint::spin_loop(),
-            Ok(None) => match limit.checked_duration_since(Instant::now()) {
-                Some(left) => sys::wait_for_child(left),
-                None => return Err((InjectFailure::Busy, io::ErrorKind::TimedOut.into())),
-            },
+            Ok(None) => {
+                let left = limit.map_or(Some(LONG), |limit| limit.checked_duration_since(Instant::now()));
+                match left {
+                    Some(left) => sys::wait_for_child(left.min(LONG)),
+                    None => return Err((InjectFailure::Busy, io::ErrorKind::TimedOut.into())),
+                }
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(gone(errno.into())),
         }
@@ -86,7 +86,7 @@ impl Halted {
     pub(super) fn new(tasks: &CStr, mut threads: Vec<i32>) -> Result<Self, Failed> {
         threads.clear();
         seize_new(tasks, &mut threads)?;
-        let limit = limit();
+        let limit = Instant::now() + LIMIT;
         let mut halted = Self { threads, begun: Instant::now() };
         let mut waited_for = 0;
         // Whoever runs may make new threads; when all are stopped none can.
@@ -107,7 +107,7 @@ impl Halted {
     fn wait_for(&mut self, at: usize, limit: Instant) -> Result<(), Failed> {
         let thread = self.threads[at];
         loop {
-            match next_stop(thread, limit) {
+            match next_stop(thread, Some(limit)) {
                 Ok(Stop::Trap) => return Ok(()),
                 Ok(Stop::Syscall) => ptrace::go_on(thread, 0).map_err(gone)?,
                 // It is the program's: handed back, it does not count.

@@ -90,11 +90,10 @@ impl Tree {
     pub(crate) fn freeze(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
+            self.freeze_at_once();
             let frozen = if self.unified {
-                fs::write(self.cgroup.join("cgroup.freeze"), "1").unwrap();
                 fs::read_to_string(self.cgroup.join("cgroup.events")).unwrap().contains("frozen 1")
             } else {
-                fs::write(self.cgroup.join("freezer.state"), "FROZEN").unwrap();
                 fs::read_to_string(self.cgroup.join("freezer.state")).unwrap().trim() == "FROZEN"
             };
             if frozen {
@@ -103,6 +102,12 @@ impl Tree {
             assert!(Instant::now() < deadline, "the target does not freeze");
             std::thread::sleep(Duration::from_micros(200));
         }
+    }
+
+    /// And does not wait until all stand still.
+    pub(crate) fn freeze_at_once(&self) {
+        let (file, value) = if self.unified { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
+        fs::write(self.cgroup.join(file), value).unwrap();
     }
 
     pub(crate) fn thaw(&self) {

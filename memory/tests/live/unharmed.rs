@@ -53,6 +53,32 @@ fn signals_calls_and_the_exit_code_are_as_without_us() {
 }
 
 #[test]
+fn who_is_frozen_in_the_middle_of_it_goes_on() {
+    let Some(method) = method() else { return };
+    let mut tree = Tree::start("steady 4 3");
+    tree.hear();
+    let (done, all) = (AtomicBool::new(false), tree.processes());
+    let untracked = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = churn::Random::new(5);
+            while !done.load(Ordering::Relaxed) {
+                tree.freeze_at_once();
+                sys::nap(random.below(30_000) as u64);
+                tree.thaw();
+                sys::nap(random.below(3000) as u64);
+            }
+        });
+        let round = |_| Tracker::new(method).round(&all).unwrap().cost.untracked;
+        let untracked: usize = (0..60).map(round).sum();
+        done.store(true, Ordering::Relaxed);
+        untracked
+    });
+    eprintln!("{untracked} of 60 failed");
+    sys::nap(50_000);
+    tree.assert_alive();
+}
+
+#[test]
 fn what_ends_by_a_signal_ends_by_it() {
     let Some(method) = method() else { return };
     let mut tree = Tree::start("steady 4 2");
