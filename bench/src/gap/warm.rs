@@ -3,7 +3,7 @@
 use std::thread::sleep;
 
 use anyhow::Result;
-use fastmig_tests::apps::memory::{Pair, MIGRATE};
+use fastmig_tests::apps::memory::Pair;
 use fastmig_tests::apps::migrating;
 use fastmig_tests::apps::watch::Watch;
 

@@ -15,7 +15,7 @@ use crate::framework::process::wait_until;
 use crate::framework::Host;
 
 /// Arguments of `fastmig migrate` for every move of memory, the tests' and the benchmark's.
-pub const MIGRATE: &[&str] = &[];
+pub const MIGRATE: &[&str] = &["--strategy", "pre-copy", "--verify"];
 
 const PORT: u16 = 7900;
 
