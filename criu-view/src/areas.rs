@@ -192,7 +192,10 @@ fn fresh(new: Entry) -> Result<usize, c_int> {
     let length = length(start, new.get(area::END));
     let remainder = usize::try_from(start % HUGE).unwrap_or(0);
     let reserve = new.get(area::FLAGS) & area::NO_RESERVE == 0;
-    memory::map_private(length, remainder, HUGE_BYTES, reserve).ok_or_else(sys::error)
+    let place = memory::map_private(length, remainder, HUGE_BYTES, reserve).ok_or_else(sys::error)?;
+    // Until CRIU restores: see `family`.
+    memory::inherit(place, length, false);
+    Ok(place)
 }
 
 fn copy_populated(pages: &mut PageMap, from: usize, to: usize, length: usize) -> Result<(), c_int> {

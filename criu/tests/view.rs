@@ -65,6 +65,7 @@ fn dump(bundle: &Bundle, tree: &Tree, directory: &Path) {
     };
     session.dump(&options).unwrap();
     println!("dump: {:?}", begin.elapsed());
+    let _ = fs::copy(directory.join("dump.log"), "/run/v/dump.log");
     view.check().unwrap();
     assert_eq!(view.smaps_shown().unwrap(), tree.processes.len());
     for mapping in &hidden {
@@ -141,6 +142,9 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
         assert!(view.collapse(Duration::from_secs(10)).unwrap());
     }
     view.align(remainders).unwrap();
+    let family: Vec<(i32, i32)> =
+        tree.processes.iter().map(|process| (process.pid, process.parent)).collect();
+    view.relate(&family).unwrap();
     view.arrange(&placed).unwrap();
     let options = RestoreOptions { images, inherited: vec![], common: common() };
     let mut result = None;
@@ -152,6 +156,7 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
         Ok(())
     });
     println!("restore: {:?}", begin.elapsed());
+    let _ = fs::copy(directory.join("restore.log"), "/run/v/restore.log");
     assert_eq!(pid.unwrap(), tree.root());
     result.unwrap().unwrap();
 }
@@ -207,6 +212,10 @@ const CASES: &[Case] = &[
     ("a_process_finds_its_memory_in_huge_pages", a_process_finds_its_memory_in_huge_pages),
     ("children_share_what_they_shared", children_share_what_they_shared),
     ("shared_memory_is_found_filled", shared_memory_is_found_filled),
+    ("large_small_pages", || move_tree(0, 1024, false, false)),
+    ("large_huge_pages", || move_tree(0, 1024, false, true)),
+    ("large_tree", || move_tree(8, 256, false, false)),
+    ("large_tree_huge", || move_tree(8, 256, false, true)),
 ];
 
 /// One after the other, for restored processes need their numbers.

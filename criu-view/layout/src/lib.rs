@@ -71,8 +71,10 @@ pub const SPANS: Region = Region::after(MAPPINGS, 7, 1 << 22, 3);
 pub const SEGMENTS: Region = Region::after(SPANS, 8, 1 << 12, segment::WORDS);
 /// Restore: where CRIU's own reservation shall lie, modulo [`HUGE`]: process, remainder.
 pub const REMAINDERS: Region = Region::after(SEGMENTS, 9, 1 << 16, 2);
+/// Restore: the process tree: process, parent; by process. Without it, every process inherits all areas for a while.
+pub const FAMILY: Region = Region::after(REMAINDERS, 11, 1 << 16, 2);
 /// Dump: text, eight bytes in a word.
-pub const TEXT: Region = Region::after(REMAINDERS, 10, 1 << 24, 1);
+pub const TEXT: Region = Region::after(FAMILY, 10, 1 << 24, 1);
 
 /// The size of a table in bytes.
 pub const SIZE: u64 = TEXT.end() * 8;

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastmig_criu_view_layout::{
-    area, command, mapping, process_word, segment, AREAS, MAPPINGS, REMAINDERS, SEGMENTS, SPANS, WANTED,
+    area, command, mapping, process_word, segment, AREAS, FAMILY, MAPPINGS, REMAINDERS, SEGMENTS, SPANS,
+    WANTED,
 };
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
@@ -198,6 +199,21 @@ impl RestoreView {
             .flat_map(|(process, remainder)| [process_word(*process), (remainder % huge) & !0xfff])
             .collect();
         self.table.write(REMAINDERS, "processes", 0, &words)
+    }
+
+    /// Says who is whose parent (process, parent), so that no process inherits, with its page tables, what its branch of the
+    /// tree does not need.
+    ///
+    /// # Errors
+    /// When there are too many processes.
+    pub fn relate(&mut self, family: &[(i32, i32)]) -> Result<(), ViewError> {
+        let mut sorted = family.to_vec();
+        sorted.sort_unstable();
+        let words: Vec<u64> = sorted
+            .iter()
+            .flat_map(|(process, parent)| [process_word(*process), process_word(*parent)])
+            .collect();
+        self.table.write(FAMILY, "processes", 0, &words)
     }
 
     /// Says which mappings of the restored processes get which content: all of them, right before the request. In the
