@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fastmig_criu::view::{HiddenFile, SegmentSpec, Span};
+use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -175,7 +176,12 @@ impl Tree {
             } else {
                 format!("/proc/{}/fd/{}", root.pid, root.memfd)
             };
-            assert!(fs::read(path).unwrap() == segment.content, "shared memory differs");
+            assert!(fs::read(&path).unwrap() == segment.content, "shared memory differs");
+            if !segment.spec.name.is_empty() {
+                let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE;
+                let found = fcntl(File::open(path).unwrap(), FcntlArg::F_GET_SEALS).unwrap();
+                assert_eq!(SealFlag::from_bits_truncate(found), seals);
+            }
         }
     }
 }
@@ -183,7 +189,6 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = fs::copy(self.directory.join("restore.log"), "/run/v/restore.log");
             for log in ["dump.log", "restore.log"] {
                 let text = fs::read_to_string(self.directory.join(log)).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
@@ -245,7 +250,7 @@ impl Process {
             (name.clone(), format!("{} {} {name} {}", words[0], words[1], pair[1]))
         });
         pairs
-            .filter(|(name, _)| !name.starts_with("/usr") && !name.ends_with("/view"))
+            .filter(|(name, _)| !name.starts_with('/') || name.starts_with("/dev/zero"))
             .map(|(_, line)| line)
             .collect()
     }
