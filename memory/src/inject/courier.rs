@@ -81,7 +81,10 @@ impl Courier {
         let mut bytes = [0; 16];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let got = rustix::io::retry_on_intr(|| {
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            recvmsg(line, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })?;
         if got.bytes != bytes.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
