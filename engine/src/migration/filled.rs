@@ -95,17 +95,17 @@ impl Filled {
         }
         self.rounds = plan.number;
         let mut view = write(&self.view);
-        if plan.mappings.is_none() {
-            if plan.number == 2 {
-                // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
-                let whole = view.collapse(COLLAPSE)?;
-                tracing::debug!(whole, "huge pages are made of what has arrived");
-            }
-            view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
-            self.areas.clone_from(&plan.areas);
+        if plan.number == 2 && plan.mappings.is_none() {
+            // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
+            let whole = view.collapse(COLLAPSE)?;
+            tracing::debug!(whole, "huge pages are made of what has arrived");
         }
         for pages in &plan.forgotten {
             view.discard(pages.process, &self.inside(pages))?;
+        }
+        if plan.mappings.is_none() {
+            view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
+            self.areas.clone_from(&plan.areas);
         }
         drop(view);
         let layout = Layout::of(&plan);
@@ -155,7 +155,9 @@ fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64
         of_process.entry(mapping.process).or_default().push((mapping.start, mapping.end));
     }
     let mut remainders = Vec::new();
-    for (process, keys) in of_process {
+    // Also of processes that have none: their children may.
+    for process in described(directory).map_err(|e| Error::io("list", directory, e))? {
+        let keys = of_process.remove(&process).unwrap_or_default();
         let path = directory.join(format!("mm-{process}.img"));
         let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let named = view::images::key_mappings(&image, &keys);
@@ -165,8 +167,21 @@ fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64
         let remainder = largest.and_then(|(start, _)| view::images::place_remainder(&image, *start));
         remainders.extend(remainder.map(|remainder| (process, remainder)));
     }
+    if !of_process.is_empty() {
+        return Err(damaged("names processes that are not there"));
+    }
     view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))?;
     Ok(remainders)
+}
+
+/// The processes whose mappings are described by an image.
+fn described(directory: &Path) -> io::Result<Vec<i32>> {
+    let names = std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names: Vec<_> = names.collect::<Result<_, _>>()?;
+    let process = |name: &std::ffi::OsString| {
+        name.to_str()?.strip_prefix("mm-")?.strip_suffix(".img")?.parse().ok()
+    };
+    Ok(names.iter().filter_map(process).collect())
 }
 
 fn damaged(problem: &'static str) -> Error {

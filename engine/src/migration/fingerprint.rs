@@ -28,8 +28,21 @@ struct OfProcess {
     threads: usize,
     /// Page number and hash; pages of zeros are left out.
     pages: Vec<(u64, u64)>,
-    /// Mappings that travelled in rounds, in page numbers.
-    exact: Vec<(u64, u64)>,
+    /// Mappings that travelled in rounds, in page numbers, and parts of them that are not as the rest.
+    exact: Vec<(u64, u64, Source)>,
+}
+
+/// Where the destination has a page from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Source {
+    /// The process's own area, as a whole.
+    Own,
+    /// The parent.
+    Parent,
+    /// The process's own area, over the parent's.
+    Copied,
+    /// Nowhere: the parent has it, the process has not.
+    Absent,
 }
 
 impl Fingerprint {
@@ -41,7 +54,7 @@ impl Fingerprint {
                 inner: relation.inner,
                 threads: application::threads_of(relation.host),
                 pages: pages(relation.host)?,
-                exact: ours.map(|mapping| (mapping.start / PAGE, mapping.end / PAGE)).collect(),
+                exact: ours.flat_map(parts).collect(),
             })
         };
         application::relations(pids).iter().map(of).collect::<Result<_, Error>>().map(Self)
@@ -83,8 +96,13 @@ impl OfProcess {
         if exact.is_empty() && others.len() <= self.threads * PAGES_PER_THREAD {
             return Ok(());
         }
-        let pages = exact.iter().chain(&others).take(NAMED);
-        let named: Vec<String> = pages.map(|page| format!("{:#x}", page * PAGE)).collect();
+        let what = |page: &u64| match (there.contains_key(page), here.contains_key(page)) {
+            (true, false) => "missing",
+            (false, true) => "not to be there",
+            _ => "different",
+        };
+        let name = |page: &u64| format!("{:#x} {:?} {}", page * PAGE, self.source(*page), what(page));
+        let named: Vec<String> = exact.iter().chain(&others).take(NAMED).map(name).collect();
         Err(Error::Differs {
             process: self.inner,
             exact: exact.len(),
@@ -94,8 +112,24 @@ impl OfProcess {
     }
 
     fn is_exact(&self, page: u64) -> bool {
-        self.exact.iter().any(|(start, end)| (*start..*end).contains(&page))
+        self.source(page).is_some()
     }
+
+    /// The last that says something of it: a mapping comes before its parts.
+    fn source(&self, page: u64) -> Option<Source> {
+        let known = self.exact.iter().rev().find(|(start, end, _)| (*start..*end).contains(&page));
+        known.map(|(_, _, source)| *source)
+    }
+}
+
+fn parts(mapping: &Mapping) -> Vec<(u64, u64, Source)> {
+    let whole = |source| vec![(mapping.start / PAGE, mapping.end / PAGE, source)];
+    let Some((own, absent)) = &mapping.inherited else { return whole(Source::Own) };
+    let mut parts = whole(Source::Parent);
+    for (pages, source) in [(own, Source::Copied), (absent, Source::Absent)] {
+        parts.extend(pages.spans().map(|span| (span.start / PAGE, span.end / PAGE, source)));
+    }
+    parts
 }
 
 fn pages(host: i32) -> Result<Vec<(u64, u64)>, Error> {
@@ -113,7 +147,7 @@ mod tests {
     use super::*;
 
     fn process(pages: &[(u64, u64)]) -> OfProcess {
-        OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200)] }
+        OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200, Source::Own)] }
     }
 
     #[test]
