@@ -3,11 +3,11 @@
 //!
 //! Some of them take a variable number of arguments, which on this machine arrive where fixed ones would.
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_long, c_void};
 
 use crate::memory::{unsigned, word};
 use crate::premap::Request;
-use crate::{premap, scan, serve, shared, smaps, sys};
+use crate::{family, premap, scan, serve, shared, smaps, sys};
 
 fn int(result: isize) -> c_int {
     c_int::try_from(result).unwrap_or(-1)
@@ -142,4 +142,19 @@ pub extern "C" fn memfd_create(name: *const c_char, flags: u32) -> c_int {
 pub extern "C" fn recv(fd: c_int, buffer: *mut c_void, length: usize, flags: c_int) -> isize {
     serve::until_readable(fd);
     sys::call(libc::SYS_recvfrom, word(fd), buffer as usize, length, word(flags), 0, 0)
+}
+
+/// `syscall(2)`: the processes that CRIU makes get their own areas alone.
+#[no_mangle]
+pub extern "C" fn syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
+    let cloned = if number == libc::SYS_clone3 { family::clone(a, b) } else { None };
+    cloned.unwrap_or_else(|| sys::call(number, a, b, c, d, e, f)) as c_long
 }

@@ -7,7 +7,7 @@
 //!   engine has read ([`smaps`]).
 //! * A restore waits for its request while the engine has areas laid out and fills them ([`serve`], [`areas`]); when CRIU
 //!   then maps the places of private memory, it gets the filled ones ([`premap`]), and the filled segments in place of the
-//!   shared memory that it makes ([`shared`]).
+//!   shared memory that it makes ([`shared`]). Who inherits what is not taken yet is in [`family`].
 //!
 //! The functions that CRIU finds here first are in [`hooks`]. They run in a program that forks and clones: they make
 //! system calls alone, allocate nothing and cannot panic.
@@ -17,6 +17,7 @@
 #![cfg_attr(panic = "abort", no_std)]
 
 mod areas;
+mod family;
 pub mod hooks;
 mod memory;
 mod premap;

@@ -199,4 +199,8 @@ fn a_criu_that_hangs_runs_out_of_time() {
     kill(Pid::from_raw(i32::try_from(session.pid()).unwrap()), Signal::SIGSTOP).unwrap();
     let error = view.lay_out(&[area(1, 10, 30)]).unwrap_err();
     assert!(matches!(error, ViewError::TimedOut { .. }), "{error}");
+    assert!(
+        matches!(view.lay_out(&[]), Err(ViewError::Gone { .. })),
+        "a late answer may be taken for another"
+    );
 }

@@ -19,13 +19,21 @@ pub struct Tracker {
     processes: BTreeMap<i32, Tracked>,
     /// What was split of those that are not tracked any more.
     split: Vec<Split>,
+    with_stacks: bool,
 }
 
 impl Tracker {
     /// Tracks nothing yet.
     #[must_use]
     pub fn new(method: Method) -> Self {
-        Self { method, processes: BTreeMap::new(), split: Vec::new() }
+        Self { method, processes: BTreeMap::new(), split: Vec::new(), with_stacks: false }
+    }
+
+    /// Lists also mappings that hold a thread's stack pointer, which are otherwise left to CRIU: of a program in Go that is
+    /// its heap. Never the main thread's stack, which grows.
+    #[must_use]
+    pub fn with_stacks(self) -> Self {
+        Self { with_stacks: true, ..self }
     }
 
     /// Looks at the running processes, the whole tree as it is now: what is to be read and sent.
@@ -149,7 +157,7 @@ impl Tracker {
                 last.cost.untracked += 1;
                 continue;
             };
-            match tracked.look_frozen() {
+            match tracked.look_frozen(self.with_stacks) {
                 Ok(frozen) => {
                     looks.insert(process.id, frozen);
                 }

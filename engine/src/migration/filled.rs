@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
 use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
 
-use super::plan::{Layout, Mapping, Pages, Plan};
+use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::spool::Spool;
 use crate::container::Container;
 use crate::image::ImageError;
@@ -33,6 +34,7 @@ pub(super) struct Filled {
     view: Arc<RwLock<RestoreView>>,
     spool: Spool,
     rounds: u32,
+    areas: Vec<Area>,
     mappings: Option<Vec<Mapping>>,
 }
 
@@ -77,7 +79,7 @@ impl Filled {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
-        Ok(Self { session, options, log, view, spool, rounds: 0, mappings: None })
+        Ok(Self { session, options, log, view, spool, rounds: 0, areas: Vec::new(), mappings: None })
     }
 
     /// CRIU's process, as the host counts it.
@@ -100,14 +102,25 @@ impl Filled {
                 tracing::debug!(whole, "huge pages are made of what has arrived");
             }
             view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
+            self.areas.clone_from(&plan.areas);
         }
         for pages in &plan.forgotten {
-            view.discard(pages.process, &spans(pages))?;
+            view.discard(pages.process, &self.inside(pages))?;
         }
         drop(view);
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
         Ok(Room { layout, view: Arc::clone(&self.view) })
+    }
+
+    /// What of these pages lies in an area: the rest has gone with its area.
+    fn inside(&self, pages: &Pages) -> Vec<Span> {
+        let areas = self.areas.iter().filter(|area| area.process == pages.process);
+        let cut = |span: Range<u64>| {
+            let both = areas.clone().map(move |area| span.start.max(area.start)..span.end.min(area.end));
+            both.filter(|span| !span.is_empty()).map(|span| Span { start: span.start, end: span.end })
+        };
+        pages.spans().flat_map(cut).collect()
     }
 
     /// Restores; `follow` is told of CRIU's stages. The root's pid, as the container counts it.
@@ -160,8 +173,8 @@ fn damaged(problem: &'static str) -> Error {
     ImageError::Damaged { path: STREAM.into(), file: "memory".into(), problem }.into()
 }
 
-fn spec(area: &super::plan::Area) -> AreaSpec {
-    let super::plan::Area { process, start, end, no_reserve, no_huge } = *area;
+fn spec(area: &Area) -> AreaSpec {
+    let Area { process, start, end, no_reserve, no_huge } = *area;
     AreaSpec { process, start, end, no_reserve, no_huge }
 }
 

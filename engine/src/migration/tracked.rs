@@ -163,7 +163,8 @@ impl Tracked {
             // Opened anew: after an exec the old one shows memory that is gone.
             match Reader::open(process.host) {
                 Ok(reader) => drop(self.readers.insert(process.id, Arc::new(reader))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                // It has ended.
+                Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(e) => return Err(Error::io("read the memory in", subject.cgroup.directory(), e)),
             }
         }

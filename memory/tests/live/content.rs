@@ -105,6 +105,21 @@ fn stacks_and_guards_are_left_to_others() {
 }
 
 #[test]
+fn stacks_are_sent_where_they_are_wanted() {
+    let Some(method) = method() else { return };
+    let mut tree = Tree::start("strange");
+    let said = tree.hear();
+    let stack = u64::from_str_radix(said.split(' ').nth(2).unwrap(), 16).unwrap();
+    let (mut tracker, mut receiver) = (Tracker::new(method).with_stacks(), Receiver::default());
+    for _ in 0..3 {
+        let processes = tree.processes();
+        receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
+    }
+    let (last, _) = last(&tree, &mut tracker, &mut receiver);
+    assert!(last.mappings.iter().any(|m| (m.start..m.end).contains(&stack)));
+}
+
+#[test]
 fn hashes_tell_a_frozen_process_from_itself_later() {
     let mut tree = Tree::start("steady 8 2");
     tree.hear();
