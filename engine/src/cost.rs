@@ -34,8 +34,8 @@ pub struct Cost {
 }
 
 impl Container {
-    /// Looks at what the application writes during `window`. It runs on meanwhile; each process is stopped for less than a
-    /// millisecond, and the container is locked.
+    /// Looks at what the application writes during `window`. It runs on meanwhile; each process is stopped for a moment, as
+    /// [`Cost::stopped`] tells, and the container is locked.
     ///
     /// # Errors
     /// When the application does not run, or this host cannot track what it writes.
