@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Application;
-use crate::migration::Side;
+use crate::migration::{Round, Side};
 use crate::operation::Operation;
+use crate::request::Strategy;
 
 /// So often the daemon sends at least something: an event, or a comment (`:`) that only shows that it is there.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -79,6 +80,20 @@ pub enum What {
         /// Bytes as they are, per second, lately.
         rate: u64,
     },
+    /// It is chosen how an application's memory travels.
+    StrategyChosen {
+        /// How.
+        strategy: Strategy,
+        /// Why so.
+        why: String,
+    },
+    /// A round of its memory has travelled while it ran.
+    RoundEnded(Round),
+    /// It gets less of the processor, for it writes faster than its memory travels.
+    Throttled {
+        /// How much was taken from it, in percent.
+        percent: u32,
+    },
     /// Something to know that made nothing fail: a hook that was ignored.
     Warning {
         /// What.
@@ -101,6 +116,9 @@ impl What {
             Self::PhaseStarted { .. } => "phase-started",
             Self::PhaseEnded { .. } => "phase-ended",
             Self::Progress { .. } => "progress",
+            Self::StrategyChosen { .. } => "strategy-chosen",
+            Self::RoundEnded(_) => "round-ended",
+            Self::Throttled { .. } => "throttled",
             Self::Warning { .. } => "warning",
             Self::ContainerChanged { .. } => "container-changed",
         }
@@ -117,6 +135,17 @@ mod tests {
             What::PhaseStarted { phase: "freeze".into(), side: Side::Source, frozen: true },
             What::PhaseEnded { phase: "freeze".into(), side: Side::Source, ms: 3 },
             What::Progress { phase: "restore".into(), done: 1, total: 2, wire: 1, rate: 9 },
+            What::StrategyChosen { strategy: Strategy::PreCopy, why: "asked for".into() },
+            What::RoundEnded(Round {
+                round: 1,
+                bytes: 4096,
+                scan_ms: 1,
+                ms: 2,
+                rate: 1 << 20,
+                dirty_rate: None,
+                predicted_freeze_ms: Some(30),
+            }),
+            What::Throttled { percent: 20 },
             What::Warning { message: "x".into() },
             What::ContainerChanged { application: Application::Standby },
         ];

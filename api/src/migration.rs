@@ -50,7 +50,8 @@ impl std::fmt::Display for Outcome {
 /// How long a phase took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PhaseTime {
-    /// `connect`, `prepare`, `files`, `ready`, `freeze`, `dump`, `restore`, `commit`, `release`, `end`, and others.
+    /// `connect`, `prepare`, `files`, `ready`, `rounds`, `freeze`, `last-round`, `dump`, `restore`, `verify`, `commit`, `release`,
+    /// `end`, and others.
     pub phase: String,
     /// Who measured it.
     pub side: Side,
@@ -86,6 +87,37 @@ pub struct Chunks {
     pub zstd: u64,
 }
 
+/// A round of memory that travelled while the application ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Round {
+    /// Which, from 1.
+    pub round: u32,
+    /// Bytes that travelled in it.
+    pub bytes: u64,
+    /// How long looking for them took, in milliseconds.
+    pub scan_ms: u64,
+    /// All of it, in milliseconds.
+    pub ms: u64,
+    /// Bytes per second that the link carries.
+    pub rate: u64,
+    /// Bytes per second that the application writes, page by page; nothing after the first round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_rate: Option<u64>,
+    /// How long it would stand still if it were frozen after this round, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_freeze_ms: Option<u64>,
+}
+
+/// Why rounds of memory came to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoundsEnd {
+    /// The rest was small enough.
+    Converged,
+    /// There were as many as there may be, or they took as long as they may.
+    Forced,
+}
+
 /// A migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MigrationReport {
@@ -109,9 +141,30 @@ pub struct MigrationReport {
     /// Nothing when it was never frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_ms: Option<u64>,
-    /// How its memory travelled.
+    /// How its memory travelled; `auto` as long as that is not chosen.
     pub strategy: Strategy,
-    /// Rounds of what was written since the last one, with that in the freeze.
+    /// Why so; the source knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Rounds of its memory while it ran, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Round>,
+    /// Why they came to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds_end: Option<RoundsEnd>,
+    /// How much of the processor was taken from it in the end, in percent.
+    #[serde(default)]
+    pub throttled: u32,
+    /// Memory that it wrote since the last round, and that travelled while it was frozen, in bytes.
+    #[serde(default)]
+    pub last_round_bytes: u64,
+    /// How long it was predicted to be frozen, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_freeze_ms: Option<u64>,
+    /// How many pages of its memory were compared before it ran again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_pages: Option<u64>,
+    /// Rounds of files, with that in the freeze.
     pub iterations: u32,
     /// In how many streams.
     pub streams: u32,

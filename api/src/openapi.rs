@@ -167,6 +167,8 @@ mod tests {
         let migrate = &document["components"]["schemas"]["MigrateRequest"];
         assert_eq!(migrate["additionalProperties"], false);
         assert_eq!(migrate["properties"]["streams"]["maximum"], 16);
+        assert_eq!(migrate["properties"]["max_downtime_ms"]["default"], 100);
+        assert_eq!(migrate["properties"]["max_rounds"]["maximum"], 1000);
         assert_eq!(migrate["required"], json!(["to"]));
         let body = |path: &str| document["paths"][path]["post"]["requestBody"]["required"].clone();
         assert_eq!(body("/v1/containers/{id}/migrate"), true);

@@ -1,7 +1,8 @@
 //! What can be asked of a container. What is left out of a request has the default that stands here; what is not
 //! known is refused, so that a misspelt wish is never silently forgotten.
 
-use std::collections::BTreeMap;
+mod migrate;
+
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -11,8 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, ErrorInfo};
 use crate::MAX_REQUEST;
 
-/// The most streams that one migration may use.
-pub const MAX_STREAMS: u8 = 16;
+pub use migrate::{Binds, Compression, MigrateRequest, OnTimeout, Strategy, MAX_ROUNDS, MAX_STREAMS};
 
 /// The longest time limit, in seconds.
 pub const MAX_SECONDS: u64 = 24 * 3600;
@@ -46,41 +46,6 @@ pub enum After {
     Standby,
     /// It ends, and the container with it.
     Exit,
-}
-
-/// How memory is compressed on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// By what the link and the processors give.
-    #[default]
-    Auto,
-    /// Not at all.
-    None,
-    /// By LZ4: cheap.
-    Lz4,
-    /// By Zstandard: small.
-    Zstd,
-}
-
-/// How an application's memory gets to the other host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// It is frozen, and all of its memory travels then.
-    #[default]
-    StopCopy,
-}
-
-/// What becomes of bind mounts of the host's directories that the application may write to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Binds {
-    /// Those that `bind_map` does not name make the migration fail.
-    #[default]
-    Refuse,
-    /// The same path of the destination is taken to hold the same: a shared file system.
-    Same,
 }
 
 /// `POST /v1/containers/{id}/run`: the application comes up in a container in standby, from scratch or from a checkpoint.
@@ -150,61 +115,6 @@ pub struct RestoreRequest {
     pub hooks: bool,
 }
 
-/// `POST /v1/containers/{id}/migrate`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MigrateRequest {
-    /// The host that it moves to: a name that this daemon knows, or `ADDRESS:PORT`.
-    pub to: String,
-    /// The container there that waits in standby; the one of the same name when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub into: Option<String>,
-    /// Whether the container is made there (same image, same spec) when there is none.
-    #[serde(default)]
-    pub create: bool,
-    /// Whether what it wrote in its root file system travels along.
-    #[serde(default = "yes")]
-    pub files: bool,
-    /// Mount points of volumes that travel along, besides those that the container's annotation names, or the one
-    /// word `all`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<String>,
-    /// What becomes of bind mounts that it may write to.
-    #[serde(default)]
-    pub binds: Binds,
-    /// Directories of the source host, and which ones of the destination hold the same.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub bind_map: BTreeMap<String, String>,
-    /// What becomes of established TCP connections; the container's annotation decides when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<Tcp>,
-    /// How its memory travels.
-    #[serde(default)]
-    pub strategy: Strategy,
-    /// How many streams carry memory, from 1 to 16; the daemon's setting decides when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16))]
-    pub streams: Option<u8>,
-    /// How it is compressed.
-    #[serde(default)]
-    pub compression: Compression,
-    /// The limit for all of it, in seconds; the daemon's setting decides when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86400))]
-    pub timeout_s: Option<u64>,
-    /// The longest time frozen before it is given up and the application runs on here, in seconds; the daemon's
-    /// setting decides when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86400))]
-    pub freeze_timeout_s: Option<u64>,
-    /// Whether the configured hooks run.
-    #[serde(default = "yes")]
-    pub hooks: bool,
-    /// Whether both hosts are only asked whether it could be done; nothing stops then.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
 fn yes() -> bool {
     true
 }
@@ -227,30 +137,6 @@ impl Default for CheckpointRequest {
             external_unix_sockets: true,
             file_locks: true,
             hooks: true,
-        }
-    }
-}
-
-impl MigrateRequest {
-    /// A move to that host with the defaults.
-    #[must_use]
-    pub fn new(to: impl Into<String>) -> Self {
-        Self {
-            to: to.into(),
-            into: None,
-            create: false,
-            files: true,
-            volumes: Vec::new(),
-            binds: Binds::Refuse,
-            bind_map: BTreeMap::new(),
-            tcp: None,
-            strategy: Strategy::StopCopy,
-            streams: None,
-            compression: Compression::Auto,
-            timeout_s: None,
-            freeze_timeout_s: None,
-            hooks: true,
-            dry_run: false,
         }
     }
 }
@@ -286,27 +172,6 @@ impl Checked for StandbyRequest {
 impl Checked for RestoreRequest {
     fn check(&self) -> Result<(), ErrorInfo> {
         checkpoint_name("checkpoint", &self.checkpoint)
-    }
-}
-
-impl Checked for MigrateRequest {
-    fn check(&self) -> Result<(), ErrorInfo> {
-        name("to", &self.to)?;
-        if let Some(into) = &self.into {
-            name("into", into)?;
-        }
-        mounts("volumes", self.volumes.iter())?;
-        mounts("bind_map", self.bind_map.keys())?;
-        mounts("bind_map", self.bind_map.values())?;
-        if let Some(streams) = self.streams {
-            within("streams", streams.into(), MAX_STREAMS.into())?;
-        }
-        for (field, seconds) in [("timeout_s", self.timeout_s), ("freeze_timeout_s", self.freeze_timeout_s)] {
-            if let Some(seconds) = seconds {
-                within(field, seconds, MAX_SECONDS)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -389,7 +254,8 @@ words!(
     Tcp: "close" "keep" "refuse",
     After: "run" "standby" "exit",
     Compression: "auto" "none" "lz4" "zstd",
-    Strategy: "stop-copy",
+    Strategy: "auto" "stop-copy" "pre-copy",
+    OnTimeout: "force" "abort" "throttle",
     Binds: "refuse" "same"
 );
 
@@ -399,9 +265,6 @@ mod tests {
 
     #[test]
     fn a_short_request_has_the_defaults() {
-        let request: MigrateRequest = serde_json::from_str(r#"{"to":"host-b"}"#).unwrap();
-        assert_eq!(request, MigrateRequest::new("host-b"));
-        request.check().unwrap();
         assert_eq!(serde_json::from_str::<CheckpointRequest>("{}").unwrap(), CheckpointRequest::default());
         assert_eq!(serde_json::from_str::<RunRequest>("{}").unwrap(), RunRequest::default());
     }
@@ -419,19 +282,6 @@ mod tests {
         assert_eq!(parse::<MigrateRequest>(b"").unwrap_err().code, Code::BadRequest);
         assert_eq!(parse::<RunRequest>(&[b' '; MAX_REQUEST + 1]).unwrap_err().code, Code::TooLarge);
         assert_eq!(parse::<RunRequest>(br#"{"checkpoint":"../x"}"#).unwrap_err().code, Code::BadRequest);
-    }
-
-    #[test]
-    fn values_out_of_bounds_are_named() {
-        let mut request = MigrateRequest::new("b");
-        request.streams = Some(17);
-        assert_eq!(request.check().unwrap_err().to_string(), "streams: 17 is not from 1 to 16");
-        request = MigrateRequest::new("");
-        assert!(request.check().unwrap_err().message.starts_with("to:"));
-        request = MigrateRequest { timeout_s: Some(0), ..MigrateRequest::new("b") };
-        assert!(request.check().is_err());
-        request = MigrateRequest { volumes: vec!["/data".into(); 600], ..MigrateRequest::new("b") };
-        assert!(request.check().unwrap_err().message.contains("more than"));
     }
 
     #[test]
@@ -453,6 +303,7 @@ mod tests {
         all_are_read::<After>(After::WORDS);
         all_are_read::<Compression>(Compression::WORDS);
         all_are_read::<Strategy>(Strategy::WORDS);
+        all_are_read::<OnTimeout>(OnTimeout::WORDS);
         all_are_read::<Binds>(Binds::WORDS);
         assert_eq!("keep".parse(), Ok(Tcp::Keep));
         assert!("fast".parse::<Compression>().unwrap_err().contains("zstd"));

@@ -197,7 +197,7 @@ impl<'a> Launch<'a> {
         let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc, self.view.is_some());
         let limit = self.limit;
         let view = self.view.as_ref().map(|view| view.variable(rpc));
-        let child = self.execute(&arguments, view, log)?;
+        let child = self.execute(&arguments, view, work, log)?;
         Ok(Session::new(ours, child, log.to_path_buf(), limit))
     }
 
@@ -261,7 +261,7 @@ impl<'a> Launch<'a> {
         let mut arguments = self.bundle.global_arguments(self.seen_directory(), work, false);
         arguments.extend(command);
         arguments.extend(["--action-script".into(), announcer.to_string_lossy().into_owned()]);
-        self.execute(&arguments, None, log)
+        self.execute(&arguments, None, work, log)
     }
 
     /// The bundle, as seen from where the worker runs.
@@ -273,7 +273,7 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn execute(self, arguments: &[String], view: Option<String>, log: &Path) -> Result<Child, LaunchError> {
+    fn execute(self, arguments: &[String], view: Option<String>, work: RawFd, log: &Path) -> Result<Child, LaunchError> {
         let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
         let loader = self.bundle.loader();
         // No PATH: CRIU must not run a program of the container.
@@ -290,6 +290,7 @@ impl<'a> Launch<'a> {
             cgroups: self.cgroups,
             capabilities: self.capabilities.iter().fold(0, |set, c: &Capability| set | c.bitmask()),
             oom_score_adj: self.oom_score_adj.map(|value| value.to_string()),
+            directory: work,
             fds: self.fds,
             program,
             namespaces: self.namespaces,
@@ -312,6 +313,8 @@ struct Entry {
     cgroups: Vec<File>,
     capabilities: u64,
     oom_score_adj: Option<String>,
+    /// Where it looks for what it has learnt about the kernel, before it goes to any directory by itself.
+    directory: RawFd,
     fds: Vec<OwnedFd>,
     program: Program,
     namespaces: Option<Namespaces>,
@@ -340,6 +343,9 @@ impl Entry {
         sys::new_session_keyring()?;
         sys::drop_bounding_set(self.capabilities)?;
         sys::set_capabilities(self.capabilities)?;
+        if let Some(work) = self.fds.iter().find(|fd| fd.as_raw_fd() == self.directory) {
+            nix::unistd::fchdir(work)?;
+        }
         for fd in &self.fds {
             nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
         }

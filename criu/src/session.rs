@@ -233,6 +233,8 @@ impl Session {
         request: &rpc::Criu_req,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
     ) -> Result<rpc::Criu_resp, CriuError> {
+        // The time that it has waited for us does not count.
+        self.deadline = Instant::now() + self.limit;
         self.say(action, request)?;
         loop {
             let answer = self.hear(action)?;

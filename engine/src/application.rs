@@ -37,6 +37,32 @@ fn inner_thread_id(pid: i32, tid: i32) -> Option<i32> {
     line.split_whitespace().next_back()?.parse().ok()
 }
 
+/// A process and its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Relation {
+    /// As the host counts it.
+    pub(crate) host: i32,
+    /// As its container counts it.
+    pub(crate) inner: i32,
+    /// The parent, as the host counts it.
+    pub(crate) parent: i32,
+}
+
+/// Who among these host processes is whose child; those that have ended are left out.
+pub(crate) fn relations(pids: &BTreeSet<i32>) -> Vec<Relation> {
+    let relation = |pid: &i32| {
+        let status = Process::new(*pid).and_then(|process| process.status()).ok()?;
+        let inner = *status.nspid?.last()?;
+        (!status.state.starts_with('Z')).then_some(Relation { host: *pid, inner, parent: status.ppid })
+    };
+    pids.iter().filter_map(relation).collect()
+}
+
+/// How many threads host process `pid` has.
+pub(crate) fn threads_of(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
 /// The host pid of the process that its container counts as `inner`, among `candidates`.
 pub(crate) fn host_pid_of(inner: i32, candidates: impl IntoIterator<Item = i32>) -> Option<i32> {
     candidates.into_iter().find(|&pid| {

@@ -193,6 +193,9 @@ impl OpenFile {
             ));
         }
         let elsewhere = self.mount.is_some_and(|id| !mounts.contains(&id));
+        if elsewhere && self.is_memory() {
+            return None;
+        }
         if link.starts_with('/') && elsewhere && !self.is_stream(streams) {
             return Some(Finding::blocker(
                 format!("{owner} has {link} open, which lies outside the container"),
@@ -206,6 +209,11 @@ impl OpenFile {
             ));
         }
         None
+    }
+
+    /// A memfd lies on a mount of the kernel's own; CRIU takes its content along, however large.
+    fn is_memory(&self) -> bool {
+        self.link.starts_with("/memfd:") && self.metadata.is_file() && self.metadata.nlink() == 0
     }
 
     fn is_stream(&self, streams: &BTreeSet<String>) -> bool {
@@ -273,6 +281,14 @@ mod tests {
         let mounts = mount_ids(i32::try_from(std::process::id()).unwrap());
         assert!(look_at(&file).judge(&mounts, &BTreeSet::new(), 4999).is_some());
         assert!(look_at(&file).judge(&mounts, &BTreeSet::new(), 5000).is_none());
+    }
+
+    #[test]
+    fn a_memfd_lies_nowhere_and_may_be_large() {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = std::fs::File::from(rustix::fs::memfd_create("x", flags).unwrap());
+        file.set_len(5000).unwrap();
+        assert_eq!(look_at(&file).judge(&BTreeSet::new(), &BTreeSet::new(), 4999), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::cgroup::ApplicationCgroup;
 use crate::init::InitClient;
-use crate::migration::Mark;
+use crate::migration::{throttle, Mark};
 use crate::runc::{Runc, Voice};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
@@ -178,6 +178,9 @@ impl Container {
 
     pub(crate) fn begin(&self) -> Result<Operation, Error> {
         let mut operation = self.begin_settling()?;
+        if !operation.record.migration.as_ref().is_some_and(|mark| mark.fenced) {
+            throttle::undo(&mut operation)?;
+        }
         match operation.record.migration.take() {
             Some(mark) if mark.fenced => {
                 Err(Error::Migrating { id: self.key.id().into(), migration: mark.id })

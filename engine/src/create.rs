@@ -155,6 +155,7 @@ fn is_ending(directory: &Directory, key: &Key) -> bool {
 fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
     Record {
         migration: None,
+        throttle: None,
         key: request.key.clone(),
         bundle: request.bundle.clone(),
         runc: request.runc.clone(),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fastmig_control::Refusal;
+use fastmig_criu::view::ViewError;
 use fastmig_criu::{BundleError, CriuError, LaunchError};
 
 use crate::config::ConfigError;
@@ -16,6 +17,32 @@ use crate::state::ApplicationState;
 /// A failed operation on a container.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What the application writes cannot be followed.
+    #[error("the memory of the application of {id} cannot be tracked; it can move with --strategy stop-copy")]
+    Untracked {
+        /// The container.
+        id: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What was restored is not what stood still at the source.
+    #[error(
+        "the memory of process {process} differs from the source's: {exact} pages that travelled in rounds and {others} of \
+         CRIU's ({pages}); please report this, and move with --strategy stop-copy"
+    )]
+    Differs {
+        /// The process, as its container counts it.
+        process: i32,
+        /// Pages that travelled in rounds.
+        exact: usize,
+        /// Others, beyond what the kernel itself writes.
+        others: usize,
+        /// The first of them.
+        pages: String,
+    },
+    /// CRIU was not shown memory as it should be.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The id or namespace cannot name a container.
     #[error("{value:?} is not a usable container {what}: letters, digits and _ + - . only, at most 128")]
     BadName {
@@ -286,6 +313,7 @@ impl Error {
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
             | Self::LacksCapabilities { .. }
+            | Self::Untracked { .. }
             | Self::CannotLeave { .. }
             | Self::Image(_)
             | Self::Bundle(_)
@@ -296,7 +324,7 @@ impl Error {
             Self::Busy { .. } => Kind::Unavailable,
             Self::NotFrozen { .. } | Self::Criu(CriuError::TimedOut { .. }) => Kind::DeadlineExceeded,
             Self::Runc(e) => e.kind(),
-            Self::State { .. } | Self::Init { .. } | Self::Criu(_) | Self::Launch(_) | Self::Io { .. } => {
+            Self::Differs { .. } | Self::View(_) | Self::State { .. } | Self::Init { .. } | Self::Criu(_) | Self::Launch(_) | Self::Io { .. } => {
                 Kind::Internal
             }
         }

@@ -15,6 +15,7 @@
 //! | `exec` | sessions beside the application, limits |
 //! | [`check`] | what would make a checkpoint fail, said beforehand |
 //! | [`passport`] | what both ends of a migration compare before anything stops |
+//! | `cost` | what moving an application's memory while it runs would cost now |
 //! | [`checkpoint`], [`restore`] | the two main operations, step by step |
 //! | [`migration`] | an application leaves for another host, or comes from one |
 //! | `halt` | signals, pause, standby |
@@ -38,6 +39,7 @@ pub mod checkpoint;
 mod clock;
 pub mod config;
 pub mod container;
+mod cost;
 mod create;
 mod error;
 mod exec;
@@ -71,6 +73,7 @@ mod watchdog;
 pub use clock::{now, parse_duration};
 pub use config::Config;
 pub use container::Container;
+pub use cost::Cost;
 pub use create::{CreateRequest, Prepared};
 pub use error::{Error, Kind};
 pub use exec::ExecRequest;

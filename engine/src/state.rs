@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
 use crate::files::replace;
-use crate::migration::Mark;
+use crate::migration::{Mark, Throttle};
 use crate::names::Names;
 use crate::start_options::{Binds, StartMode, TcpPolicy, Volumes};
 use crate::{application, runc, Config, Error};
@@ -190,6 +190,9 @@ pub(crate) struct Record {
     /// The migration that it is an end of.
     #[serde(default)]
     pub(crate) migration: Option<Mark>,
+    /// Processor time that was taken from its application for a migration, and is to be given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) throttle: Option<Throttle>,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) last_checkpoint: Option<PathBuf>,
 }

@@ -4,8 +4,11 @@
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::options::Strategy;
 
 /// Why an end could not do what it was asked; its text names cause and remedy.
 pub type EndError = Box<dyn std::error::Error + Send + Sync>;
@@ -19,10 +22,33 @@ pub struct Files {
     pub bytes: u64,
 }
 
+/// How memory is going to travel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Never [`Strategy::Auto`].
+    pub strategy: Strategy,
+    /// Why that one, for people.
+    pub why: String,
+}
+
+/// A round of memory: what the application has written since the last one, or, in the first, all of it.
+#[derive(Debug)]
+pub struct Round {
+    /// What [`Waiting::round`] is told of it: where it belongs.
+    pub plan: Vec<u8>,
+    /// Its content. Several images can be read at the same time.
+    pub memory: Arc<dyn Memory>,
+    /// How long looking for it took; the application ran, but for moments.
+    pub scan: Duration,
+    /// All memory that travels in rounds, in bytes: what the freeze has to look through.
+    pub tracked: u64,
+}
+
 /// A running application that is to leave its container. Dropped undecided, it runs on.
 ///
 /// ```text
 ///   Running --ready--> Running --freeze--> Frozen --dump--> Dumped --fence--> Fenced --end--> (standby)
+///                       round                round
 ///      ^                                      |                |                 |
 ///      +------------------ resume ------------+----------------+-----------------+
 /// ```
@@ -39,11 +65,30 @@ pub trait Leaving: Send + Debug {
     /// When a file cannot be read or `out` not be written.
     fn pack_files(&mut self, out: &mut dyn Write) -> Result<Files, EndError>;
 
+    /// Which strategy serves, of what was asked for and this host can do.
+    ///
+    /// # Errors
+    /// When what was asked for cannot be done: why.
+    fn choose(&mut self, asked: Strategy) -> Result<Choice, EndError>;
+
     /// Starts all that the dump needs, so that it costs the application nothing.
     ///
     /// # Errors
     /// When it cannot be started.
-    fn ready(&mut self) -> Result<(), EndError>;
+    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError>;
+
+    /// The next round of memory, while it runs; once frozen, the last one, after which nothing is missing but what the dump
+    /// itself describes.
+    ///
+    /// # Errors
+    /// When its memory cannot be tracked.
+    fn round(&mut self) -> Result<Round, EndError>;
+
+    /// Takes so much of its processor time away, in percent, until it has left or runs on.
+    ///
+    /// # Errors
+    /// When the host cannot do that.
+    fn throttle(&mut self, percent: u32) -> Result<(), EndError>;
 
     /// Stops it. Should our process die from here to [`Leaving::fence`], it runs on by itself.
     ///
@@ -58,7 +103,13 @@ pub trait Leaving: Send + Debug {
     /// When it cannot be dumped.
     fn dump(&mut self, images: &mut dyn Images) -> Result<Value, EndError>;
 
-    /// Its memory, once dumped.
+    /// What identifies the content of all its memory, once dumped, for [`Waiting::compare`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn fingerprint(&mut self) -> Result<Vec<u8>, EndError>;
+
+    /// Its memory, once dumped, but for what travelled in rounds.
     ///
     /// # Errors
     /// When it is not dumped, or its processes are gone.
@@ -98,7 +149,8 @@ pub trait Images: Send {
     fn part(&mut self, name: &str, content: Vec<u8>, last: bool) -> io::Result<()>;
 }
 
-/// The memory of a stopped application: the images that the dump left out, by name, readable anywhere, by several threads.
+/// Memory by names of images, readable anywhere, by several threads: what the dump of a stopped application left out, or what
+/// travels in a round.
 pub trait Memory: Send + Sync + Debug {
     /// Names and sizes.
     fn images(&self) -> Vec<(String, u64)>;
@@ -134,7 +186,13 @@ pub trait Waiting: Send + Debug {
     ///
     /// # Errors
     /// When it cannot be started.
-    fn ready(&mut self) -> Result<(), EndError>;
+    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError>;
+
+    /// Gets ready for a round of memory; `plan` is the [`Round::plan`] of the source. Where its content goes.
+    ///
+    /// # Errors
+    /// When the plan is damaged, or there is no room for it.
+    fn round(&mut self, plan: &[u8]) -> Result<Arc<dyn Place>, EndError>;
 
     /// Restores from `images`; `dumped` is what [`Leaving::dump`] returned. The application is whole then, and stopped; should
     /// our process die it stays so, and the journal decides what becomes of it.
@@ -142,6 +200,12 @@ pub trait Waiting: Send + Debug {
     /// # Errors
     /// When it cannot be restored: the container is in standby then.
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError>;
+
+    /// Compares all memory of what was restored with a [`Leaving::fingerprint`]. How many pages were compared.
+    ///
+    /// # Errors
+    /// When they differ: which.
+    fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError>;
 
     /// Whether what was restored is still whole, and stopped. Asked right before it is decided that it lives here: somebody
     /// may have killed it since, or the container with it.
@@ -163,9 +227,21 @@ pub trait Waiting: Send + Debug {
     fn abandon(self: Box<Self>) -> Result<(), EndError>;
 }
 
+/// Where the content of a round goes.
+pub trait Place: Send + Sync + Debug {
+    /// Puts `content` where the plan says that `offset` of `image` belongs. Called by several threads.
+    ///
+    /// # Errors
+    /// When there is no such place, or no room.
+    fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()>;
+}
+
 /// Where a restore takes images from. [`Waiting::restore`] is called when all small ones are there; memory, and what else is
 /// large, may still be on its way.
 pub trait ImageSource: Send + Sync + Debug {
     /// Opens one; nothing when there is none of that name. It is read once, from the beginning, and forgotten.
     fn open(&self, name: &str) -> Option<Box<dyn Read + Send>>;
+
+    /// The names of those that are there whole.
+    fn names(&self) -> Vec<String>;
 }

@@ -6,6 +6,7 @@ use std::io;
 use crate::ends::EndError;
 use crate::hooks::Stage;
 use crate::journal::JournalError;
+use crate::options::OnTimeout;
 use crate::phase::Phase;
 use crate::wire::WireError;
 
@@ -51,6 +52,24 @@ pub enum Error {
     /// The application stood still for as long as it may.
     #[error("the application stood still for {0} s, which is the most that is allowed")]
     FrozenTooLong(u64),
+    /// Rounds of memory do not come to an end.
+    #[error(
+        "the application writes {dirty:.0} MiB/s and the link carries {link:.0} MiB/s: stopped now it would stand still for \
+         {freeze:.1} s. It runs on here. Let it be slowed down (--on-timeout {}), stopped all the same (--on-timeout force), \
+         or allow more with --max-downtime", .instead.name()
+    )]
+    DoesNotConverge {
+        /// What it writes, in MiB per second.
+        dirty: f64,
+        /// What travels, in MiB per second.
+        link: f64,
+        /// The freeze that is predicted, in seconds.
+        freeze: f64,
+        /// How much of the processor had been taken away.
+        throttled: u32,
+        /// What else can be asked for.
+        instead: OnTimeout,
+    },
     /// The destination was to keep more than it may.
     #[error("{what} need more than the {most} bytes that this host keeps in memory for them; raise the bound in its configuration")]
     TooMuch {

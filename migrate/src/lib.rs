@@ -26,13 +26,19 @@
 //!   prepare         Passport ─────────────────────────────►  finds or makes the container, checks
 //!   files           Files{running} Bytes ... ─────────────►  put back; again until little has changed
 //!   ready           Ready ────────────────────────────────►  the restore is started, and waits
+//!   rounds          Round, Bytes ... ─────────────────────►  room is made; again until the rest is small
+//!                   ◄──────────── Get / Chunk on data connections, put in its place
+//!                   ◄─────────────────────────── RoundDone
 //!   pre-checkpoint  (journal: Frozen)
 //!   freeze
+//!   last round      Round{last}, Bytes ... ───────────────►  comes while the dump does
 //!   last files      Files{frozen} Bytes ... ──────────────►
 //!   dump            Image ... ────────────────────────────►  kept in memory
 //!   post-checkpoint Dumped{memory} ───────────────────────►  pre-restore, restore
 //!                   ◄──────────── Get / Chunk on data connections, as the restore reads
 //!                   ◄──────────────────────────────── Held   (journal: Held)
+//!   verify          Verify, Bytes ... ────────────────────►  compared, when asked for
+//!                   ◄──────────────────────────── Verified
 //!   commit          (fence, journal: Deciding)
 //!                   Commit ───────────────────────────────►  (journal: Committed), released
 //!                   ◄─────────────────────────── Committed

@@ -17,14 +17,67 @@ pub struct Wanted {
     pub options: Value,
 }
 
-/// How memory travels. Pre-copy and post-copy join here.
+/// How memory travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The application stands still while all of its memory travels.
+    /// In rounds where the host can track what an application writes, and else while it stands still.
     #[default]
+    Auto,
+    /// The application stands still while all of its memory travels.
     StopCopy,
+    /// Memory travels in rounds while the application runs; what it wrote since the last one travels while it stands still.
+    PreCopy,
+}
+
+/// What is done when rounds of memory do not come to an end: the application writes faster than the link carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTimeout {
+    /// It is stopped all the same, for as long as the rest takes.
+    #[default]
+    Force,
+    /// The migration is given up.
+    Abort,
+    /// It gets less and less of the processor until the rest is small enough.
+    Throttle,
+}
+
+impl OnTimeout {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Force => "force",
+            Self::Abort => "abort",
+            Self::Throttle => "throttle",
+        }
+    }
+}
+
+/// When memory has travelled long enough while the application ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rounds {
+    /// It is stopped when it is predicted to stand still for no longer than this.
+    pub max_downtime: Duration,
+    /// The most rounds.
+    pub most: u32,
+    /// The most time that they may take together.
+    pub timeout: Duration,
+    /// What is done then.
+    pub on_timeout: OnTimeout,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            max_downtime: Duration::from_millis(100),
+            most: 30,
+            timeout: Duration::from_secs(600),
+            on_timeout: OnTimeout::default(),
+        }
+    }
 }
 
 /// How images are compressed.
@@ -116,6 +169,10 @@ impl Default for Bounds {
 pub struct Options {
     /// How memory travels.
     pub strategy: Strategy,
+    /// When its rounds have come to an end.
+    pub rounds: Rounds,
+    /// Each page of memory is compared before the application runs again.
+    pub verify: bool,
     /// How it is compressed.
     pub compression: Compression,
     /// How many connections carry memory; at least one.
@@ -132,6 +189,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             strategy: Strategy::default(),
+            rounds: Rounds::default(),
+            verify: false,
             compression: Compression::default(),
             streams: 4,
             file_rounds: 3,

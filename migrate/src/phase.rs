@@ -18,12 +18,16 @@ pub enum Phase {
     Files,
     /// Dump and restore are started, and wait.
     Ready,
+    /// Memory travels while the application runs.
+    Rounds,
     /// The operator's commands on the source, before it stops.
     PreCheckpoint,
     /// It stops.
     Freeze,
     /// The files that changed meanwhile travel.
     LastFiles,
+    /// What it wrote since the last round is looked for, and begins to travel.
+    LastRound,
     /// It is dumped; small images travel.
     Dump,
     /// The operator's commands on the source, now that it stands still.
@@ -32,6 +36,8 @@ pub enum Phase {
     PreRestore,
     /// It is restored while its memory travels.
     Restore,
+    /// All its memory is compared.
+    Verify,
     /// It is decided that it lives on the destination.
     Commit,
     /// It runs on the destination.
@@ -54,13 +60,16 @@ impl Phase {
             Self::Prepare => "prepare",
             Self::Files => "files",
             Self::Ready => "ready",
+            Self::Rounds => "rounds",
             Self::PreCheckpoint => "pre-checkpoint",
             Self::Freeze => "freeze",
             Self::LastFiles => "last-files",
+            Self::LastRound => "last-round",
             Self::Dump => "dump",
             Self::PostCheckpoint => "post-checkpoint",
             Self::PreRestore => "pre-restore",
             Self::Restore => "restore",
+            Self::Verify => "verify",
             Self::Commit => "commit",
             Self::Release => "release",
             Self::End => "end",

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::options::Strategy;
 use crate::phase::Phase;
+use crate::report::Round;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,20 @@ pub enum Event {
         entries: u64,
         /// Bytes of file content in it.
         bytes: u64,
+    },
+    /// It is chosen how memory travels.
+    Strategy {
+        /// How.
+        strategy: Strategy,
+        /// Why.
+        why: String,
+    },
+    /// A round of memory has travelled while the application ran.
+    Round(Round),
+    /// The application gets less of the processor, for it writes faster than memory travels.
+    Throttled {
+        /// How much was taken away.
+        percent: u32,
     },
     /// Some of the images has travelled; told a few times a second.
     Bytes {

@@ -45,6 +45,35 @@ pub struct Bytes {
     pub files: u64,
 }
 
+/// A round of memory that travelled while the application ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// Which, from 1.
+    pub round: u32,
+    /// Bytes that travelled in it.
+    pub bytes: u64,
+    /// How long looking for them took, of the time below.
+    pub scan_ms: u64,
+    /// From its begin to its end.
+    pub milliseconds: u64,
+    /// Bytes per second that travelled.
+    pub rate: u64,
+    /// Bytes per second that the application writes, page by page; nothing after the first round.
+    pub dirty_rate: Option<u64>,
+    /// How long the application would stand still if it were stopped now; nothing after the first round.
+    pub predicted_freeze_ms: Option<u64>,
+}
+
+/// Why rounds came to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoundsEnd {
+    /// The rest is small enough.
+    Converged,
+    /// There were as many as there may be, or they took as long as they may, and it was asked to stop the application then.
+    Forced,
+}
+
 /// What one host knows of a migration that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -62,6 +91,20 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// How memory travelled.
     pub strategy: Strategy,
+    /// Why so.
+    pub why: String,
+    /// Rounds of memory while the application ran.
+    pub rounds: Vec<Round>,
+    /// Why they came to an end, if there were some.
+    pub rounds_end: Option<RoundsEnd>,
+    /// How much of the processor was taken from the application in the end, in percent.
+    pub throttled: u32,
+    /// Bytes of the last round, while it stood still.
+    pub last_round: u64,
+    /// How long it was predicted to stand still.
+    pub predicted_freeze_ms: Option<u64>,
+    /// How many pages were compared, if that was asked for.
+    pub verified_pages: Option<u64>,
     /// How it was compressed, as it was asked for.
     pub compression: Compression,
     /// Chunks by how they were compressed in the end: none, lz4, zstd.

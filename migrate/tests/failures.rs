@@ -15,6 +15,7 @@ use common::hosts::{limits, Hosts};
 use fastmig_migrate::cancel::Cancel;
 use fastmig_migrate::faults::Fault;
 use fastmig_migrate::journal::Role;
+use fastmig_migrate::options::Strategy;
 use fastmig_migrate::report::Outcome;
 
 /// The longest that the source may stand still: its limit, and what a busy machine adds.
@@ -34,7 +35,7 @@ enum How {
 
 const HOWS: [How; 4] = [How::Fails, How::Dies, How::IsCut, How::IsSilent];
 
-const SOURCE: [&str; 26] = [
+const SOURCE: [&str; 34] = [
     "connect",
     "connect-done",
     "prepare",
@@ -43,10 +44,16 @@ const SOURCE: [&str; 26] = [
     "files-done",
     "ready",
     "ready-done",
+    "rounds",
+    "round-1",
+    "round-2",
+    "rounds-done",
     "pre-checkpoint",
     "pre-checkpoint-done",
     "freeze",
     "freeze-done",
+    "last-round",
+    "last-round-done",
     "last-files",
     "last-files-done",
     "dump",
@@ -55,6 +62,8 @@ const SOURCE: [&str; 26] = [
     "post-checkpoint-done",
     "restore",
     "restore-done",
+    "verify",
+    "verify-done",
     "commit",
     "fenced",
     "deciding",
@@ -63,7 +72,7 @@ const SOURCE: [&str; 26] = [
     "end",
 ];
 
-const DESTINATION: [&str; 20] = [
+const DESTINATION: [&str; 26] = [
     "connect",
     "connect-done",
     "prepare",
@@ -71,12 +80,18 @@ const DESTINATION: [&str; 20] = [
     "files",
     "ready",
     "ready-done",
+    "rounds",
+    "rounds-done",
+    "last-round",
+    "last-round-done",
     "last-files",
     "dump",
     "dump-done",
     "pre-restore",
     "restore",
     "restore-done",
+    "verify",
+    "verify-done",
     "commit",
     "commit-done",
     "release",
@@ -147,7 +162,11 @@ fn try_case(case: Case) -> Result<(), String> {
     let world = World::new(11, 3, 3 << 20);
     let hosts = Hosts::new(&world);
     let happened = inject(&hosts, case);
-    let report = hosts.migrate();
+    world.writes.store(700_000, Ordering::SeqCst);
+    // Of all strategies the one with most steps.
+    let mut plan = hosts.plan();
+    (plan.options.strategy, plan.options.verify) = (Strategy::PreCopy, true);
+    let report = hosts.migrate_as(&plan, &Cancel::default());
     if report.reason.as_deref() == Some("died") {
         hosts.restart_source();
     }
@@ -170,6 +189,7 @@ fn try_case(case: Case) -> Result<(), String> {
     }
     if lives.0 == Life::Running {
         let mut plan = hosts.plan();
+        (plan.options.strategy, plan.options.verify) = (Strategy::PreCopy, true);
         // How long it takes on a busy machine is not what this is about.
         plan.options.limits.frozen = Duration::from_secs(30);
         let next = hosts.migrate_as(&plan, &Cancel::default());

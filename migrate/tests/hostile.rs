@@ -44,7 +44,7 @@ fn hello(versions: (u32, u32), purpose: &str) -> Vec<u8> {
 
 fn migrate() -> Vec<u8> {
     hello(
-        (1, 1),
+        (2, 2),
         r#"{"migrate":{"wanted":{"container":"web","create":null,"options":null},"frozen_ms":4000}}"#,
     )
 }
@@ -88,17 +88,17 @@ fn refusal(bytes: &[u8]) -> String {
 
 #[test]
 fn an_old_version_is_told_to_update() {
-    let frame = frame(1, ID, 0, 0, &hello((0, 0), r#"{"some-old-purpose":{}}"#), &[]);
+    let frame = frame(1, ID, 0, 0, &hello((1, 1), r#"{"some-old-purpose":{}}"#), &[]);
     let (served, answer) = send(&frame);
-    let text = "the other host speaks protocol 0, this FastMig 1: update the other host";
+    let text = "the other host speaks protocol 1, this FastMig 2: update the other host";
     assert!(matches!(&served, Served::Refused(reason) if reason == text), "{served:?}");
     assert!(answer.contains(text), "{answer}");
 }
 
 #[test]
 fn a_newer_version_is_told_who_is_old() {
-    let (_, answer) = send(&frame(1, ID, 0, 0, &hello((2, 3), r#"{"new":{"thing":1}}"#), &[]));
-    assert!(answer.contains("speaks protocol 2 to 3, this FastMig 1: update this host"), "{answer}");
+    let (_, answer) = send(&frame(1, ID, 0, 0, &hello((3, 4), r#"{"new":{"thing":1}}"#), &[]));
+    assert!(answer.contains("speaks protocol 3 to 4, this FastMig 2: update this host"), "{answer}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_passport_that_does_not_fit_is_refused() {
 fn images_keep_to_their_names_sizes_and_order() {
     let mut so_far = frame(1, ID, 0, 0, &migrate(), &[]);
     so_far.extend(frame(1, ID, 0, 1, br#"{"passport":{"passport":{"cpu":"any"}}}"#, &[]));
-    so_far.extend(frame(1, ID, 0, 2, br#""ready""#, &[]));
+    so_far.extend(frame(1, ID, 0, 2, br#"{"ready":{"strategy":"pre-copy","verify":false}}"#, &[]));
     let image = |name: &str, last: bool| {
         format!(r#"{{"image":{{"name":"{name}","large":false,"last":{last}}}}}"#).into_bytes()
     };
@@ -174,7 +174,7 @@ fn images_keep_to_their_names_sizes_and_order() {
 
 #[test]
 fn data_connections_belong_to_a_migration() {
-    let data = hello((1, 1), r#"{"data":{"token":"00000000000000000000000000000000"}}"#);
+    let data = hello((2, 2), r#"{"data":{"token":"00000000000000000000000000000000"}}"#);
     assert!(refusal(&frame(1, ID, 1, 0, &data, &[])).contains("belongs to no migration"));
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::wrapper;
+use fastmig_bench::{gap, wrapper};
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts};
 use fastmig_tests::{demo, suites};
@@ -67,6 +67,8 @@ enum Chore {
 enum Bench {
     /// What the OCI runtime costs in front of runc
     Wrapper,
+    /// How long a program stands still when it moves, beside checkpoint, tar and restore by runc
+    Gap(gap::Options),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +105,7 @@ fn run(chore: Chore) -> Result<()> {
             false => bail!("the demo failed"),
         },
         Chore::Bench(Bench::Wrapper) => wrapper::run(),
+        Chore::Bench(Bench::Gap(options)) => gap::run(&options),
         Chore::Table => suites::put_table_into_readme(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),

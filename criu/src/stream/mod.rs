@@ -56,4 +56,7 @@ pub trait ImageSink: Send {
 pub trait ImageSource: Send + Sync + Debug {
     /// Opens one; nothing when there is none of that name.
     fn open(&self, name: &str) -> Option<Box<dyn Read + Send>>;
+
+    /// The names of those that are there whole.
+    fn names(&self) -> Vec<String>;
 }

@@ -80,6 +80,10 @@ mod tests {
                 _ => None,
             }
         }
+
+        fn names(&self) -> Vec<String> {
+            vec!["small.img".into()]
+        }
     }
 
     #[test]

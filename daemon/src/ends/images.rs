@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use fastmig_engine::migration::{ImageSink, ImageSource, ProcessMemory};
+use fastmig_engine::migration::{ImageSink, ImageSource, ProcessMemory, Room, RoundMemory};
 use fastmig_migrate::ends;
 
 /// Where CRIU's images go.
@@ -27,6 +27,10 @@ impl ImageSource for Source {
     fn open(&self, name: &str) -> Option<Box<dyn Read + Send>> {
         self.0.open(name)
     }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
 }
 
 /// The memory of a stopped application.
@@ -40,5 +44,29 @@ impl ends::Memory for Memory {
 
     fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.0.read(image, offset, into)
+    }
+}
+
+/// Memory that travels in a round.
+#[derive(Debug)]
+pub(super) struct Round(pub(super) Arc<RoundMemory>);
+
+impl ends::Memory for Round {
+    fn images(&self) -> Vec<(String, u64)> {
+        self.0.images()
+    }
+
+    fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read(image, offset, into)
+    }
+}
+
+/// Where it goes.
+#[derive(Debug)]
+pub(super) struct Place(pub(super) Room);
+
+impl ends::Place for Place {
+    fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()> {
+        self.0.write(image, offset, content)
     }
 }

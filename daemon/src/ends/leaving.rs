@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use fastmig_engine::migration::{Departure, Terms};
+use fastmig_engine::migration::{trackable, Departure, Terms};
 use fastmig_engine::{passport, Container};
-use fastmig_migrate::ends::{EndError, Files, Images, Leaving, Memory};
+use fastmig_migrate::ends::{Choice, EndError, Files, Images, Leaving, Memory, Round};
+use fastmig_migrate::options::Strategy;
 use serde_json::Value;
 
-use super::{images, told, Papers};
+use super::{images, told, way, Papers};
 
 #[derive(Debug)]
 pub(super) struct Leaver {
@@ -41,8 +42,35 @@ impl Leaving for Leaver {
         Ok(Files { entries: summary.entries, bytes: summary.bytes })
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
-        self.departure.ready().map_err(told)
+    fn choose(&mut self, asked: Strategy) -> Result<Choice, EndError> {
+        let (strategy, why) = match (asked, trackable()) {
+            (Strategy::StopCopy, _) => (Strategy::StopCopy, "asked for".to_owned()),
+            (Strategy::PreCopy, Ok(_)) => (Strategy::PreCopy, "asked for".to_owned()),
+            (Strategy::PreCopy, Err(reason)) => {
+                let what = "memory cannot travel while the application runs";
+                return Err(format!("{what}: {reason}; ask for --strategy stop-copy or auto").into());
+            }
+            (_, Ok(how)) => {
+                let what = "memory can travel while the application runs";
+                (Strategy::PreCopy, format!("{what}: this host tracks what it writes by {how}"))
+            }
+            (_, Err(reason)) => (Strategy::StopCopy, format!("this host cannot track what it writes: {reason}")),
+        };
+        Ok(Choice { strategy, why })
+    }
+
+    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError> {
+        self.departure.ready(way(strategy)).map_err(told)
+    }
+
+    fn round(&mut self) -> Result<Round, EndError> {
+        let round = self.departure.round().map_err(told)?;
+        let memory = Arc::new(images::Round(round.memory));
+        Ok(Round { plan: round.plan, memory, scan: round.scan, tracked: round.tracked })
+    }
+
+    fn throttle(&mut self, percent: u32) -> Result<(), EndError> {
+        self.departure.throttle(percent).map_err(told)
     }
 
     fn freeze(&mut self) -> Result<(), EndError> {
@@ -52,6 +80,10 @@ impl Leaving for Leaver {
     fn dump(&mut self, images: &mut dyn Images) -> Result<Value, EndError> {
         let manifest = self.departure.dump(&mut images::Sink(images)).map_err(told)?;
         Ok(serde_json::to_value(manifest)?)
+    }
+
+    fn fingerprint(&mut self) -> Result<Vec<u8>, EndError> {
+        self.departure.fingerprint().map_err(told)
     }
 
     fn memory(&self) -> Result<Arc<dyn Memory>, EndError> {

@@ -6,9 +6,10 @@ mod waiting;
 
 use std::sync::Arc;
 
-use fastmig_engine::migration::{Terms, Ticket};
+use fastmig_engine::migration::{Terms, Ticket, Way};
 use fastmig_engine::{Config, Container, Key};
 use fastmig_migrate::ends::{EndError, Leaving, Waiting};
+use fastmig_migrate::options::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -43,6 +44,14 @@ pub fn waiting(config: Arc<Config>, key: &Key, id: &str) -> Result<Box<dyn Waiti
 struct Papers {
     passport: Value,
     ticket: Ticket,
+}
+
+/// The engine's part of a strategy.
+fn way(strategy: Strategy) -> Way {
+    match strategy {
+        Strategy::PreCopy => Way::Rounds,
+        _ => Way::Stream,
+    }
 }
 
 /// The whole story in one line.

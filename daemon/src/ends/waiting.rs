@@ -8,10 +8,11 @@ use fastmig_engine::image::Manifest;
 use fastmig_engine::migration::{Arrival, Ticket};
 use fastmig_engine::passport::Passport;
 use fastmig_migrate::ends::{self, EndError, Files, Waiting};
+use fastmig_migrate::options::Strategy;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{images, told, Papers};
+use super::{images, told, way, Papers};
 
 #[derive(Debug)]
 pub(super) struct Waiter {
@@ -40,14 +41,22 @@ impl Waiting for Waiter {
         Ok(Files { entries: summary.entries, bytes: summary.bytes })
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
+    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError> {
         let ticket = self.ticket.take().ok_or("nothing was found to fit yet")?;
-        self.arrival.ready(ticket).map_err(told)
+        self.arrival.ready(ticket, way(strategy)).map_err(told)
+    }
+
+    fn round(&mut self, plan: &[u8]) -> Result<Arc<dyn ends::Place>, EndError> {
+        Ok(Arc::new(images::Place(self.arrival.round(plan).map_err(told)?)))
     }
 
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
         let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
         self.arrival.restore(&manifest, images::Source(images)).map_err(told)
+    }
+
+    fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
+        self.arrival.compare(fingerprint).map_err(told)
     }
 
     fn verify(&mut self) -> Result<(), EndError> {

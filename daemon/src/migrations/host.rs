@@ -7,9 +7,11 @@ use std::sync::Arc;
 use fastmig_engine::migration::Verdict;
 use fastmig_engine::{Config, Container, Key, Kind};
 use fastmig_migrate::destination::{Host, Placed};
-use fastmig_migrate::ends::{EndError, Files, ImageSource, Images, Leaving, Memory, Waiting};
+use fastmig_migrate::ends::{
+    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Place, Round, Waiting,
+};
 use fastmig_migrate::journal::Record;
-use fastmig_migrate::options::Wanted;
+use fastmig_migrate::options::{Strategy, Wanted};
 use fastmig_migrate::source::Origin;
 use fastmig_migrate::MigrationId;
 use fastmig_recreate::{Created, Recipe, Recreator};
@@ -155,8 +157,16 @@ impl Waiting for Made {
         self.waiting.unpack_files(archive)
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
-        self.waiting.ready()
+    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError> {
+        self.waiting.ready(strategy)
+    }
+
+    fn round(&mut self, plan: &[u8]) -> Result<Arc<dyn Place>, EndError> {
+        self.waiting.round(plan)
+    }
+
+    fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
+        self.waiting.compare(fingerprint)
     }
 
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError> {
@@ -208,7 +218,23 @@ impl Leaving for Settled {
         too_late()
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
+    fn choose(&mut self, _: Strategy) -> Result<Choice, EndError> {
+        too_late()
+    }
+
+    fn ready(&mut self, _: Strategy) -> Result<(), EndError> {
+        too_late()
+    }
+
+    fn round(&mut self) -> Result<Round, EndError> {
+        too_late()
+    }
+
+    fn throttle(&mut self, _: u32) -> Result<(), EndError> {
+        too_late()
+    }
+
+    fn fingerprint(&mut self) -> Result<Vec<u8>, EndError> {
         too_late()
     }
 
@@ -246,7 +272,15 @@ impl Waiting for Settled {
         too_late()
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
+    fn ready(&mut self, _: Strategy) -> Result<(), EndError> {
+        too_late()
+    }
+
+    fn round(&mut self, _: &[u8]) -> Result<Arc<dyn Place>, EndError> {
+        too_late()
+    }
+
+    fn compare(&mut self, _: &[u8]) -> Result<u64, EndError> {
         too_late()
     }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastmig_api::container::Migrating;
 use fastmig_api::event::What;
-use fastmig_api::migration::Side;
+use fastmig_api::migration::{Round, Side};
+use fastmig_api::request::Strategy;
 use fastmig_api::MigrationReport;
 use fastmig_migrate::journal::{Record, Role};
 use fastmig_migrate::phase::Phase;
@@ -24,6 +25,10 @@ struct Known {
     phase: Option<Phase>,
     raw: u64,
     wire: u64,
+    /// How memory travels, and why so.
+    strategy: Option<(Strategy, String)>,
+    rounds: Vec<Round>,
+    throttled: u32,
 }
 
 /// Those under way on this host.
@@ -99,6 +104,12 @@ impl Live {
         if let Some(known) = self.known().get(&(record.id, record.role)) {
             begun.bytes.raw = known.raw;
             begun.bytes.wire = known.wire;
+            if let Some((strategy, why)) = &known.strategy {
+                (begun.strategy, begun.why) = (*strategy, why.clone());
+            }
+            begun.rounds.clone_from(&known.rounds);
+            begun.predicted_freeze_ms = known.rounds.last().and_then(|round| round.predicted_freeze_ms);
+            begun.throttled = known.throttled;
         }
         begun
     }
@@ -110,6 +121,11 @@ impl Live {
         match event {
             Event::PhaseBegun { phase } => known.phase = Some(*phase),
             Event::Bytes { raw, wire, .. } => (known.raw, known.wire) = (*raw, *wire),
+            Event::Strategy { strategy, why } => {
+                known.strategy = Some((report::strategy(*strategy), why.clone()));
+            }
+            Event::Round(round) => known.rounds.push(report::round(round)),
+            Event::Throttled { percent } => known.throttled = *percent,
             _ => {}
         }
         let phase = known.phase.map(Phase::name).unwrap_or_default().to_owned();
@@ -133,6 +149,11 @@ fn in_words(event: &Event, under_way: String, side: Side) -> What {
         Event::Files { bytes, .. } => {
             What::Progress { phase: under_way, done: *bytes, total: *bytes, wire: *bytes, rate: 0 }
         }
+        Event::Strategy { strategy, why } => {
+            What::StrategyChosen { strategy: report::strategy(*strategy), why: why.clone() }
+        }
+        Event::Round(round) => What::RoundEnded(report::round(round)),
+        Event::Throttled { percent } => What::Throttled { percent: *percent },
         Event::Bytes { raw, wire, expected, rate } => What::Progress {
             phase: under_way,
             done: *raw,

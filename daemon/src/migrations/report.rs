@@ -1,7 +1,9 @@
 //! The protocol's report, in the words of the HTTP interface.
 
-use fastmig_api::migration::{Bytes, Chunks, MigrationReport, Outcome, PhaseTime, Side};
-use fastmig_api::request::{Compression, Strategy};
+use std::time::Duration;
+
+use fastmig_api::migration::{Bytes, Chunks, MigrationReport, Outcome, PhaseTime, Round, RoundsEnd, Side};
+use fastmig_api::request::{Compression, MigrateRequest, OnTimeout, Strategy};
 use fastmig_migrate::journal::{Record, Role};
 use fastmig_migrate::options::{self, Options};
 use fastmig_migrate::phase::Phase;
@@ -15,10 +17,12 @@ pub(super) fn is_frozen(phase: Phase) -> bool {
         phase,
         Phase::Freeze
             | Phase::LastFiles
+            | Phase::LastRound
             | Phase::Dump
             | Phase::PostCheckpoint
             | Phase::PreRestore
             | Phase::Restore
+            | Phase::Verify
             | Phase::Commit
     )
 }
@@ -74,7 +78,14 @@ fn nothing_yet(side: Side, outcome: Outcome) -> MigrationReport {
         started_at: String::new(),
         total_ms: 0,
         frozen_ms: None,
-        strategy: Strategy::StopCopy,
+        strategy: Strategy::Auto,
+        why: String::new(),
+        rounds: Vec::new(),
+        rounds_end: None,
+        throttled: 0,
+        last_round_bytes: 0,
+        predicted_freeze_ms: None,
+        verified_pages: None,
         iterations: 0,
         streams: 0,
         compression: Compression::Auto,
@@ -101,6 +112,17 @@ fn outcome_of(state: State) -> Outcome {
 pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> MigrationReport {
     begun.total_ms = report.total_ms;
     begun.frozen_ms = report.frozen_ms;
+    begun.strategy = strategy(report.strategy);
+    begun.why.clone_from(&report.why);
+    begun.rounds = report.rounds.iter().map(round).collect();
+    begun.rounds_end = report.rounds_end.map(|end| match end {
+        report::RoundsEnd::Converged => RoundsEnd::Converged,
+        report::RoundsEnd::Forced => RoundsEnd::Forced,
+    });
+    begun.throttled = report.throttled;
+    begun.last_round_bytes = report.last_round;
+    begun.predicted_freeze_ms = report.predicted_freeze_ms;
+    begun.verified_pages = report.verified_pages;
     begun.iterations = report.file_rounds;
     begun.streams = report.streams;
     begun.compression = compression(report);
@@ -127,6 +149,27 @@ pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> Migr
     begun
 }
 
+pub(super) fn strategy(chosen: options::Strategy) -> Strategy {
+    match chosen {
+        options::Strategy::StopCopy => Strategy::StopCopy,
+        options::Strategy::PreCopy => Strategy::PreCopy,
+        // The protocol may learn others before we do.
+        _ => Strategy::Auto,
+    }
+}
+
+pub(super) fn round(round: &report::Round) -> Round {
+    Round {
+        round: round.round,
+        bytes: round.bytes,
+        scan_ms: round.scan_ms,
+        ms: round.milliseconds,
+        rate: round.rate,
+        dirty_rate: round.dirty_rate,
+        predicted_freeze_ms: round.predicted_freeze_ms,
+    }
+}
+
 fn phases(took: &[Took], side: Side) -> Vec<PhaseTime> {
     let of = |took: &Took| PhaseTime {
         phase: took.phase.name().to_owned(),
@@ -151,11 +194,15 @@ fn compression(report: &report::Report) -> Compression {
 }
 
 /// What is asked for, in the protocol's words.
-pub(super) fn options(request: &fastmig_api::request::MigrateRequest) -> Options {
+pub(super) fn options(request: &MigrateRequest) -> Options {
     let mut options = Options::default();
     options.strategy = match request.strategy {
+        Strategy::Auto => options::Strategy::Auto,
         Strategy::StopCopy => options::Strategy::StopCopy,
+        Strategy::PreCopy => options::Strategy::PreCopy,
     };
+    options.rounds = rounds(request);
+    options.verify = request.verify;
     options.compression = match request.compression {
         Compression::Auto => options::Compression::Auto,
         Compression::None => options::Compression::None,
@@ -169,7 +216,64 @@ pub(super) fn options(request: &fastmig_api::request::MigrateRequest) -> Options
         options.file_rounds = 0;
     }
     if let Some(seconds) = request.freeze_timeout_s {
-        options.limits.frozen = std::time::Duration::from_secs(seconds);
+        options.limits.frozen = Duration::from_secs(seconds);
     }
     options
+}
+
+/// When rounds of memory are to end, in the protocol's words.
+fn rounds(request: &MigrateRequest) -> options::Rounds {
+    options::Rounds {
+        max_downtime: Duration::from_millis(request.max_downtime_ms),
+        most: request.max_rounds,
+        timeout: Duration::from_secs(request.rounds_timeout_s),
+        on_timeout: match request.on_timeout {
+            OnTimeout::Force => options::OnTimeout::Force,
+            OnTimeout::Abort => options::OnTimeout::Abort,
+            OnTimeout::Throttle => options::OnTimeout::Throttle,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_have_the_same_defaults() {
+        let ours = options(&MigrateRequest::new("b"));
+        let theirs = Options::default();
+        assert_eq!(
+            (ours.strategy, ours.rounds, ours.verify),
+            (theirs.strategy, theirs.rounds, theirs.verify)
+        );
+    }
+
+    #[test]
+    fn a_wish_reaches_the_protocol() {
+        let request = MigrateRequest {
+            strategy: Strategy::PreCopy,
+            max_downtime_ms: 50,
+            max_rounds: 7,
+            rounds_timeout_s: 9,
+            on_timeout: OnTimeout::Throttle,
+            verify: true,
+            ..MigrateRequest::new("b")
+        };
+        let options = options(&request);
+        assert!(options.verify && options.strategy == options::Strategy::PreCopy);
+        let rounds = options::Rounds {
+            max_downtime: Duration::from_millis(50),
+            most: 7,
+            timeout: Duration::from_secs(9),
+            on_timeout: options::OnTimeout::Throttle,
+        };
+        assert_eq!(options.rounds, rounds);
+    }
+
+    #[test]
+    fn the_last_round_and_the_comparison_are_part_of_the_freeze() {
+        assert!([Phase::Freeze, Phase::LastRound, Phase::Verify, Phase::Commit].into_iter().all(is_frozen));
+        assert!(!is_frozen(Phase::Rounds) && !is_frozen(Phase::Release));
+    }
 }

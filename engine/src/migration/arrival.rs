@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fastmig_control::{State, INIT_PATH};
-use fastmig_criu::{Common, ImageSource, Notification, RestoreOptions, StreamedRestore};
+use fastmig_criu::{Common, ImageSource, Launch, Notification, RestoreOptions, StreamedRestore};
 
+use super::filled::{Filled, Room};
+use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
 use super::ticket::Ticket;
+use super::Way;
 use crate::container::{Container, Operation};
 use crate::image::{ImageError, Manifest};
 use crate::recipient::{self, Recipient};
@@ -33,9 +36,26 @@ pub struct Arrival {
 
 /// A CRIU that waits for images.
 #[derive(Debug)]
-struct Ready {
-    restore: StreamedRestore,
-    log: PathBuf,
+enum Ready {
+    Streamed { restore: StreamedRestore, log: PathBuf },
+    Filled(Box<Filled>),
+}
+
+impl Ready {
+    fn pid(&self) -> i32 {
+        let pid = match self {
+            Self::Streamed { restore, .. } => restore.pid(),
+            Self::Filled(filled) => filled.pid(),
+        };
+        i32::try_from(pid).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        match self {
+            Self::Streamed { log, .. } => log.clone(),
+            Self::Filled(filled) => filled.log.clone(),
+        }
+    }
 }
 
 impl Container {
@@ -74,7 +94,7 @@ impl Arrival {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn ready(&mut self, ticket: Ticket) -> Result<(), Error> {
+    pub fn ready(&mut self, ticket: Ticket, way: Way) -> Result<(), Error> {
         if !ticket.is_plausible() {
             let problem = "names streams that no container has";
             return Err(ImageError::Damaged { path: STREAM.into(), file: "ticket".into(), problem }.into());
@@ -91,13 +111,31 @@ impl Arrival {
                 shell_job: false,
             },
         };
+        self.criu = Some(match way {
+            Way::Stream => self.start_streaming(launch, options)?,
+            Way::Rounds => Ready::Filled(Box::new(Filled::start(&self.container, launch, options)?)),
+        });
+        self.ticket = Some(ticket);
+        Ok(())
+    }
+
+    fn start_streaming(&self, launch: Launch<'_>, options: RestoreOptions) -> Result<Ready, Error> {
         let config = &self.container.config;
         let log = crate::logs::new_log(config, self.container.key(), "restore")?;
         let work = crate::logs::work_directory(config)?;
         let restore = launch.start_restore(&work, &log, INIT_PATH.as_ref(), options)?;
-        self.criu = Some(Ready { restore, log });
-        self.ticket = Some(ticket);
-        Ok(())
+        Ok(Ready::Streamed { restore, log })
+    }
+
+    /// Makes room for a round of memory, which `plan` describes.
+    ///
+    /// # Errors
+    /// When the plan is damaged, or there is no room.
+    pub fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
+        match &mut self.criu {
+            Some(Ready::Filled(filled)) => filled.round(plan),
+            _ => Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "fill" }),
+        }
     }
 
     /// Restores what `manifest` describes from `images`. It is whole then, the init's child, and frozen.
@@ -131,7 +169,7 @@ impl Arrival {
 
     /// From the first restored process on, only the migration decides what becomes of them.
     fn mark(&mut self, ready: &Ready) -> Result<(), Error> {
-        let criu = i32::try_from(ready.restore.pid()).ok().and_then(ProcessMark::of);
+        let criu = ProcessMark::of(ready.pid());
         self.operation.record.migration =
             Some(Mark { fenced: true, criu, ..Mark::new(&self.id, Role::Arriving) });
         self.operation.save()
@@ -143,15 +181,18 @@ impl Arrival {
         images: &Arc<dyn ImageSource>,
         recipient: &Recipient<'_>,
     ) -> Result<(), Error> {
-        let Ready { restore, log } = ready;
-        let criu = i32::try_from(restore.pid()).unwrap_or(0);
-        restore.restore(images, &mut |stage| {
+        let (criu, log) = (ready.pid(), ready.log());
+        let mut follow = |stage| {
             if stage == Notification::PreResume {
                 let held = self.hold(criu, recipient).inspect_err(|_| recipient.kill_before_it_runs());
                 held.map_err(|e| e.report())?;
             }
             recipient.follow(stage)
-        })?;
+        };
+        match ready {
+            Ready::Streamed { restore, .. } => restore.restore(images, &mut follow)?,
+            Ready::Filled(filled) => drop(filled.restore(images.as_ref(), &mut follow)?),
+        }
         if recipient.host_root()?.is_none() {
             let problem = "names another root than CRIU restored";
             let file = crate::image::MANIFEST.into();
@@ -171,6 +212,17 @@ impl Arrival {
             cgroup.leave(pid).map_err(failed)?;
         }
         self.container.freeze()
+    }
+
+    /// Compares all memory of what was restored with a [`super::Departure::fingerprint`]. How many pages were compared.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub fn compare(&self, fingerprint: &[u8]) -> Result<u64, Error> {
+        let problem = "is no fingerprint of memory";
+        let damaged = || ImageError::Damaged { path: STREAM.into(), file: "fingerprint".into(), problem };
+        let fingerprint = Fingerprint::decode(fingerprint).ok_or_else(damaged)?;
+        fingerprint.compare(&self.container.application_cgroup()?.pids())
     }
 
     /// Whether what was restored is still there, and frozen.

@@ -8,8 +8,12 @@ use std::time::Duration;
 use fastmig_control::INIT_PATH;
 use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
 
+use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
+use super::throttle;
 use super::ticket::Ticket;
+use super::tracked::{Dumped, Round, Tracked};
+use super::Way;
 use crate::container::{Container, Operation};
 use crate::frozen::{Frozen, Held};
 use crate::image::Manifest;
@@ -44,6 +48,8 @@ pub struct Departure {
     criu: Option<Ready>,
     held: Option<Held>,
     frozen: Option<Frozen>,
+    /// Dumped, while its memory is still tracked.
+    dumped: Option<Dumped>,
     left_out: Vec<PageImage>,
     files: RootFiles,
     subject: Subject,
@@ -52,9 +58,18 @@ pub struct Departure {
 
 /// A CRIU that waits to be told to dump.
 #[derive(Debug)]
-struct Ready {
-    dump: StreamedDump,
-    log: PathBuf,
+enum Ready {
+    Streamed { dump: StreamedDump, log: PathBuf },
+    Tracked(Box<Tracked>),
+}
+
+impl Ready {
+    fn log(&self) -> PathBuf {
+        match self {
+            Self::Streamed { log, .. } => log.clone(),
+            Self::Tracked(tracked) => tracked.log.clone(),
+        }
+    }
 }
 
 impl Container {
@@ -72,8 +87,9 @@ impl Container {
         let subject = Subject::of(self, agreed)?;
         let volumes = terms.volumes.as_ref().unwrap_or(&operation.record.volumes);
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
-        let (criu, held, frozen) = (None, None, None);
-        Ok(Departure { id: id.into(), criu, held, frozen, left_out: Vec::new(), files, subject, operation })
+        let (criu, held, frozen, dumped) = (None, None, None, None);
+        let left_out = Vec::new();
+        Ok(Departure { id: id.into(), criu, held, frozen, dumped, left_out, files, subject, operation })
     }
 }
 
@@ -102,15 +118,51 @@ impl Departure {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn ready(&mut self) -> Result<(), Error> {
+    pub fn ready(&mut self, way: Way) -> Result<(), Error> {
+        self.criu = Some(match way {
+            Way::Stream => self.start_streaming()?,
+            Way::Rounds => Ready::Tracked(Box::new(Tracked::start(&self.subject, STANDSTILL)?)),
+        });
+        Ok(())
+    }
+
+    fn start_streaming(&self) -> Result<Ready, Error> {
         let mut launch = self.subject.launch()?.within(STANDSTILL);
         let options = self.subject.options(&mut launch, -1, true)?;
         let config = &self.subject.container.config;
         let log = crate::logs::new_log(config, self.subject.container.key(), "dump")?;
         let work = crate::logs::work_directory(config)?;
         let dump = launch.start_dump(&work, &log, INIT_PATH.as_ref(), options)?;
-        self.criu = Some(Ready { dump, log });
-        Ok(())
+        Ok(Ready::Streamed { dump, log })
+    }
+
+    /// The next round of memory; the last one, once it is frozen.
+    ///
+    /// # Errors
+    /// When its memory cannot be tracked.
+    pub fn round(&mut self) -> Result<Round, Error> {
+        match &mut self.criu {
+            Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject),
+            Some(Ready::Tracked(tracked)) => tracked.round(&self.subject),
+            _ => Err(self.out_of_turn("track")),
+        }
+    }
+
+    /// Takes so much of its processor time away, in percent, until it has left or runs on.
+    ///
+    /// # Errors
+    /// When the container has no cgroup for that.
+    pub fn throttle(&mut self, percent: u32) -> Result<(), Error> {
+        throttle::throttle(&self.subject.container, &mut self.operation, percent)
+    }
+
+    /// What identifies the content of all memory of the dumped application.
+    ///
+    /// # Errors
+    /// When a process cannot be read.
+    pub fn fingerprint(&self) -> Result<Vec<u8>, Error> {
+        let mappings = self.dumped.as_ref().map(Dumped::mappings).unwrap_or_default();
+        Fingerprint::of(&self.subject.cgroup.pids(), mappings).map(|fingerprint| fingerprint.encode())
     }
 
     /// Freezes the application. Should our process die before [`Departure::fence`], it runs on by itself.
@@ -136,21 +188,30 @@ impl Departure {
         let processes = self.subject.cgroup.pids();
         self.subject.require_whole_tree(&processes)?;
         let manifest = self.describe(&processes)?;
-        let dumped = ready.dump.dump(sink);
+        let log = ready.log();
+        let dumped = self.run(ready, sink);
         let keeps = self.subject.terms.tcp == TcpPolicy::Keep;
-        let table = keeps.then(|| network_lock::name(&ready.log).unwrap_or_default());
+        let table = keeps.then(|| network_lock::name(&log).unwrap_or_default());
         // Also after a failure: whom CRIU left stopped is to run on.
         let pid = self.subject.container.pid();
         self.held = Some(Held::new(pid, self.subject.cgroup.clone(), table.clone()));
-        self.left_out = dumped?;
-        crate::logs::forget(&ready.log);
+        dumped?;
+        crate::logs::forget(&log);
         // Whoever settles this for us must find it.
         self.operation.record.network_lock = table;
         self.operation.save()?;
         Ok(manifest)
     }
 
-    /// The memory of the dumped application.
+    fn run(&mut self, ready: Ready, sink: &mut dyn ImageSink) -> Result<(), Error> {
+        match ready {
+            Ready::Streamed { dump, .. } => self.left_out = dump.dump(sink)?,
+            Ready::Tracked(tracked) => self.dumped = Some(tracked.dump(sink)?),
+        }
+        Ok(())
+    }
+
+    /// The memory of the dumped application, but for what travelled in rounds.
     ///
     /// # Errors
     /// When a process is gone.
@@ -200,7 +261,12 @@ impl Departure {
             self.operation.save()?;
             return Err(e);
         }
-        self.forget_mark()
+        self.forget_mark()?;
+        throttle::undo(&mut self.operation)?;
+        if let Some(dumped) = self.dumped.take() {
+            dumped.leave();
+        }
+        Ok(())
     }
 
     /// It never runs again here; the container is in standby.
@@ -214,7 +280,11 @@ impl Departure {
         if let Some(held) = self.held.take() {
             self.operation.record.network_lock = held.keep();
         }
+        if let Some(dumped) = self.dumped.take() {
+            dumped.forget();
+        }
         self.subject.container.end_application()?;
+        throttle::undo(&mut self.operation)?;
         self.operation.record.migration = None;
         self.operation.save()
     }
@@ -242,6 +312,9 @@ impl Departure {
 impl Drop for Departure {
     /// Undecided: fenced, it waits for a decision; otherwise it runs on, by the guards' own drop.
     fn drop(&mut self) {
+        if let Err(e) = throttle::undo(&mut self.operation) {
+            tracing::error!(error = %e.report(), "an application stays slowed down");
+        }
         if self.is_fenced() {
             if let Some(held) = self.held.take() {
                 held.keep();

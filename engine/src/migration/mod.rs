@@ -16,6 +16,10 @@
 //! | [`ticket`] | what the destination must know before the freeze, so that its CRIU can be started |
 //! | [`departure`] | the source |
 //! | [`arrival`] | the destination |
+//! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
+//! | `throttle` | an application that writes too fast gets less of the processor |
+//! | `fingerprint` | the content of all memory, compared |
+//! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
 //! | [`mark`] | what `state.json` says of it, so that nobody else decides |
 //! | [`settle`] | the decision, when the process that began is gone |
 //!
@@ -26,14 +30,33 @@
 
 pub mod arrival;
 pub mod departure;
+mod filled;
+mod fingerprint;
 pub mod mark;
+mod plan;
 pub mod settle;
+mod spool;
+pub(crate) mod throttle;
 pub mod ticket;
+mod tracked;
 
 pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 
 pub use arrival::Arrival;
 pub use departure::{Departure, Terms};
+pub use filled::Room;
 pub use mark::{Mark, Role};
 pub use settle::Verdict;
+pub(crate) use throttle::Throttle;
 pub use ticket::Ticket;
+pub use tracked::{trackable, Round, RoundMemory};
+
+/// How an application's memory travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// While it stands still, through streams.
+    Stream,
+    /// In rounds while it runs, and the rest while it stands still.
+    Rounds,
+}
+

@@ -4,6 +4,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::mark::{Mark, Role};
+use super::throttle;
 use crate::container::Container;
 use crate::frozen::end_repair;
 use crate::{network_lock, recipient, ApplicationState, Error};
@@ -43,6 +44,7 @@ impl Container {
             Verdict::Elsewhere => empty(self, Some(&mark))?,
         }
         operation.record.migration = None;
+        throttle::undo(&mut operation)?;
         operation.save()
     }
 

@@ -5,11 +5,13 @@
 //! | `serve` | an accepted connection: a new migration, one of its data connections, or a question |
 //! | `run` | an arrival from its begin to its report |
 //! | `take_in` | the phases up to the commit |
+//! | `fill` | rounds of memory, put in their places |
 //! | `decide` | release, and the way back from each phase |
 //! | `attend` | the control connection while the destination works |
 
 mod attend;
 mod decide;
+mod fill;
 mod run;
 mod serve;
 mod take_in;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::fill::Filling;
 use super::serve::{Registered, Session};
 use super::Destination;
 use crate::ends::{Files, Waiting};
@@ -42,6 +43,9 @@ pub(super) fn run(
         phases: Phases::new(id, Role::Destination, progress.as_ref(), destination.faults.as_ref()),
         store: Arc::new(Store::new(destination.bounds)),
         waiting: None,
+        strategy: Strategy::default(),
+        compares: false,
+        filling: Filling::default(),
         warnings: Vec::new(),
         files: Files::default(),
         file_rounds: 0,
@@ -73,6 +77,11 @@ pub(super) struct Arrival<'a> {
     pub(super) phases: Phases<'a>,
     pub(super) store: Arc<Store>,
     pub(super) waiting: Option<Box<dyn Waiting>>,
+    pub(super) strategy: Strategy,
+    /// All memory is compared.
+    pub(super) compares: bool,
+    /// The last round of memory, on its way.
+    pub(super) filling: Filling,
     pub(super) warnings: Vec<String>,
     pub(super) files: Files,
     pub(super) file_rounds: u32,
@@ -116,7 +125,14 @@ impl Arrival<'_> {
             outcome,
             reason,
             warnings: self.warnings,
-            strategy: Strategy::default(),
+            strategy: self.strategy,
+            why: String::new(),
+            rounds: Vec::new(),
+            rounds_end: None,
+            throttled: 0,
+            last_round: 0,
+            predicted_freeze_ms: None,
+            verified_pages: None,
             compression: Compression::default(),
             chunks: [0; 3],
             streams: self.session.streams(),

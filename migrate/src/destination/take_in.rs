@@ -26,9 +26,11 @@ impl Arrival<'_> {
         self.welcome(talk, protocol)?;
         self.prepare(talk)?;
         self.files_and_ready(talk)?;
-        let dumped = self.images(talk)?;
+        let next = self.rounds(talk)?;
+        let dumped = self.images(talk, next)?;
         self.prepare_restore(talk)?;
         self.restore(talk, &dumped)?;
+        self.verify(talk)?;
         self.wait_for_commit(talk)
     }
 
@@ -78,6 +80,19 @@ impl Arrival<'_> {
         })
     }
 
+    /// Rounds of memory; the first message after them.
+    fn rounds(&mut self, talk: &mut Talk) -> Result<Received, Error> {
+        // Before the next round the source may have hooks to run.
+        let patience = self.session.limits.held + self.session.limits.files;
+        loop {
+            let received = talk.hear(Deadline::after(patience))?;
+            match received.message {
+                Message::Round { last: false, memory } => self.round(talk, memory)?,
+                _ => return Ok(received),
+            }
+        }
+    }
+
     /// Rounds of files, and then everything is started.
     fn files_and_ready(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let limits = &self.session.limits;
@@ -86,13 +101,16 @@ impl Arrival<'_> {
         loop {
             match talk.hear(deadline)?.message {
                 Message::Files { frozen: false } => self.unpack(talk, Phase::Files, limits.files)?,
-                Message::Ready => break,
+                Message::Ready { strategy, verify } => {
+                    break (self.strategy, self.compares) = (strategy, verify)
+                }
                 other => return Err(unexpected(&other, "files or ready")),
             }
         }
+        let strategy = self.strategy;
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::Ready, limits.ready, |deadline| {
-            attend(talk, &|_| {}, || waiting.ready().map_err(Error::end("start the restore")))?;
+            attend(talk, &|_| {}, || waiting.ready(strategy).map_err(Error::end("start the restore")))?;
             talk.say(&Message::Done, &[], deadline)
         })
     }
@@ -112,11 +130,13 @@ impl Arrival<'_> {
         Ok(())
     }
 
-    /// The application stands still: the last files, and its images.
-    fn images(&mut self, talk: &mut Talk) -> Result<Value, Error> {
+    /// The application stands still: the last memory, the last files, and its images.
+    fn images(&mut self, talk: &mut Talk, mut next: Received) -> Result<Value, Error> {
         let limits = &self.session.limits;
-        // The source's hooks run before the first of them.
-        let mut next = talk.hear(Deadline::after(limits.held + limits.frozen))?;
+        if let Message::Round { last: true, memory } = next.message {
+            self.filling = self.last_round(talk, memory)?;
+            next = talk.hear(Deadline::after(limits.frozen))?;
+        }
         if matches!(next.message, Message::Files { frozen: true }) {
             self.unpack(talk, Phase::LastFiles, limits.frozen)?;
             next = talk.hear(Deadline::after(limits.frozen))?;
@@ -150,10 +170,12 @@ impl Arrival<'_> {
     fn restore(&mut self, talk: &mut Talk, dumped: &Value) -> Result<(), Error> {
         let (destination, session, id) = (self.destination, self.session, self.id);
         let waiting = waiting_of(&mut self.waiting)?;
+        let filling = std::mem::take(&mut self.filling);
         let images = Arrived { store: Arc::clone(&self.store), puller: Arc::clone(&session.puller) };
         self.phases.run(Phase::Restore, session.limits.frozen, |deadline| {
             let give_up = |reason: &str| session.puller.close(reason);
             attend(talk, &give_up, || {
+                filling.finish()?;
                 waiting.restore(dumped, Arc::new(images)).map_err(Error::end("restore the application"))
             })?;
             tracing::debug!(most_bytes = session.puller.most_open(), "all memory is here");
@@ -176,7 +198,7 @@ impl Arrival<'_> {
     }
 }
 
-fn waiting_of(waiting: &mut Option<Box<dyn Waiting>>) -> Result<&mut Box<dyn Waiting>, Error> {
+pub(super) fn waiting_of(waiting: &mut Option<Box<dyn Waiting>>) -> Result<&mut Box<dyn Waiting>, Error> {
     waiting.as_mut().ok_or_else(|| Error::end("go on")("there is no container".into()))
 }
 

@@ -20,4 +20,8 @@ impl ImageSource for Arrived {
         }
         self.puller.open(name).map(|reader| Box::new(reader) as Box<dyn Read + Send>)
     }
+
+    fn names(&self) -> Vec<String> {
+        self.store.names()
+    }
 }

@@ -22,7 +22,7 @@ mod window;
 
 pub(crate) use arrived::Arrived;
 pub(crate) use meter::Meter;
-pub(crate) use pull::Puller;
+pub(crate) use pull::{PullReader, Puller};
 pub(crate) use push::Pusher;
 pub(crate) use serve::MemoryServer;
 pub(crate) use store::Store;

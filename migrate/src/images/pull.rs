@@ -55,12 +55,9 @@ impl Puller {
         Ok(())
     }
 
-    /// The application stands still; these are the images of its memory.
+    /// More images of memory that can be asked for.
     pub(crate) fn announce(&self, memory: Vec<(String, u64)>) -> Result<(), Error> {
         let malformed = |what: &str| Error::from(WireError::Malformed(format!("images of memory {what}")));
-        if memory.len() > MOST_IMAGES {
-            return Err(malformed("too many"));
-        }
         let mut names: Vec<_> = memory.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -68,11 +65,17 @@ impl Puller {
             return Err(malformed("whose names are none"));
         }
         let mut state = self.lock();
+        if state.names.len() + memory.len() > MOST_IMAGES {
+            return Err(malformed("too many"));
+        }
+        if memory.iter().any(|(name, _)| state.names.contains(name)) {
+            return Err(malformed("that are there already"));
+        }
         if state.connections == 0 && !memory.is_empty() {
             return Err(malformed("without a connection for them"));
         }
         state.window.announce(memory.iter().map(|(_, size)| *size));
-        state.names = memory.into_iter().map(|(name, _)| name).collect();
+        state.names.extend(memory.into_iter().map(|(name, _)| name));
         self.changed.notify_all();
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Memory, as the destination asks for it. One thread for each data connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::Meter;
@@ -14,20 +14,23 @@ use crate::wire::{Channel, Message, WireError};
 /// How often a thread that waits looks whether it is still needed.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
-/// The memory of an application that stands still, and who asks for it.
+/// An application's memory, and who asks for it.
 pub(crate) struct MemoryServer<'a> {
     chooser: &'a Chooser,
     meter: &'a Meter<'a>,
     /// How long one answer may take to send.
     limit: Duration,
-    memory: OnceLock<Shown>,
+    shown: RwLock<Vec<Shown>>,
     stopped: AtomicBool,
     bytes_sent: AtomicU64,
 }
 
+/// One image, by the number under which it is asked for.
+#[derive(Clone)]
 struct Shown {
     memory: Arc<dyn Memory>,
-    images: Vec<(String, u64)>,
+    name: String,
+    size: u64,
 }
 
 impl<'a> MemoryServer<'a> {
@@ -36,17 +39,22 @@ impl<'a> MemoryServer<'a> {
             chooser,
             meter,
             limit,
-            memory: OnceLock::new(),
+            shown: RwLock::default(),
             stopped: AtomicBool::new(false),
             bytes_sent: AtomicU64::new(0),
         }
     }
 
-    /// The application stands still: its memory may be asked for. Returns names and sizes.
-    pub(crate) fn show(&self, memory: Arc<dyn Memory>) -> Vec<(String, u64)> {
+    /// More memory that may be asked for: a round, or all of it. Returns names and sizes.
+    pub(crate) fn show(&self, memory: &Arc<dyn Memory>) -> Vec<(String, u64)> {
         let images = memory.images();
-        let shown = self.memory.get_or_init(|| Shown { memory, images });
-        shown.images.clone()
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        shown.extend(images.iter().map(|(name, size)| Shown {
+            memory: Arc::clone(memory),
+            name: name.clone(),
+            size: *size,
+        }));
+        images
     }
 
     /// All threads end soon.
@@ -97,15 +105,15 @@ impl<'a> MemoryServer<'a> {
         (raw, packed): &mut (Vec<u8>, Vec<u8>),
     ) -> Result<(), WireError> {
         let wrong = |what: &str| WireError::Malformed(format!("it asks for memory {what}"));
-        let shown = self.memory.get().ok_or_else(|| wrong("before it stands still"))?;
-        let (name, size) = shown.images.get(image as usize).ok_or_else(|| wrong("of no image"))?;
-        let end = offset.checked_add(length.into()).filter(|end| end <= size);
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner).get(image as usize).cloned();
+        let shown = shown.ok_or_else(|| wrong("of no image"))?;
+        let end = offset.checked_add(length.into()).filter(|end| *end <= shown.size);
         if end.is_none() || u64::from(length) > CHUNK_BYTES {
             return Err(wrong("outside of an image"));
         }
         let codec = self.chooser.choose();
         raw.resize((length as usize).min(CHUNK), 0);
-        shown.memory.read(name, offset, raw).map_err(WireError::Broken)?;
+        shown.memory.read(&shown.name, offset, raw).map_err(WireError::Broken)?;
         let begun = Instant::now();
         let done = chunk::pack(raw, codec, packed).map_err(WireError::Broken)?;
         let packing = begun.elapsed();

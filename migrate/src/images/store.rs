@@ -67,6 +67,12 @@ impl Store {
         Err(WireError::Malformed("an image without its end".to_owned()).into())
     }
 
+    /// The names of those that are left.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.images.keys().cloned().collect()
+    }
+
     /// Takes an image out.
     pub(crate) fn take(&self, name: &str) -> Option<Reader> {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,15 +44,16 @@ impl Window {
         Self { bound, ..Self::default() }
     }
 
-    /// These images can be asked for.
+    /// More images can be asked for.
     pub(super) fn announce(&mut self, sizes: impl Iterator<Item = u64>) {
-        self.images = sizes.map(|size| Image { size, asked: 0, read: 0, opened: false }).collect();
+        let first = self.images.len();
+        self.images.extend(sizes.map(|size| Image { size, asked: 0, read: 0, opened: false }));
         // In turns, for several are opened at the same time.
         let early = self.bound / 2;
         let mut any = true;
         while any {
             any = false;
-            for index in 0..self.images.len() {
+            for index in first..self.images.len() {
                 if self.open + CHUNK_BYTES <= early {
                     any |= self.ask_next(index);
                 }

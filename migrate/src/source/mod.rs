@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `run` | a departure from its begin to its report |
 //! | `travel` | the phases up to a destination that holds the restored application |
+//! | `rounds` | memory that travels while the application runs |
+//! | `pace` | when that comes to an end |
 //! | `decide` | commit, and the way back from each phase |
 //! | `ask` | how did the destination decide? |
 
 pub(crate) mod ask;
 mod decide;
+mod pace;
+mod rounds;
 mod run;
 mod travel;
 

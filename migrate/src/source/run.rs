@@ -13,9 +13,10 @@ use crate::error::{chain, Error};
 use crate::hooks::Stage;
 use crate::images::{MemoryServer, Meter};
 use crate::journal::{Record, Role};
+use crate::options::Strategy;
 use crate::phase::Phase;
 use crate::phases::{milliseconds, Phases};
-use crate::report::{Bytes, Outcome, Report, Took};
+use crate::report::{Bytes, Outcome, Report, Round, RoundsEnd, Took};
 use crate::talk::Talk;
 use crate::wire::{Channel, Message, Purpose};
 
@@ -69,6 +70,14 @@ pub(super) struct Account {
     pub(super) files: Files,
     pub(super) file_rounds: u32,
     pub(super) streams: u32,
+    pub(super) strategy: Strategy,
+    pub(super) why: String,
+    pub(super) rounds: Vec<Round>,
+    pub(super) rounds_end: Option<RoundsEnd>,
+    pub(super) throttled: u32,
+    pub(super) last_round: u64,
+    pub(super) predicted_freeze_ms: Option<u64>,
+    pub(super) verified_pages: Option<u64>,
     /// Bytes sent on the control connection.
     pub(super) control: u64,
     pub(super) frozen_ms: Option<u64>,
@@ -168,7 +177,14 @@ impl<'a> Departure<'a> {
             outcome,
             reason,
             warnings: account.warnings,
-            strategy: plan.options.strategy,
+            strategy: account.strategy,
+            why: account.why,
+            rounds: account.rounds,
+            rounds_end: account.rounds_end,
+            throttled: account.throttled,
+            last_round: account.last_round,
+            predicted_freeze_ms: account.predicted_freeze_ms,
+            verified_pages: account.verified_pages,
             compression: plan.options.compression,
             chunks: self.images.chooser.used(),
             streams: account.streams,

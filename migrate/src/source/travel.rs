@@ -15,7 +15,6 @@ use crate::files::StreamOut;
 use crate::hooks::Stage;
 use crate::images::Pusher;
 use crate::journal::Role;
-use crate::options::Strategy;
 use crate::phase::Phase;
 use crate::progress::Event;
 use crate::state::State;
@@ -41,15 +40,14 @@ impl<'a> Departure<'a> {
         self.prepare(talk, leaving)?;
         self.files_while_running(talk, leaving)?;
         self.ready(scope, talk, leaving, &welcome.token)?;
-        match self.plan.options.strategy {
-            // Rounds of memory would travel here, before the freeze.
-            Strategy::StopCopy => {}
-        }
+        self.rounds(talk, leaving)?;
         self.freeze(talk, leaving)?;
+        self.last_round(talk, leaving)?;
         let last_files = self.last_files(talk, leaving)?;
         let dumped = self.dump(talk, leaving)?;
         self.hook(Phase::PostCheckpoint, Stage::PostCheckpoint)?;
-        self.restore(talk, leaving, dumped, last_files)
+        self.restore(talk, leaving, dumped, last_files)?;
+        self.verify(talk, leaving)
     }
 
     fn send_image(&mut self, talk: &mut Talk) -> Result<(), Error> {
@@ -67,7 +65,13 @@ impl<'a> Departure<'a> {
             let passport = leaving.passport().map_err(Error::end("let the application leave"))?;
             talk.say(&Message::Passport { passport }, &[], deadline)?;
             talk.expect_done(deadline)
-        })
+        })?;
+        let chosen =
+            leaving.choose(self.plan.options.strategy).map_err(Error::end("move memory as asked"))?;
+        let (strategy, why) = (chosen.strategy, chosen.why.clone());
+        self.source.progress.event(Event::Strategy { strategy, why });
+        (self.account.strategy, self.account.why) = (chosen.strategy, chosen.why);
+        Ok(())
     }
 
     /// Rounds of files, until little has changed in the last.
@@ -109,8 +113,9 @@ impl<'a> Departure<'a> {
     {
         let (source, plan, server) = (self.source, self.plan, self.images.server);
         let account = &mut self.account;
+        let ready = Message::Ready { strategy: account.strategy, verify: plan.options.verify };
         self.phases.run(Phase::Ready, plan.options.limits.ready, |deadline| {
-            talk.say(&Message::Ready, &[], deadline)?;
+            talk.say(&ready, &[], deadline)?;
             let (made, connections) = mpsc::channel();
             let streams = plan.options.streams.max(1);
             for lane in 1..=streams {
@@ -129,7 +134,7 @@ impl<'a> Departure<'a> {
                 });
             }
             drop(made);
-            leaving.ready().map_err(Error::end("start the dump"))?;
+            leaving.ready(account.strategy).map_err(Error::end("start the dump"))?;
             let mut last = None;
             for opened in connections {
                 match opened {
@@ -199,7 +204,7 @@ impl<'a> Departure<'a> {
         let images = self.images;
         self.phases.run(Phase::Restore, self.plan.options.limits.frozen, |deadline| {
             let memory = leaving.memory().map_err(Error::end("read the application's memory"))?;
-            let memory = images.server.show(memory);
+            let memory = images.server.show(&memory);
             images.meter.expect(memory.iter().map(|(_, size)| size).sum());
             talk.say(&Message::Dumped { dumped, memory }, &[], deadline)?;
             if last_files {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Versions, WireError};
-use crate::options::Wanted;
+use crate::options::{Strategy, Wanted};
 use crate::report::Took;
 
 /// A secret by which the data connections of a migration are known.
@@ -77,7 +77,28 @@ pub(crate) enum Message {
         frozen: bool,
     },
     /// Source: start what the restore needs.
-    Ready,
+    Ready {
+        /// How memory is going to travel.
+        strategy: Strategy,
+        /// What is restored is compared before the commit.
+        verify: bool,
+    },
+    /// Source: a round of memory. Its plan follows as a stream; its content is to be asked for.
+    Round {
+        /// The application stands still, and no other follows.
+        last: bool,
+        /// Names and sizes.
+        memory: Vec<(String, u64)>,
+    },
+    /// Destination: all content of a round is in its place.
+    RoundDone,
+    /// Source: what was restored is to be compared with the fingerprint that follows as a stream.
+    Verify,
+    /// Destination: it is the same.
+    Verified {
+        /// So many pages were compared.
+        pages: u64,
+    },
     /// Destination: the last request is fulfilled.
     Done,
     /// Destination: a round of files is put back.
@@ -105,7 +126,7 @@ pub(crate) enum Message {
     },
     /// Destination, on a data connection: this range of memory is wanted.
     Get {
-        /// Index in the list of `Dumped`.
+        /// Index in the lists of `Round` and `Dumped`, one after the other.
         image: u32,
         /// Where it begins.
         offset: u64,
@@ -180,7 +201,11 @@ impl Message {
             Self::BytesEnd => "bytes-end",
             Self::Passport { .. } => "passport",
             Self::Files { .. } => "files",
-            Self::Ready => "ready",
+            Self::Ready { .. } => "ready",
+            Self::Round { .. } => "round",
+            Self::RoundDone => "round-done",
+            Self::Verify => "verify",
+            Self::Verified { .. } => "verified",
             Self::Done => "done",
             Self::FilesDone { .. } => "files-done",
             Self::Image { .. } => "image",

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fastmig_migrate::ends::{EndError, Files, ImageSource, Images, Leaving, Memory, Waiting};
+use fastmig_migrate::ends::{
+    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Place, Round, Waiting,
+};
+use fastmig_migrate::options::Strategy;
 use serde_json::{json, Value};
 
 use super::random;
@@ -36,6 +39,14 @@ pub struct World {
     /// How long a read of memory takes.
     pub slow: AtomicU64,
     pub files: Mutex<Vec<u8>>,
+    /// What travels in rounds, as the application has it now, and what of it is at the destination.
+    pub tracked: Mutex<Vec<u8>>,
+    pub placed: Mutex<Vec<u8>>,
+    /// How many bytes it writes between two rounds, and how much of the processor it has lost.
+    pub writes: AtomicU64,
+    pub throttled: AtomicU64,
+    /// The destination puts one byte in a wrong place.
+    pub spoils: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -84,6 +95,11 @@ impl World {
             destination_died: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             files: Mutex::default(),
+            tracked: Mutex::new(random(seed + 99, most)),
+            placed: Mutex::default(),
+            writes: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            spoils: AtomicBool::new(false),
         })
     }
 
@@ -111,11 +127,12 @@ pub struct FakeLeaving {
     pub world: Arc<World>,
     decided: bool,
     rounds: u32,
+    memory_rounds: u32,
 }
 
 impl FakeLeaving {
     pub fn new(world: &Arc<World>) -> Box<Self> {
-        Box::new(Self { world: Arc::clone(world), decided: false, rounds: 0 })
+        Box::new(Self { world: Arc::clone(world), decided: false, rounds: 0, memory_rounds: 0 })
     }
 }
 
@@ -141,8 +158,46 @@ impl Leaving for FakeLeaving {
         Ok(Files { entries: 1, bytes: bytes.len() as u64 })
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
+    fn choose(&mut self, asked: Strategy) -> Result<Choice, EndError> {
+        // What the older tests expect, unless something else is asked for.
+        let strategy = if asked == Strategy::Auto { Strategy::StopCopy } else { asked };
+        Ok(Choice { strategy, why: "asked for".into() })
+    }
+
+    fn ready(&mut self, _: Strategy) -> Result<(), EndError> {
         Ok(())
+    }
+
+    fn round(&mut self) -> Result<Round, EndError> {
+        self.memory_rounds += 1;
+        let mut tracked = self.world.tracked.lock().unwrap();
+        let lost = self.world.throttled.load(Ordering::SeqCst).min(100);
+        let writes = self.world.writes.load(Ordering::SeqCst) * (100 - lost) / 100;
+        let written = match self.memory_rounds {
+            1 => tracked.len(),
+            // Frozen, it has written what it wrote before.
+            _ => usize::try_from(writes).unwrap().min(tracked.len()),
+        };
+        let fresh = random(u64::from(self.memory_rounds), written);
+        tracked[..written].copy_from_slice(&fresh);
+        let name = |half| format!("round-{}-{half}", self.memory_rounds);
+        let (first, second) = fresh.split_at(written / 2);
+        let images = BTreeMap::from([(name(0), first.to_vec()), (name(1), second.to_vec())]);
+        Ok(Round {
+            plan: (written as u64).to_le_bytes().to_vec(),
+            memory: Arc::new(FakeRound(images)),
+            scan: Duration::ZERO,
+            tracked: tracked.len() as u64,
+        })
+    }
+
+    fn throttle(&mut self, percent: u32) -> Result<(), EndError> {
+        self.world.throttled.store(percent.into(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn fingerprint(&mut self) -> Result<Vec<u8>, EndError> {
+        Ok(self.world.tracked.lock().unwrap().clone())
     }
 
     fn freeze(&mut self) -> Result<(), EndError> {
@@ -183,6 +238,21 @@ impl Leaving for FakeLeaving {
     fn end(mut self: Box<Self>) -> Result<(), EndError> {
         self.decided = true;
         self.world.source(Life::Standby, "end");
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FakeRound(BTreeMap<String, Vec<u8>>);
+
+impl Memory for FakeRound {
+    fn images(&self) -> Vec<(String, u64)> {
+        self.0.iter().map(|(name, content)| (name.clone(), content.len() as u64)).collect()
+    }
+
+    fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let offset = usize::try_from(offset).unwrap();
+        into.copy_from_slice(&self.0[image][offset..offset + into.len()]);
         Ok(())
     }
 }
@@ -240,8 +310,24 @@ impl Waiting for FakeWaiting {
         Ok(Files { entries: 1, bytes: files.len() as u64 })
     }
 
-    fn ready(&mut self) -> Result<(), EndError> {
+    fn ready(&mut self, _: Strategy) -> Result<(), EndError> {
         Ok(())
+    }
+
+    fn round(&mut self, plan: &[u8]) -> Result<Arc<dyn Place>, EndError> {
+        let size = u64::from_le_bytes(plan.try_into().map_err(|_| "a plan that is none")?);
+        let size = usize::try_from(size)?;
+        let mut placed = self.world.placed.lock().unwrap();
+        let room = placed.len().max(size);
+        placed.resize(room, 0);
+        Ok(Arc::new(FakePlace { world: Arc::clone(&self.world), half: size / 2 }))
+    }
+
+    fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
+        if *self.world.placed.lock().unwrap() != fingerprint {
+            return Err("memory differs from what stood still".into());
+        }
+        Ok(fingerprint.len() as u64 / 4096)
     }
 
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError> {
@@ -286,6 +372,25 @@ impl Waiting for FakeWaiting {
             self.world.lives.lock().unwrap().sins.push("what runs was abandoned".to_owned());
         }
         self.world.destination(Life::Standby, "abandon");
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FakePlace {
+    world: Arc<World>,
+    half: usize,
+}
+
+impl Place for FakePlace {
+    fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()> {
+        let base = if image.ends_with("-0") { 0 } else { self.half };
+        let at = base + usize::try_from(offset).unwrap();
+        let mut placed = self.world.placed.lock().unwrap();
+        placed[at..at + content.len()].copy_from_slice(content);
+        if self.world.spoils.load(Ordering::SeqCst) {
+            placed[at] ^= 1;
+        }
         Ok(())
     }
 }

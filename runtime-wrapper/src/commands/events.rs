@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use fastmig_api::event::{Event, What};
 
 use super::figures::{bytes, milliseconds, moment, plain};
+use super::migrate::rounds;
 use super::Context;
 
 pub(crate) fn run(context: &Context) -> ExitCode {
@@ -53,6 +54,9 @@ pub(crate) fn describe(what: &What) -> String {
         What::Progress { phase, done, total, rate, .. } => {
             format!("{phase}: {} of {}, {}/s", bytes(*done), bytes(*total), bytes(*rate))
         }
+        What::StrategyChosen { strategy, why } => rounds::chosen(*strategy, why),
+        What::RoundEnded(round) => rounds::line(round),
+        What::Throttled { percent } => rounds::throttled(*percent),
         What::Warning { message } => format!("warning: {message}"),
         What::ContainerChanged { application } => format!("is now: {application}"),
     }

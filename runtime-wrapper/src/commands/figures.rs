@@ -16,6 +16,12 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// `312.4`, in MiB, where numbers stand below each other.
+pub(crate) fn mebibytes(count: u64) -> String {
+    let tenths = u128::from(count) * 10 / (1 << 20);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// `87 ms`, `1.24 s`, `2 min 5 s`.
 pub(crate) fn milliseconds(ms: u64) -> String {
     match ms {
@@ -71,6 +77,7 @@ mod tests {
         let shown = [0, 1023, 1024, 1536, 1 << 20, 327_600_000, 3 << 40, u64::MAX].map(bytes);
         assert_eq!(shown[..6], ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "312.4 MiB"]);
         assert!(shown[6..].iter().all(|text| text.ends_with("TiB")), "{shown:?}");
+        assert_eq!([0, 327_600_000, 1 << 30].map(mebibytes), ["0.0", "312.4", "1024.0"]);
         assert_eq!([87, 1_240, 125_400].map(milliseconds), ["87 ms", "1.24 s", "2 min 5 s"]);
         assert_eq!(moment("2026-11-21T10:00:00.123Z"), "2026-11-21 10:00:00");
         assert_eq!(short(&"0a".repeat(32)), "0a0a0a0a0a0a");

@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod http;
 mod java;
 pub mod load;
+pub mod memory;
 pub mod migrating;
 pub mod moving;
 mod nginx;
@@ -22,6 +23,7 @@ mod programs;
 mod python;
 mod redis;
 pub mod transfer;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,10 +17,13 @@ const PACKAGES: &[&str] =
     &["containerd-shim-fastmig", "fastmig", "fastmigd", "fastmig-store", "fastmig-hooks"];
 
 const INIT: &str = "fastmig-init";
-const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
+const TEST_PROGRAMS: &str = "fastmig-test-programs";
+
+/// For what runs in containers, whatever is in their images.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Static, and not position-independent: a smaller program that starts faster.
-const INIT_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
+const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
 /// The library that CRIU is started under: small, and without anything that the bundle has not.
 const VIEW_PACKAGE: &str = "fastmig-criu-view";
@@ -85,24 +88,38 @@ fn write_share(dist: &Path) -> Result<()> {
     run(Cmd::new(words.map(|word| word.unwrap_or_default())))
 }
 
-/// In a target directory of its own, for its flags would rebuild what the others share with it.
 fn build_init(out: &Path) -> Result<()> {
-    let target = target_dir().join("init");
+    copy(&build_static(INIT, "tiny", "init")?, out)
+}
+
+/// Builds the programs whose memory the tests move, in one file; answers it. One process builds once, as in [`build`].
+pub fn build_test_programs() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.is_none() {
+        *built = Some(build_static(TEST_PROGRAMS, "release", "programs")?);
+    }
+    built.clone().context("nothing was built")
+}
+
+/// In the target directory `name`, for its flags would rebuild what the others share with it.
+fn build_static(package: &str, profile: &str, name: &str) -> Result<PathBuf> {
+    let target = target_dir().join(name);
     let directory = target.to_str().context("a path that is not UTF-8")?;
     let argv = [
         &cargo(),
         "build",
         "--profile",
-        "tiny",
+        profile,
         "-p",
-        INIT,
+        package,
         "--target",
-        INIT_TARGET,
+        STATIC_TARGET,
         "--target-dir",
         directory,
     ];
-    run(Cmd::new(argv).env("RUSTFLAGS", INIT_FLAGS))?;
-    copy(&target.join(INIT_TARGET).join("tiny").join(INIT), out)
+    run(Cmd::new(argv).env("RUSTFLAGS", STATIC_FLAGS))?;
+    Ok(target.join(STATIC_TARGET).join(profile).join(package))
 }
 
 /// Builds the library that CRIU is started under, and answers where it is.

@@ -125,6 +125,16 @@ impl Host {
         self.init.pid
     }
 
+    /// Makes its link slow: so many MiB each second in each direction. [`Host::free_link`] undoes it.
+    pub fn limit_link(&self, mib: u32) -> Result<()> {
+        network::limit(&self.realm, &self.state, self.init, Some(mib))
+    }
+
+    /// Makes its link as fast as it can be.
+    pub fn free_link(&self) -> Result<()> {
+        network::limit(&self.realm, &self.state, self.init, None)
+    }
+
     /// The directory of this machine that every host of the realm sees as `/shared`.
     pub fn shared_dir(&self) -> &Path {
         &self.state.shared

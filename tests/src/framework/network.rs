@@ -43,6 +43,25 @@ pub fn join(realm: &Realm, host: &HostState, init: ProcessId) -> Result<()> {
     Ok(())
 }
 
+/// Lets a host send and receive `mib` MiB each second at most, or as much as it can.
+pub(super) fn limit(realm: &Realm, host: &HostState, init: ProcessId, mib: Option<u32>) -> Result<()> {
+    let (port, pid) = (port(host), init.pid.to_string());
+    let outside = ["ip", "netns", "exec", &realm.net_namespace(), "tc", "qdisc"].map(String::from);
+    let inside = ["nsenter", "-t", &pid, "-n", "tc", "qdisc"].map(String::from);
+    for (tool, device) in [(outside, port.as_str()), (inside, "eth0")] {
+        let old = tool.iter().cloned().chain(["del", "dev", device, "root"].map(String::from));
+        // There may be none.
+        Cmd::new(old).output()?;
+        if let Some(mib) = mib {
+            let (rate, device) = (format!("{}bit", u64::from(mib) << 23), device.to_owned());
+            let new =
+                ["add", "dev", &device, "root", "tbf", "rate", &rate, "burst", "1mb", "latency", "50ms"];
+            Cmd::new(tool.into_iter().chain(new.map(String::from))).ok()?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes a host off the bridge, at once: the kernel removes the namespace of a dead host at its leisure.
 pub fn leave(realm: &Realm, host: &HostState) -> Result<()> {
     let port = port(host);

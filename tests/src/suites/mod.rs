@@ -2,6 +2,7 @@
 
 mod clients;
 mod hosts;
+mod memory;
 mod migration;
 mod shim;
 mod unit;
@@ -18,6 +19,7 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("hosts", hosts::run),
         ("shim", shim::run),
         ("migration", migration::run),
+        ("memory", memory::run),
         ("clients", clients::run),
     ]
 }

@@ -66,7 +66,9 @@ fn lasting(what: &What) -> Option<String> {
         // Where nothing had to be done there is nothing to say: hooks that are not configured.
         What::PhaseEnded { ms: 0, .. } => None,
         What::PhaseEnded { phase, ms, .. } => Some(plain(&format!("{phase:<15} {:>9}", milliseconds(*ms)))),
-        What::Warning { .. } => Some(plain(&describe(what))),
+        What::RoundEnded(_) | What::StrategyChosen { .. } | What::Throttled { .. } | What::Warning { .. } => {
+            Some(plain(&describe(what)))
+        }
         _ => None,
     }
 }
@@ -143,7 +145,8 @@ fn blocks(done: u64, total: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fastmig_api::migration::Side;
+    use fastmig_api::migration::{Round, Side};
+    use fastmig_api::request::Strategy;
 
     use super::*;
 
@@ -156,6 +159,40 @@ mod tests {
         lines.event(&What::Warning { message: "a hook failed".into() });
         let text = String::from_utf8(lines.0).unwrap();
         assert_eq!(text, "dump                42 ms\nwarning: a hook failed\n");
+    }
+
+    #[test]
+    fn each_round_is_a_line() {
+        let mut lines = Lines(Vec::new());
+        lines.event(&What::StrategyChosen { strategy: Strategy::PreCopy, why: "asked for".into() });
+        let first = Round {
+            round: 1,
+            bytes: 1 << 30,
+            scan_ms: 17,
+            ms: 9_300,
+            rate: 110 << 20,
+            dirty_rate: None,
+            predicted_freeze_ms: Some(9_300),
+        };
+        lines.event(&What::RoundEnded(first));
+        let second = Round {
+            round: 2,
+            bytes: 93 << 20,
+            ms: 850,
+            dirty_rate: Some(10 << 20),
+            predicted_freeze_ms: Some(104),
+            ..first
+        };
+        lines.event(&What::RoundEnded(second));
+        lines.event(&What::Throttled { percent: 20 });
+        let text = String::from_utf8(lines.0).unwrap();
+        let expected = [
+            "strategy pre-copy: asked for",
+            "round 1            9.30 s      1024.0 MiB at   110.0 MiB/s",
+            "round 2            850 ms        93.0 MiB at   110.0 MiB/s, written    10.0 MiB/s, freeze now 104 ms",
+            "it writes faster than its memory travels: 20% of the processor is taken from it",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]

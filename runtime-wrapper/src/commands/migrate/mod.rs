@@ -5,10 +5,12 @@
 //! | this one | reads what is asked, and says how it ended |
 //! | `follow` | asks the daemon, and follows what happens until it answers: events, and Ctrl-C |
 //! | `display` | shows it: a bar on a terminal, lines elsewhere |
+//! | `rounds` | the rounds of memory, in lines |
 //! | `summary` | what it came to, for people |
 
 mod display;
 mod follow;
+pub(super) mod rounds;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,9 @@ use clap::Args;
 use fastmig_api::client::ClientError;
 use fastmig_api::migration::Outcome;
 use fastmig_api::operation::Done;
-use fastmig_api::request::{Binds, Compression, MigrateRequest, Tcp, MAX_SECONDS, MAX_STREAMS};
+use fastmig_api::request::{
+    Binds, Compression, MigrateRequest, OnTimeout, Strategy, Tcp, MAX_ROUNDS, MAX_SECONDS, MAX_STREAMS,
+};
 use fastmig_api::{Client, Code, MigrationReport};
 
 use super::{daemon, Context};
@@ -65,6 +69,25 @@ pub(crate) struct Arguments {
     /// Established TCP connections [default: as the container's annotation says, else close]
     #[arg(long, value_name = "HOW", value_parser = words::<Tcp>(Tcp::WORDS))]
     tcp: Option<Tcp>,
+    /// How its memory travels: stop-copy while it stands still; pre-copy in rounds while it runs; auto: in rounds where this
+    /// host can track what it writes
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = words::<Strategy>(Strategy::WORDS))]
+    strategy: Strategy,
+    /// In rounds: stop it when it is predicted to stand still for no longer than so many milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = within(MAX_SECONDS * 1000))]
+    max_downtime: u64,
+    /// The most rounds
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROUNDS)))]
+    max_rounds: u32,
+    /// The most seconds that all rounds may take together
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = seconds())]
+    rounds_timeout: u64,
+    /// After that many rounds or seconds: force its stop, however long that takes; abort; or throttle it until it writes less
+    #[arg(long, value_name = "HOW", default_value = "force", value_parser = words::<OnTimeout>(OnTimeout::WORDS))]
+    on_timeout: OnTimeout,
+    /// Compare all of its memory before it runs there; it stands still for that, too
+    #[arg(long)]
+    verify: bool,
     /// How many streams carry its memory
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_STREAMS)))]
     streams: Option<u8>,
@@ -108,6 +131,12 @@ impl Arguments {
             binds: self.binds,
             bind_map: self.bind_map.iter().cloned().collect::<BTreeMap<_, _>>(),
             tcp: self.tcp,
+            strategy: self.strategy,
+            max_downtime_ms: self.max_downtime,
+            max_rounds: self.max_rounds,
+            rounds_timeout_s: self.rounds_timeout,
+            on_timeout: self.on_timeout,
+            verify: self.verify,
             streams: self.streams,
             compression: self.compression,
             timeout_s: self.timeout,
@@ -163,7 +192,11 @@ where
 }
 
 fn seconds() -> impl TypedValueParser<Value = u64> {
-    clap::value_parser!(u64).range(1..=MAX_SECONDS)
+    within(MAX_SECONDS)
+}
+
+fn within(most: u64) -> impl TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(1..=most)
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

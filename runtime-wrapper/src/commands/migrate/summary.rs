@@ -1,9 +1,10 @@
 //! What a migration came to, for people.
 
 use fastmig_api::client::ClientError;
-use fastmig_api::migration::{Outcome, PhaseTime, Side};
+use fastmig_api::migration::{Outcome, Side};
 use fastmig_api::{Code, MigrationReport};
 
+use super::rounds;
 use crate::commands::figures::{bytes, milliseconds, plain, short};
 
 /// Of one that went well.
@@ -19,26 +20,50 @@ pub(super) fn of(container: &str, report: &MigrationReport) -> String {
         milliseconds(report.total_ms)
     );
     let warnings = report.warnings.iter().map(|warning| format!("warning: {warning}"));
-    let lines = [first, phases(&report.phases), travelled(report)].into_iter().chain(warnings);
+    let lines = [first, phases(report), freeze(report), rounds::all_together(report), travelled(report)];
+    let lines = lines.into_iter().filter(|line| !line.is_empty()).chain(warnings);
     plain(&lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// The source's phases that took any time, those in which it was frozen in brackets.
-fn phases(all: &[PhaseTime]) -> String {
-    let ours = all.iter().filter(|phase| phase.side == Side::Source && phase.ms > 0);
+/// The source's phases that took any time; those in which it was frozen as one, in brackets.
+fn phases(report: &MigrationReport) -> String {
+    let ours = report.phases.iter().filter(|phase| phase.side == Side::Source && phase.ms > 0);
     let mut text = String::from("phases:");
     let mut frozen = false;
     for phase in ours {
-        if frozen && !phase.frozen {
-            text.push_str(" ]");
-        } else if !frozen && phase.frozen {
-            text.push_str(" [ frozen:");
+        if !phase.frozen {
+            text.push_str(&format!(" {} {}", phase.phase, milliseconds(phase.ms)));
+        } else if !frozen {
+            text.push_str(&format!(" [ frozen {} ]", milliseconds(report.frozen_ms.unwrap_or_default())));
         }
         frozen = phase.frozen;
-        text.push_str(&format!(" {} {}", phase.phase, milliseconds(phase.ms)));
     }
-    if frozen {
-        text.push_str(" ]");
+    text
+}
+
+/// The freeze by its parts, each host's by its own clock: those of the destination lie within those of the source. And
+/// what was predicted of it.
+fn freeze(report: &MigrationReport) -> String {
+    let parts = |side| {
+        let frozen = report.phases.iter().filter(|phase| phase.side == side && phase.frozen && phase.ms > 0);
+        frozen
+            .map(|phase| format!("{} {}", phase.phase, milliseconds(phase.ms)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let (here, there) = (parts(Side::Source), parts(Side::Destination));
+    if here.is_empty() && there.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("frozen: {here}");
+    if !there.is_empty() {
+        text.push_str(&format!("; meanwhile at {}: {there}", report.to));
+    }
+    if let (Some(predicted), Some(real)) = (report.predicted_freeze_ms, report.frozen_ms) {
+        text.push_str(&format!("; predicted {}, real {}", milliseconds(predicted), milliseconds(real)));
+    }
+    if let Some(pages) = report.verified_pages {
+        text.push_str(&format!("; {pages} pages compared, all the same"));
     }
     text
 }

@@ -7,8 +7,7 @@ use std::sync::mpsc;
 
 use clap::Parser;
 use fastmig_api::event::{Event, What};
-use fastmig_api::migration::{Bytes, Chunks, PhaseTime, Side};
-use fastmig_api::request::Strategy;
+use fastmig_api::migration::{Bytes, Chunks, PhaseTime, Round, RoundsEnd, Side};
 use fastmig_api::ErrorInfo;
 
 use super::follow::News;
@@ -25,6 +24,16 @@ fn request(words: &str) -> Result<MigrateRequest, clap::Error> {
     Ok(line.arguments.request())
 }
 
+const ROUND: Round = Round {
+    round: 1,
+    bytes: 1 << 20,
+    scan_ms: 3,
+    ms: 20,
+    rate: 100 << 20,
+    dirty_rate: Some(1 << 20),
+    predicted_freeze_ms: Some(62),
+};
+
 pub(crate) fn report(outcome: Outcome) -> MigrationReport {
     let phase = |name: &str, ms, frozen| PhaseTime { phase: name.into(), side: Side::Source, ms, frozen };
     MigrationReport {
@@ -37,7 +46,17 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
         started_at: "2026-11-21T10:00:00Z".into(),
         total_ms: 1_500,
         frozen_ms: Some(87),
-        strategy: Strategy::StopCopy,
+        strategy: Strategy::PreCopy,
+        why: "asked for".into(),
+        rounds: vec![
+            Round { round: 1, bytes: 1 << 30, dirty_rate: None, ..ROUND },
+            Round { round: 2, bytes: 1 << 20, ..ROUND },
+        ],
+        rounds_end: Some(RoundsEnd::Converged),
+        throttled: 0,
+        last_round_bytes: 4096,
+        predicted_freeze_ms: Some(62),
+        verified_pages: None,
         iterations: 1,
         streams: 4,
         compression: Compression::Lz4,
@@ -50,6 +69,7 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
             phase("dump", 30, true),
             phase("post-checkpoint", 0, true),
             phase("end", 6, false),
+            PhaseTime { side: Side::Destination, ..phase("restore", 41, true) },
         ],
         warnings: Vec::new(),
         outcome,
@@ -61,7 +81,8 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
 fn every_option_reaches_the_request() {
     let all = request(
         "web --to host-b --into web2 --create --volumes /data,/log --binds same --bind-map /srv=/mnt/srv \
-         --tcp keep --streams 8 --compression zstd --timeout 60 --freeze-timeout 5 --no-hooks --dry-run",
+         --tcp keep --strategy pre-copy --max-downtime 50 --max-rounds 7 --rounds-timeout 90 --on-timeout throttle \
+         --verify --streams 8 --compression zstd --timeout 60 --freeze-timeout 5 --no-hooks --dry-run",
     )
     .unwrap();
     let expected = MigrateRequest {
@@ -73,7 +94,12 @@ fn every_option_reaches_the_request() {
         binds: Binds::Same,
         bind_map: [("/srv".to_owned(), "/mnt/srv".to_owned())].into(),
         tcp: Some(Tcp::Keep),
-        strategy: Strategy::StopCopy,
+        strategy: Strategy::PreCopy,
+        max_downtime_ms: 50,
+        max_rounds: 7,
+        rounds_timeout_s: 90,
+        on_timeout: OnTimeout::Throttle,
+        verify: true,
         streams: Some(8),
         compression: Compression::Zstd,
         timeout_s: Some(60),
@@ -96,6 +122,11 @@ fn what_cannot_be_is_said_before_anybody_is_asked() {
         "web --to b --tcp perhaps",
         "web --to b --bind-map srv=/x",
         "web --to b --timeout 0",
+        "web --to b --strategy post-copy",
+        "web --to b --max-downtime 0",
+        "web --to b --max-rounds 1001",
+        "web --to b --rounds-timeout 86401",
+        "web --to b --on-timeout wait",
         "web --to b --no-files --volumes all",
     ] {
         assert!(request(bad).is_err(), "{bad}");
@@ -155,12 +186,33 @@ fn a_success_says_where_it_lives_and_how_long_it_was_down() {
         text.starts_with("web lives at host-b in web: it was down for 87 ms, all took 1.50 s\n"),
         "{text}"
     );
-    assert!(text.contains("prepare 31 ms [ frozen: freeze 2 ms dump 30 ms ] end 6 ms"), "{text}");
+    assert!(text.contains("\nphases: prepare 31 ms [ frozen 87 ms ] end 6 ms\n"), "{text}");
+    let parts = "\nfrozen: freeze 2 ms, dump 30 ms; meanwhile at host-b: restore 41 ms; predicted 62 ms, real 87 ms\n";
+    assert!(text.contains(parts), "{text}");
     assert!(
         text.contains("sent 256.0 MiB in 4 streams (lz4, zstd): 1.0 GiB of state, of it 1.0 MiB of zeros"),
         "{text}"
     );
     assert!(summary::of("web", &report(Outcome::Possible)).contains("could move"));
+}
+
+#[test]
+fn a_success_says_how_its_memory_travelled() {
+    let mut moved = report(Outcome::Moved);
+    let text = summary::of("web", &moved);
+    assert!(text.contains("\nstrategy pre-copy: asked for\n"), "{text}");
+    let memory = "memory: 1.0 GiB in 2 rounds while it ran, 4.0 KiB while it stood still";
+    assert!(text.contains(&format!("\n{memory}\n")), "{text}");
+    moved.rounds_end = Some(RoundsEnd::Forced);
+    moved.throttled = 95;
+    moved.verified_pages = Some(262_144);
+    let text = summary::of("web", &moved);
+    assert!(text.contains("it had to be stopped") && text.contains("; 95% of the processor"), "{text}");
+    assert!(text.contains("real 87 ms; 262144 pages compared, all the same\n"), "{text}");
+    moved.strategy = Strategy::StopCopy;
+    moved.rounds.clear();
+    let text = summary::of("web", &moved);
+    assert!(text.contains("strategy stop-copy: asked for\nsent"), "{text}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The container images that the suites run: made of Debian packages, unmodified, and kept in the cache.
 //!
-//! [`recipe`] says what is in them, [`layer`] turns a tree into a layer, [`layout`] writes what `ctr images import` reads.
+//! [`recipe`] says what is in them, but for [`programs`], which holds our own; [`layer`] turns a tree into a layer, [`layout`] writes what `ctr images import` reads.
 
 pub mod layer;
 pub mod layout;
+pub mod programs;
 pub mod recipe;
 
 use std::fs;
@@ -52,11 +53,14 @@ pub fn reference(name: &str) -> String {
 
 /// The names of all images.
 pub fn names() -> Vec<&'static str> {
-    APPS.iter().map(|app| app.name).collect()
+    APPS.iter().map(|app| app.name).chain([programs::NAME]).collect()
 }
 
 /// The archive of the image `name`, made when the cache has none.
 pub fn archive(cache: &Cache, name: &str) -> Result<PathBuf> {
+    if name == programs::NAME {
+        return programs::archive(cache);
+    }
     let app =
         APPS.iter().find(|app| app.name == name).with_context(|| format!("there is no image {name}"))?;
     archive_of(cache, app)
@@ -71,7 +75,7 @@ pub(crate) fn archive_of(cache: &Cache, app: &App) -> Result<PathBuf> {
 }
 
 fn build(cache: &Cache, app: &App, base: &Path, target: &Path) -> Result<()> {
-    let mut layers = vec![base_layer(cache, app, base)?];
+    let mut layers = vec![base_layer(cache, app.base.name, base)?];
     let scratch = cache.root().join("images").join(format!(".{}.build", app.name));
     remove_tree(&scratch)?;
     fs::create_dir_all(&scratch)?;
@@ -90,9 +94,9 @@ pub(crate) fn busybox_tree(cache: &Cache) -> Result<PathBuf> {
 }
 
 /// The first layer, which images of one base share.
-fn base_layer(cache: &Cache, app: &App, base: &Path) -> Result<Layer> {
+fn base_layer(cache: &Cache, name: &str, base: &Path) -> Result<Layer> {
     let recipe = format!("{REVISION}\n{}", base.display());
-    let dir = cache.get("layers", app.base.name, &recipe, |target| {
+    let dir = cache.get("layers", name, &recipe, |target| {
         fs::create_dir(target)?;
         Layer::write(base, &target.join("layer.tar"))?.save(&target.join("layer.json"))
     })?;

@@ -67,7 +67,7 @@ pub(super) static BUSYBOX: Base = Base {
     },
 };
 
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What most images have nothing to say about.
 pub(crate) const PLAIN: App =

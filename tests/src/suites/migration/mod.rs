@@ -6,7 +6,7 @@ mod faults;
 mod hooks;
 mod recreate;
 mod rounds;
-mod stage;
+pub(super) mod stage;
 mod store;
 
 use anyhow::Result;

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 use crate::framework::daemon::cluster;
-pub(super) use crate::framework::leftovers::nothing_is_left;
+pub(in crate::suites) use crate::framework::leftovers::nothing_is_left;
 use crate::framework::{dist, Ctx, Generation, Host};
 
 /// The hosts that applications move between: a runs Debian trixie, b the coming forky.
-pub(super) fn pair(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
+pub(in crate::suites) fn pair(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
     Ok((host(ctx, "a", Generation::Trixie)?, host(ctx, "b", Generation::Forky)?))
 }
 
 /// A host with FastMig and containerd.
-pub(super) fn host(ctx: &Ctx, name: &str, generation: Generation) -> Result<Arc<Host>> {
+pub(in crate::suites) fn host(ctx: &Ctx, name: &str, generation: Generation) -> Result<Arc<Host>> {
     static READY: Mutex<Vec<i32>> = Mutex::new(Vec::new());
     let host = ctx.session()?.host(name, generation)?;
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -27,13 +27,13 @@ pub(super) fn host(ctx: &Ctx, name: &str, generation: Generation) -> Result<Arc<
 }
 
 /// Imports images and takes what is there then for what belongs there.
-pub(super) fn with_images(host: &Host, images: &[&str]) -> Result<()> {
+pub(in crate::suites) fn with_images(host: &Host, images: &[&str]) -> Result<()> {
     host.import_images(images)?;
     host.mark_baseline()
 }
 
 /// The same two, each with a daemon that knows the other's.
-pub(super) fn pair_of_daemons(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
+pub(in crate::suites) fn pair_of_daemons(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
     static JOINED: Mutex<Option<i32>> = Mutex::new(None);
     let (a, b) = pair(ctx)?;
     let mut joined = JOINED.lock().unwrap_or_else(PoisonError::into_inner);

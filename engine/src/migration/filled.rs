@@ -1,0 +1,186 @@
+//! The destination of rounds: memory that is in its place before the application comes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
+use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
+
+use super::plan::{Layout, Mapping, Pages, Plan};
+use super::spool::Spool;
+use crate::container::Container;
+use crate::image::ImageError;
+use crate::Error;
+
+/// Where a plan comes from, in messages.
+const STREAM: &str = "stream";
+/// What the areas of an application may take of the address space: reserved mostly, not used.
+const MOST_BYTES: u64 = 16 << 40;
+/// How long CRIU may take for a command: moving areas copies them in the worst case.
+const COMMAND: Duration = Duration::from_secs(60);
+/// How long huge pages are made for while rounds wait.
+const COLLAPSE: Duration = Duration::from_secs(10);
+
+/// A CRIU that waits to restore, and whose memory is filled meanwhile.
+#[derive(Debug)]
+pub(super) struct Filled {
+    session: Session,
+    options: RestoreOptions,
+    pub(super) log: PathBuf,
+    view: Arc<RwLock<RestoreView>>,
+    spool: Spool,
+    rounds: u32,
+    mappings: Option<Vec<Mapping>>,
+}
+
+/// Where the content of a round goes.
+#[derive(Debug)]
+pub struct Room {
+    layout: Layout,
+    view: Arc<RwLock<RestoreView>>,
+}
+
+impl Room {
+    /// Puts `content` where it belongs.
+    ///
+    /// # Errors
+    /// When there is no such part of an image, or no room left.
+    pub fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()> {
+        let runs = self.layout.runs(image, offset, content.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let view = read(&self.view);
+        let mut rest = content;
+        for run in runs {
+            let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let (part, after) = rest.split_at(length);
+            view.write(run.process, run.address, part)?;
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+impl Filled {
+    /// Starts CRIU, with `launch` in the right place already.
+    pub(super) fn start(
+        container: &Container,
+        launch: Launch<'_>,
+        options: RestoreOptions,
+    ) -> Result<Self, Error> {
+        let spool = Spool::make(container)?;
+        let view = RestoreView::new(Limits { bytes: MOST_BYTES, command: COMMAND })?;
+        let mut launch = launch.with_restore_view(&view)?;
+        let options = RestoreOptions { images: launch.pass_directory(spool.open()?), ..options };
+        let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
+        let work = crate::logs::work_directory(&container.config)?;
+        let session = launch.start(&work, &log)?;
+        let view = Arc::new(RwLock::new(view));
+        Ok(Self { session, options, log, view, spool, rounds: 0, mappings: None })
+    }
+
+    /// CRIU's process, as the host counts it.
+    pub(super) fn pid(&self) -> u32 {
+        self.session.pid()
+    }
+
+    /// Makes room for a round.
+    pub(super) fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
+        let plan = Plan::decode(plan).ok_or_else(|| damaged("says of memory what cannot be"))?;
+        if plan.number != self.rounds + 1 || self.mappings.is_some() {
+            return Err(damaged("comes out of turn"));
+        }
+        self.rounds = plan.number;
+        let mut view = write(&self.view);
+        if plan.mappings.is_none() {
+            if plan.number == 2 {
+                // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
+                let whole = view.collapse(COLLAPSE)?;
+                tracing::debug!(whole, "huge pages are made of what has arrived");
+            }
+            view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
+        }
+        for pages in &plan.forgotten {
+            view.discard(pages.process, &spans(pages))?;
+        }
+        drop(view);
+        let layout = Layout::of(&plan);
+        self.mappings = plan.mappings;
+        Ok(Room { layout, view: Arc::clone(&self.view) })
+    }
+
+    /// Restores; `follow` is told of CRIU's stages. The root's pid, as the container counts it.
+    pub(super) fn restore(
+        self,
+        images: &dyn ImageSource,
+        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
+    ) -> Result<i32, Error> {
+        let Self { session, options, view, spool, mappings, .. } = self;
+        let mappings = mappings.ok_or_else(|| damaged("is not all there"))?;
+        let path = spool.path();
+        spool.take(images).map_err(|e| Error::io("write images into", path, e))?;
+        let remainders = name_mappings(path, &mappings)?;
+        let mut view = write(&view);
+        view.align(&remainders)?;
+        view.arrange(&mappings.iter().map(placed).collect::<Vec<_>>())?;
+        let restored = session.restore(&options, &mut |stage| {
+            if stage == Notification::PreResume {
+                view.taken().map_err(|e| e.to_string())?;
+            }
+            follow(stage)
+        })?;
+        Ok(restored)
+    }
+}
+
+/// Lets CRIU say of each mapping which one it is, when it maps it. Where CRIU's own place for the mappings of a process should
+/// lie, so that the largest keeps its huge pages.
+fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64)>, Error> {
+    let mut of_process: BTreeMap<i32, Vec<(u64, u64)>> = BTreeMap::new();
+    for mapping in mappings {
+        of_process.entry(mapping.process).or_default().push((mapping.start, mapping.end));
+    }
+    let mut remainders = Vec::new();
+    for (process, keys) in of_process {
+        let path = directory.join(format!("mm-{process}.img"));
+        let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let named = view::images::key_mappings(&image, &keys);
+        let named = named.ok_or_else(|| damaged("names mappings that are not there"))?;
+        std::fs::write(&path, named).map_err(|e| Error::io("write", &path, e))?;
+        let largest = keys.iter().max_by_key(|(start, end)| end - start);
+        let remainder = largest.and_then(|(start, _)| view::images::place_remainder(&image, *start));
+        remainders.extend(remainder.map(|remainder| (process, remainder)));
+    }
+    view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))?;
+    Ok(remainders)
+}
+
+fn damaged(problem: &'static str) -> Error {
+    ImageError::Damaged { path: STREAM.into(), file: "memory".into(), problem }.into()
+}
+
+fn spec(area: &super::plan::Area) -> AreaSpec {
+    let super::plan::Area { process, start, end, no_reserve, no_huge } = *area;
+    AreaSpec { process, start, end, no_reserve, no_huge }
+}
+
+fn spans(pages: &Pages) -> Vec<Span> {
+    pages.spans().map(|span| Span { start: span.start, end: span.end }).collect()
+}
+
+fn placed(mapping: &Mapping) -> Placed {
+    let content = match &mapping.inherited {
+        None => Content::Own,
+        Some((own, absent)) => Content::Inherited { own: spans(own), absent: spans(absent) },
+    };
+    Placed { process: mapping.process, start: mapping.start, end: mapping.end, content }
+}
+
+fn read(view: &RwLock<RestoreView>) -> RwLockReadGuard<'_, RestoreView> {
+    view.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(view: &RwLock<RestoreView>) -> RwLockWriteGuard<'_, RestoreView> {
+    view.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,135 @@
+//! The content of an application's memory, page by page, at the source and at the destination.
+//!
+//! Between the two the kernel itself writes a few bytes in each thread's `rseq` area, which lies by its stack; and nobody else
+//! writes. Mappings that travelled in rounds have none of these and must be the same to the last byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Mapping, PAGE};
+use crate::application::{self, Relation};
+use crate::image::ImageError;
+use crate::Error;
+
+const WORKERS: usize = 2;
+/// A thread's area may lie across two pages.
+const PAGES_PER_THREAD: usize = 2;
+/// So many differences are named.
+const NAMED: usize = 8;
+
+/// Of a whole tree.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fingerprint(Vec<OfProcess>);
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OfProcess {
+    inner: i32,
+    threads: usize,
+    /// Page number and hash; pages of zeros are left out.
+    pages: Vec<(u64, u64)>,
+    /// Mappings that travelled in rounds, in page numbers.
+    exact: Vec<(u64, u64)>,
+}
+
+impl Fingerprint {
+    /// Of these frozen processes.
+    pub(super) fn of(pids: &BTreeSet<i32>, mappings: &[Mapping]) -> Result<Self, Error> {
+        let of = |relation: &Relation| {
+            let ours = mappings.iter().filter(|mapping| mapping.process == relation.inner);
+            Ok(OfProcess {
+                inner: relation.inner,
+                threads: application::threads_of(relation.host),
+                pages: pages(relation.host)?,
+                exact: ours.map(|mapping| (mapping.start / PAGE, mapping.end / PAGE)).collect(),
+            })
+        };
+        application::relations(pids).iter().map(of).collect::<Result<_, Error>>().map(Self)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+
+    /// Compares it with these frozen processes. How many pages were compared.
+    pub(super) fn compare(&self, pids: &BTreeSet<i32>) -> Result<u64, Error> {
+        let here: BTreeMap<i32, i32> =
+            application::relations(pids).iter().map(|relation| (relation.inner, relation.host)).collect();
+        let mut compared = 0;
+        for process in &self.0 {
+            let host = here.get(&process.inner).ok_or_else(|| damaged("lacks a process"))?;
+            let pages = pages(*host)?;
+            process.compare(&pages)?;
+            compared += process.pages.len().max(pages.len()) as u64;
+        }
+        if here.len() != self.0.len() {
+            return Err(damaged("has another number of processes"));
+        }
+        Ok(compared)
+    }
+}
+
+impl OfProcess {
+    fn compare(&self, here: &[(u64, u64)]) -> Result<(), Error> {
+        let there: BTreeMap<u64, u64> = self.pages.iter().copied().collect();
+        let here: BTreeMap<u64, u64> = here.iter().copied().collect();
+        let all: BTreeSet<u64> = there.keys().chain(here.keys()).copied().collect();
+        let differ = all.into_iter().filter(|page| there.get(page) != here.get(page));
+        let (exact, others): (Vec<u64>, Vec<u64>) = differ.partition(|page| self.is_exact(*page));
+        if exact.is_empty() && others.len() <= self.threads * PAGES_PER_THREAD {
+            return Ok(());
+        }
+        let pages = exact.iter().chain(&others).take(NAMED);
+        let named: Vec<String> = pages.map(|page| format!("{:#x}", page * PAGE)).collect();
+        Err(Error::Differs {
+            process: self.inner,
+            exact: exact.len(),
+            others: others.len(),
+            pages: named.join(", "),
+        })
+    }
+
+    fn is_exact(&self, page: u64) -> bool {
+        self.exact.iter().any(|(start, end)| (*start..*end).contains(&page))
+    }
+}
+
+fn pages(host: i32) -> Result<Vec<(u64, u64)>, Error> {
+    let hashes = fastmig_memory::page_hashes(host, WORKERS);
+    let hashes = hashes.map_err(|e| Error::Untracked { id: format!("process {host}"), source: e.into() })?;
+    Ok(hashes.into_iter().map(|(address, hash)| (address / PAGE, hash)).collect())
+}
+
+fn damaged(problem: &'static str) -> Error {
+    ImageError::Damaged { path: "restored".into(), file: "memory".into(), problem }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pages: &[(u64, u64)]) -> OfProcess {
+        OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200)] }
+    }
+
+    #[test]
+    fn what_travelled_in_rounds_must_be_the_same() {
+        let source = process(&[(5, 1), (100, 2), (150, 3)]);
+        assert!(source.compare(&[(5, 1), (100, 2), (150, 3)]).is_ok());
+        for wrong in [&[(5, 1), (100, 2), (150, 4)][..], &[(5, 1), (100, 2)], &[(5, 1), (100, 2), (150, 3), (199, 1)]] {
+            assert!(source.compare(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_may_have_written_by_a_threads_stack_and_nobody_else() {
+        let source = process(&[(5, 1), (6, 1), (7, 1), (100, 2)]);
+        assert!(source.compare(&[(5, 9), (6, 9), (7, 1), (100, 2)]).is_ok());
+        let error = source.compare(&[(5, 9), (6, 9), (7, 9), (100, 2)]).unwrap_err().to_string();
+        assert!(error.contains("0x5000") && error.contains("1001"), "{error}");
+    }
+}

@@ -1,0 +1,93 @@
+//! CRIU's small images, on the host's tmpfs.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use fastmig_criu::{ImageSink, ImageSource};
+
+use crate::container::Container;
+use crate::Error;
+
+/// Below the container's directory of state.
+const NAME: &str = "images";
+/// A larger image is passed on in parts of this size.
+const PART: usize = 1 << 20;
+
+/// A directory that is gone when it is dropped. What one left that died is gone when the next is made.
+#[derive(Debug)]
+pub(crate) struct Spool(PathBuf);
+
+impl Spool {
+    /// An empty one. The container is locked.
+    pub(crate) fn make(container: &Container) -> Result<Self, Error> {
+        let path = container.directory.path().join(NAME);
+        let failed = |e| Error::io("make", &path, e);
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn open(&self) -> Result<OwnedFd, Error> {
+        crate::subject::open_directory(&self.0)
+    }
+
+    /// Passes all images on.
+    pub(crate) fn give(&self, sink: &mut dyn ImageSink) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidData)?;
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
+            let mut file = File::open(entry.path())?;
+            if entry.metadata()?.len() <= PART as u64 {
+                let mut content = Vec::new();
+                file.read_to_end(&mut content)?;
+                sink.image(&name, content)?;
+                continue;
+            }
+            loop {
+                let mut content = Vec::with_capacity(PART);
+                (&mut file).take(PART as u64).read_to_end(&mut content)?;
+                let last = content.len() < PART;
+                sink.part(&name, content, last)?;
+                if last {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes images down that were sent. Their names are names of images, which the one who received them has seen to.
+    pub(crate) fn take(&self, images: &dyn ImageSource) -> io::Result<()> {
+        for name in images.names() {
+            let Some(mut image) = images.open(&name) else { continue };
+            if name.contains('/') || name == "." || name == ".." {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an image is called {name:?}")));
+            }
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(self.0.join(&name))?;
+            io::copy(&mut image, &mut file)?;
+            file.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = ?self.0, error = %e, "images of a migration stay");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The source of rounds: an application whose memory is tracked while it runs, and then dumped without it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastmig_criu::view::{DumpView, HiddenMapping};
+use fastmig_criu::{DumpOptions, ImageSink, Session};
+use fastmig_memory::{Content, Last, Process, Reader, Span, Tracker};
+
+use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::spool::Spool;
+use crate::container::Container;
+use crate::subject::Subject;
+use crate::{application, Error};
+
+/// A round of memory that is to travel.
+#[derive(Debug)]
+pub struct Round {
+    /// What the destination is told: where its content belongs.
+    pub plan: Vec<u8>,
+    /// Its content.
+    pub memory: Arc<RoundMemory>,
+    /// How long looking for it took.
+    pub scan: Duration,
+    /// Bytes of all memory that is tracked.
+    pub tracked: u64,
+}
+
+/// The content of a round, as it is in the processes now.
+#[derive(Debug)]
+pub struct RoundMemory {
+    layout: Layout,
+    readers: HashMap<i32, Arc<Reader>>,
+}
+
+impl RoundMemory {
+    /// Names and sizes of its images.
+    #[must_use]
+    pub fn images(&self) -> Vec<(String, u64)> {
+        self.layout.images()
+    }
+
+    /// Fills `into` with what `image` has from `offset` on. Pages that are gone read as zeros: a later round says so.
+    ///
+    /// # Errors
+    /// When there is no such part of an image, or a process cannot be read.
+    pub fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let runs = self.layout.runs(image, offset, into.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut rest = into;
+        for run in runs {
+            let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let (part, after) = rest.split_at_mut(length);
+            match self.readers.get(&run.process) {
+                Some(reader) => reader.read(run.address, part)?,
+                // It ended before it could be opened.
+                None => part.fill(0),
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// A CRIU that waits to dump an application whose memory travels in rounds.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    session: Session,
+    options: DumpOptions,
+    pub(super) log: PathBuf,
+    view: DumpView,
+    spool: Spool,
+    tracking: Tracking,
+    readers: HashMap<i32, Arc<Reader>>,
+    rounds: u32,
+    /// What the destination has whole.
+    mappings: Vec<Mapping>,
+}
+
+impl Tracked {
+    /// Starts CRIU, and nothing else yet.
+    pub(super) fn start(subject: &Subject, limit: Duration) -> Result<Self, Error> {
+        let container = &subject.container;
+        let method = fastmig_memory::probe().map_err(|e| untracked(container, e.into()))?;
+        let spool = Spool::make(container)?;
+        let view = DumpView::new()?;
+        let mut launch = subject.launch()?.within(limit).with_dump_view(&view)?;
+        let images = launch.pass(spool.open()?);
+        let options = subject.options(&mut launch, images, true)?;
+        let log = crate::logs::new_log(&container.config, container.key(), "dump")?;
+        let work = crate::logs::work_directory(&container.config)?;
+        let session = launch.start(&work, &log)?;
+        let tracking = Tracking(Some(Tracker::new(method)));
+        Ok(Self { session, options, log, view, spool, tracking, readers: HashMap::new(), rounds: 0, mappings: Vec::new() })
+    }
+
+    /// The next round, while the application runs.
+    pub(super) fn round(&mut self, subject: &Subject) -> Result<Round, Error> {
+        let processes = processes(&subject.cgroup.pids());
+        let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
+        let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
+        let scan = round.cost.scan;
+        tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), "memory is looked through");
+        let tracked = round.areas.iter().map(|area| area.end - area.start).sum();
+        let plan = Plan {
+            number: self.next_number(),
+            areas: round.areas.iter().map(area).collect(),
+            pages: round.pages.iter().map(pages).collect(),
+            forgotten: round.forgotten.iter().map(pages).collect(),
+            mappings: None,
+        };
+        self.made(subject, &processes, &plan, scan, tracked)
+    }
+
+    /// The last one, of a frozen application; CRIU does not see then what the destination has.
+    pub(super) fn last(&mut self, subject: &Subject) -> Result<Round, Error> {
+        let processes = processes(&subject.cgroup.pids());
+        let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
+        let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
+        let scan = last.cost.scan;
+        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), "what was written last is known");
+        self.hide(&last)?;
+        let plan = Plan {
+            number: self.next_number(),
+            areas: Vec::new(),
+            pages: last.pages.iter().map(pages).collect(),
+            forgotten: last.discard.iter().map(pages).collect(),
+            mappings: Some(last.mappings.iter().map(mapping).collect()),
+        };
+        self.mappings = plan.mappings.clone().unwrap_or_default();
+        let tracked = last.mappings.iter().map(|mapping| mapping.end - mapping.start).sum();
+        self.made(subject, &processes, &plan, scan, tracked)
+    }
+
+    fn hide(&mut self, last: &Last) -> Result<(), Error> {
+        let hidden = last.mappings.iter().map(|mapping| HiddenMapping {
+            pid: mapping.process,
+            start: mapping.start,
+            end: mapping.end,
+        });
+        let hidden: Vec<_> = hidden.collect();
+        Ok(self.view.hide(&hidden, &last.smaps)?)
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.rounds += 1;
+        self.rounds
+    }
+
+    fn made(
+        &mut self,
+        subject: &Subject,
+        processes: &[Process],
+        plan: &Plan,
+        scan: Duration,
+        tracked: u64,
+    ) -> Result<Round, Error> {
+        let wanted: BTreeSet<i32> = plan.pages.iter().map(|pages| pages.process).collect();
+        self.readers.retain(|id, _| wanted.contains(id));
+        for process in processes.iter().filter(|process| wanted.contains(&process.id)) {
+            // Opened anew: after an exec the old one shows memory that is gone.
+            match Reader::open(process.host) {
+                Ok(reader) => drop(self.readers.insert(process.id, Arc::new(reader))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("read the memory in", subject.cgroup.directory(), e)),
+            }
+        }
+        let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
+        let memory = Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone() });
+        Ok(Round { plan: encoded, memory, scan, tracked })
+    }
+
+    /// Dumps the frozen application, but for what the destination has, into `sink`.
+    pub(super) fn dump(self, sink: &mut dyn ImageSink) -> Result<Dumped, Error> {
+        let Self { session, options, view, spool, tracking, mappings, .. } = self;
+        session.dump(&options)?;
+        view.check()?;
+        let path = spool.path();
+        fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
+        spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
+        Ok(Dumped { tracking, mappings })
+    }
+}
+
+/// A dumped application, whose memory is still tracked: to stop that takes time, which a freeze has not.
+#[derive(Debug)]
+pub(super) struct Dumped {
+    tracking: Tracking,
+    mappings: Vec<Mapping>,
+}
+
+impl Dumped {
+    /// What travelled in rounds.
+    pub(super) fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// The application runs on, as it was.
+    pub(super) fn leave(self) {
+        drop(self.tracking);
+    }
+
+    /// It ends: nothing has to be put in order.
+    pub(super) fn forget(mut self) {
+        if let Some(tracker) = self.tracking.0.take() {
+            tracker.end(false);
+        }
+    }
+}
+
+/// A tracker. Given up, it leaves the application as it was.
+#[derive(Debug)]
+struct Tracking(Option<Tracker>);
+
+impl Drop for Tracking {
+    fn drop(&mut self) {
+        if let Some(tracker) = self.0.take() {
+            tracker.end(true);
+        }
+    }
+}
+
+/// What a tracker must know of the processes; those that have ended are left out.
+fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
+    let relations = application::relations(pids);
+    let inner: HashMap<i32, i32> = relations.iter().map(|relation| (relation.host, relation.inner)).collect();
+    let process = |relation: &application::Relation| Process {
+        host: relation.host,
+        id: relation.inner,
+        parent: inner.get(&relation.parent).copied(),
+    };
+    relations.iter().map(process).collect()
+}
+
+fn area(area: &fastmig_memory::Area) -> Area {
+    let fastmig_memory::Area { process, start, end, no_reserve, no_huge } = *area;
+    Area { process, start, end, no_reserve, no_huge }
+}
+
+fn pages(pages: &fastmig_memory::Pages) -> Pages {
+    spans(pages.process, &pages.spans)
+}
+
+fn spans(process: i32, spans: &[Span]) -> Pages {
+    Pages::new(process, spans.iter().map(|span| span.start..span.end))
+}
+
+fn mapping(mapping: &fastmig_memory::Mapping) -> Mapping {
+    let fastmig_memory::Mapping { process, start, end, content } = mapping;
+    let inherited = match content {
+        Content::Own => None,
+        Content::Inherited { own, absent } => Some((spans(*process, own), spans(*process, absent))),
+    };
+    Mapping { process: *process, start: *start, end: *end, inherited }
+}
+
+fn untracked(container: &Container, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Untracked { id: container.key().id().into(), source }
+}
+
+fn over(container: &Container) -> Error {
+    Error::OutOfTurn { id: container.key().id().into(), action: "track" }
+}
+
+/// Whether an application's memory can be tracked on this host.
+///
+/// # Errors
+/// Why not.
+pub fn trackable() -> Result<&'static str, String> {
+    match fastmig_memory::probe() {
+        Ok(fastmig_memory::Method::WriteProtect) => Ok("asynchronous write-protection"),
+        Ok(fastmig_memory::Method::SoftDirty) => Ok("soft-dirty bits"),
+        Err(e) => Err(e.to_string()),
+    }
+}
+

@@ -1,0 +1,215 @@
+//! `PAGEMAP_SCAN` (Linux 6.7): what the page tables say of many pages at once, holes skipped.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use crate::spans::Spans;
+use crate::sys::{self, Region, ScanArgument};
+use crate::Span;
+
+const WP_ALLOWED: u64 = 1;
+const WRITTEN: u64 = 2;
+const FILE: u64 = 4;
+const PRESENT: u64 = 8;
+const SWAPPED: u64 = 16;
+const ZERO: u64 = 32;
+const HUGE: u64 = 64;
+const GUARD: u64 = 256;
+
+const WRITE_PROTECT: u64 = 1;
+const CHECK_ASYNC: u64 = 2;
+
+/// Regions of one call; more are asked for by further ones.
+const AT_ONCE: usize = 4096;
+
+/// What is populated in a mapping. Pages of zeros that the kernel shares among all are not: there is nothing to send.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Populated {
+    /// Not written since the last write-protecting scan.
+    pub(crate) clean: Spans,
+    /// Written since.
+    pub(crate) written: Spans,
+    /// Whether a page is none, but a guard (`MADV_GUARD_INSTALL`), or may be.
+    pub(crate) guarded: bool,
+}
+
+impl Populated {
+    /// Adds what was found behind it.
+    pub(crate) fn append(&mut self, next: &Self) {
+        next.clean.iter().for_each(|span| self.clean.append(span));
+        next.written.iter().for_each(|span| self.written.append(span));
+        self.guarded |= next.guarded;
+    }
+}
+
+/// The page tables of one process, or of what it was when this was opened: an exec takes them away.
+#[derive(Debug)]
+pub(crate) struct Scanner {
+    pagemap: File,
+}
+
+impl Scanner {
+    pub(crate) fn open(host: i32) -> io::Result<Self> {
+        Ok(Self { pagemap: File::open(format!("/proc/{host}/pagemap"))? })
+    }
+
+    pub(crate) fn pagemap(&self) -> &File {
+        &self.pagemap
+    }
+
+    /// Whether all mappings in `span` are registered for asynchronous write-protection. Looks at no page.
+    pub(crate) fn is_registered(&self, span: Span) -> io::Result<bool> {
+        // Registered ones are of no interest by their kind, others fail the check: neither is walked.
+        let argument = ScanArgument {
+            flags: CHECK_ASYNC,
+            inverted: WP_ALLOWED,
+            mask: WP_ALLOWED,
+            returned: PRESENT,
+            ..ScanArgument::default()
+        };
+        match self.scan(span, argument, |_| {}) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What was written since the last such scan; write-protects it. Mappings that are not registered are skipped.
+    pub(crate) fn take_written(&self, span: Span) -> io::Result<Spans> {
+        // "Any of" keeps the kernel from putting markers into holes.
+        let argument = ScanArgument {
+            flags: WRITE_PROTECT,
+            inverted: ZERO,
+            mask: WRITTEN | ZERO,
+            any_of: PRESENT | SWAPPED,
+            returned: WRITTEN,
+            ..ScanArgument::default()
+        };
+        self.collect(span, argument)
+    }
+
+    /// What is populated, and changes nothing.
+    pub(crate) fn populated(&self, span: Span) -> io::Result<Populated> {
+        let guards = guards();
+        let guard = if matches!(guards, Guards::Told) { GUARD } else { 0 };
+        let argument = ScanArgument {
+            inverted: ZERO,
+            mask: ZERO,
+            any_of: PRESENT | SWAPPED | guard,
+            // Whether it is swapped is asked for only where a guard looks like it: regions are longer without.
+            returned: WRITTEN | guard | if matches!(guards, Guards::Hidden) { SWAPPED } else { 0 },
+            ..ScanArgument::default()
+        };
+        let mut found = Populated::default();
+        self.scan(span, argument, |region| {
+            let part = Span { start: region.start, end: region.end };
+            found.guarded |= region.categories & (GUARD | SWAPPED) != 0;
+            if region.categories & WRITTEN == 0 {
+                found.clean.append(part);
+            } else {
+                found.written.append(part);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Huge pages.
+    pub(crate) fn huge(&self, span: Span) -> io::Result<Spans> {
+        let argument =
+            ScanArgument { inverted: ZERO, mask: HUGE | ZERO, returned: HUGE, ..ScanArgument::default() };
+        self.collect(span, argument)
+    }
+
+    /// Pages that are no file's, in memory or swap.
+    pub(crate) fn private(&self, span: Span) -> io::Result<Spans> {
+        let guard = if matches!(guards(), Guards::Told) { GUARD } else { 0 };
+        let argument = ScanArgument {
+            inverted: ZERO | FILE | guard,
+            mask: ZERO | FILE | guard,
+            any_of: PRESENT | SWAPPED,
+            returned: FILE,
+            ..ScanArgument::default()
+        };
+        self.collect(span, argument)
+    }
+
+    fn collect(&self, span: Span, argument: ScanArgument) -> io::Result<Spans> {
+        let mut found = Spans::default();
+        self.scan(span, argument, |region| found.append(Span { start: region.start, end: region.end }))?;
+        Ok(found)
+    }
+
+    fn scan(&self, span: Span, mut argument: ScanArgument, mut each: impl FnMut(&Region)) -> io::Result<()> {
+        let mut regions = vec![Region::default(); AT_ONCE];
+        let mut from = span.start;
+        while from < span.end {
+            argument.start = from;
+            argument.end = span.end;
+            let count = sys::pagemap_scan(self.pagemap.as_fd(), &mut argument, &mut regions)?;
+            regions.iter().take(count).for_each(&mut each);
+            if argument.walk_end <= from {
+                // The process has ended, and its page tables with it.
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            from = argument.walk_end;
+        }
+        Ok(())
+    }
+}
+
+/// What a scan tells of guard pages.
+#[derive(Debug, Clone, Copy)]
+enum Guards {
+    /// There are, and it tells them (Linux 6.15).
+    Told,
+    /// There are, and it calls them swapped (6.13).
+    Hidden,
+    /// There are none.
+    None,
+}
+
+fn guards() -> Guards {
+    static GUARDS: OnceLock<Guards> = OnceLock::new();
+    *GUARDS.get_or_init(|| {
+        let tell = || -> io::Result<()> {
+            let argument = ScanArgument { mask: GUARD, returned: GUARD, ..ScanArgument::default() };
+            let scanner = Scanner { pagemap: File::open("/proc/self/pagemap")? };
+            scanner.scan(Span { start: 0x1000, end: 0x2000 }, argument, |_| {})
+        };
+        match (tell(), sys::has_guards()) {
+            (Ok(()), _) => Guards::Told,
+            (Err(_), true) => Guards::Hidden,
+            (Err(_), false) => Guards::None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PAGE;
+
+    #[test]
+    fn what_is_populated_is_told() {
+        let own = sys::OwnPages::new(64).unwrap();
+        [3, 4, 9].iter().for_each(|page| own.write(*page, 1));
+        own.read(20); // the page of zeros
+        let me = i32::try_from(std::process::id()).unwrap();
+        let scanner = Scanner::open(me).unwrap();
+        let span = Span { start: own.start(), end: own.start() + 64 * PAGE };
+        let found = match scanner.populated(span) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOTTY) => {
+                return eprintln!("skipped: no PAGEMAP_SCAN");
+            }
+            found => found.unwrap(),
+        };
+        let part = |from: u64, to: u64| Span { start: span.start + from * PAGE, end: span.start + to * PAGE };
+        let all = found.clean.union(&found.written);
+        assert_eq!(all.into_vec(), [part(3, 5), part(9, 10)]);
+        assert!(!found.guarded);
+        assert!(!scanner.is_registered(span).unwrap());
+        assert_eq!(scanner.private(span).unwrap().into_vec(), [part(3, 5), part(9, 10)]);
+    }
+}

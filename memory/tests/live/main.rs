@@ -1,0 +1,129 @@
+//! Real processes, tracked while they do their worst; each page of what a receiver then has compared with what is there.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod churn;
+mod content;
+mod receiver;
+mod roles;
+mod sys;
+mod tree;
+mod unharmed;
+
+use std::time::Duration;
+
+use fastmig_memory::{probe, Last, Method, Process, Tracker};
+
+use receiver::Receiver;
+use tree::Tree;
+
+/// What this program is when a test starts it once more.
+#[test]
+#[ignore = "the target of the other tests"]
+fn target() {
+    let Ok(role) = std::env::var("FASTMIG_MEMORY_TARGET") else { return };
+    let (role, argument) = role.split_once(' ').unwrap_or((&role, ""));
+    match role {
+        "brief" => churn::brief(argument.parse().unwrap()),
+        "tracker" => track_for_ever(argument.parse().unwrap()),
+        _ => {}
+    }
+    std::io::stdin().read_line(&mut String::new()).unwrap(); // it is in its cgroup
+    match role {
+        "churn" => churn::main(argument.parse().unwrap()),
+        "steady" => roles::steady(argument),
+        "signals" => roles::signals(),
+        "direct" => roles::direct(argument),
+        "filtered" => roles::filtered(),
+        "family" => roles::family(),
+        "huge" => roles::huge(),
+        "strange" => roles::strange(),
+        other => panic!("no role {other}"),
+    }
+}
+
+/// What is tried with; nothing where nothing can work.
+fn method() -> Option<Method> {
+    let error = match probe() {
+        Ok(method) => return Some(method),
+        Err(error) => error,
+    };
+    // Or a mistake in what is tested would skip its tests.
+    let possible = cfg!(target_arch = "x86_64")
+        && kernel() >= (6, 7)
+        && std::path::Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists();
+    assert!(!possible, "{error}");
+    eprintln!("skipped: {error}");
+    None
+}
+
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+fn last(tree: &Tree, tracker: &mut Tracker, receiver: &mut Receiver) -> (Last, receiver::Covered) {
+    tree.freeze();
+    let processes = tree.processes();
+    let last = tracker.last(&processes).unwrap();
+    receiver.take_last(&last, &processes);
+    let covered = receiver.compare(&last, &processes);
+    (last, covered)
+}
+
+fn churned(seed: u64) {
+    let Some(method) = method() else { return };
+    let mut tree = Tree::start(&format!("churn {seed}"));
+    let mut random = churn::Random::new(seed);
+    let (mut total, mut inherited, mut stop, mut scan) = (0, 0, Duration::ZERO, Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..3 {
+        let mut tracker = Tracker::new(method);
+        let mut receiver = Receiver::default();
+        for _ in 0..3 {
+            for _ in 0..=random.below(4) {
+                let processes = tree.processes();
+                let round = tracker.round(&processes).unwrap();
+                stop = stop.max(round.cost.stop);
+                receiver.take_round(&round, &processes);
+                std::thread::sleep(Duration::from_millis(random.below(60) as u64));
+            }
+            let (last, covered) = last(&tree, &mut tracker, &mut receiver);
+            total += covered.own;
+            inherited += covered.inherited;
+            scan = scan.max(last.cost.scan);
+            tree.thaw();
+            tree.assert_alive();
+        }
+        tracker.end(true);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    tree.assert_alive();
+    eprintln!("seed {seed}: {total} pages own, {inherited} inherited, stopped {stop:?}, last {scan:?}");
+    assert!(total > 1000, "hardly anything was compared: {total}");
+}
+
+#[test]
+fn what_a_receiver_has_is_what_is_there() {
+    churned(1);
+}
+
+#[test]
+fn what_a_receiver_has_is_what_is_there_with_other_numbers() {
+    let seed = std::env::var("FASTMIG_MEMORY_SEED").ok().and_then(|seed| seed.parse().ok());
+    churned(seed.unwrap_or(2));
+}
+
+/// A tracker as a program of its own, for a test to kill.
+fn track_for_ever(host: i32) -> ! {
+    let process = [Process { host, id: 1, parent: None }];
+    let method = method().unwrap();
+    loop {
+        let mut tracker = Tracker::new(method);
+        for _ in 0..3 {
+            let round = tracker.round(&process).unwrap();
+            println!(">{}", round.cost.untracked);
+        }
+    }
+}

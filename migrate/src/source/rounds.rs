@@ -1,0 +1,154 @@
+//! Rounds of memory: most of it travels while the application runs, the last one while it stands still.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::pace::{Next, Outlook, Pace, Sample};
+use super::run::Departure;
+use crate::ends::{Leaving, Round};
+use crate::error::Error;
+use crate::files::StreamOut;
+use crate::options::{OnTimeout, Strategy};
+use crate::phase::Phase;
+use crate::phases::milliseconds;
+use crate::progress::Event;
+use crate::report;
+use crate::talk::Talk;
+use crate::transport::Deadline;
+use crate::wire::Message;
+
+/// How much longer than its rounds the phase may take: the last of them has begun in time.
+const GRACE: u32 = 2;
+
+impl Departure<'_> {
+    /// All rounds while the application runs.
+    pub(super) fn rounds(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
+        if self.account.strategy != Strategy::PreCopy {
+            return Ok(());
+        }
+        let (source, images) = (self.source, self.images);
+        let (options, limits) = (self.plan.options.rounds, &self.plan.options.limits);
+        let account = &mut self.account;
+        let points = self.phases.points();
+        self.phases.run(Phase::Rounds, options.timeout * GRACE, |deadline| {
+            let mut pace = Pace::new(options);
+            let mut scanned = None;
+            loop {
+                let begun = Instant::now();
+                let round = leaving.round().map_err(Error::end("track the application's memory"))?;
+                let number = u32::try_from(account.rounds.len() + 1).unwrap_or(u32::MAX);
+                points.at(&format!("round-{number}"))?;
+                // A plan is small, and taken at once by whoever is still there.
+                let bytes = send(talk, images.server, &round, false, Deadline::after(limits.ready).or(Some(deadline)))?;
+                hear_done(talk, deadline)?;
+                let sample = Sample {
+                    bytes,
+                    took: begun.elapsed(),
+                    transfer: begun.elapsed().saturating_sub(round.scan),
+                    since_scan: scanned.map(|then| begun.duration_since(then)),
+                    tracked: round.tracked,
+                };
+                scanned = Some(begun);
+                let outlook = pace.learn(&sample);
+                let told = told(number, &sample, &outlook, round.scan);
+                account.rounds.push(told);
+                account.predicted_freeze_ms = Some(milliseconds(outlook.freeze));
+                source.progress.event(Event::Round(told));
+                match pace.next(&outlook) {
+                    Next::Round => {}
+                    Next::Throttle(percent) => {
+                        leaving.throttle(percent).map_err(Error::end("slow the application down"))?;
+                        account.throttled = percent;
+                        source.progress.event(Event::Throttled { percent });
+                    }
+                    Next::Freeze(end) => {
+                        account.rounds_end = Some(end);
+                        return Ok(());
+                    }
+                    Next::GiveUp => return Err(does_not_converge(&outlook, pace.throttled())),
+                }
+            }
+        })
+    }
+
+    /// What was written since the last round begins to travel; the dump goes on meanwhile.
+    pub(super) fn last_round(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
+        if self.account.strategy != Strategy::PreCopy {
+            return Ok(());
+        }
+        let images = self.images;
+        let account = &mut self.account;
+        self.phases.run(Phase::LastRound, self.plan.options.limits.frozen, |deadline| {
+            let round = leaving.round().map_err(Error::end("find what the application wrote last"))?;
+            account.last_round = send(talk, images.server, &round, true, deadline)?;
+            Ok(())
+        })
+    }
+
+    /// All memory at the destination is compared with what stands still here.
+    pub(super) fn verify(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
+        if !self.plan.options.verify {
+            return Ok(());
+        }
+        let account = &mut self.account;
+        self.phases.run(Phase::Verify, self.plan.options.limits.frozen, |deadline| {
+            let fingerprint = leaving.fingerprint().map_err(Error::end("read the application's memory"))?;
+            talk.say(&Message::Verify, &[], deadline)?;
+            stream(talk, &fingerprint, deadline)?;
+            let pages = talk.expect("verified", deadline, |message| match message {
+                Message::Verified { pages } => Some(pages),
+                _ => None,
+            })?;
+            account.verified_pages = Some(pages);
+            Ok(())
+        })
+    }
+}
+
+/// Tells the destination of a round, whose content it asks for then. How many bytes that is.
+fn send(
+    talk: &mut Talk,
+    server: &crate::images::MemoryServer<'_>,
+    round: &Round,
+    last: bool,
+    deadline: Deadline,
+) -> Result<u64, Error> {
+    let memory = server.show(&round.memory);
+    let bytes = memory.iter().map(|(_, size)| size).sum();
+    talk.say(&Message::Round { last, memory }, &[], deadline)?;
+    stream(talk, &round.plan, deadline)?;
+    Ok(bytes)
+}
+
+fn stream(talk: &mut Talk, content: &[u8], deadline: Deadline) -> Result<(), Error> {
+    let mut out = StreamOut::new(talk, deadline);
+    let written = out.write_all(content);
+    out.finish(written.map_err(|error| Error::end("send a plan")(error.into())))
+}
+
+fn hear_done(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
+    talk.expect("round-done", deadline, |message| matches!(message, Message::RoundDone).then_some(()))
+}
+
+fn told(number: u32, sample: &Sample, outlook: &Outlook, scan: Duration) -> report::Round {
+    report::Round {
+        round: number,
+        bytes: sample.bytes,
+        scan_ms: milliseconds(scan),
+        milliseconds: milliseconds(sample.took),
+        rate: outlook.rate as u64,
+        dirty_rate: outlook.dirty_rate.map(|rate| rate as u64),
+        predicted_freeze_ms: Some(milliseconds(outlook.freeze)),
+    }
+}
+
+fn does_not_converge(outlook: &Outlook, throttled: u32) -> Error {
+    let mib = |bytes: f64| bytes / f64::from(1 << 20);
+    Error::DoesNotConverge {
+        dirty: mib(outlook.dirty_rate.unwrap_or_default()),
+        link: mib(outlook.rate),
+        freeze: outlook.freeze.as_secs_f64(),
+        throttled,
+        instead: OnTimeout::Throttle,
+    }
+}

@@ -1,0 +1,53 @@
+//! The rounds of memory, in lines: as they go, and all together.
+
+use fastmig_api::migration::{MigrationReport, Round, RoundsEnd};
+use fastmig_api::request::Strategy;
+
+use crate::commands::figures::{bytes, mebibytes, milliseconds};
+
+/// One that has travelled: what was sent, how fast, how fast it is written meanwhile, and what a freeze would take now.
+pub(in crate::commands) fn line(round: &Round) -> String {
+    let name = format!("round {}", round.round);
+    let sent = format!(
+        "{name:<15} {:>9}  {:>10} MiB at {:>7} MiB/s",
+        milliseconds(round.ms),
+        mebibytes(round.bytes),
+        mebibytes(round.rate)
+    );
+    let Some(dirty) = round.dirty_rate else { return sent };
+    let freeze = round.predicted_freeze_ms.map(|ms| format!(", freeze now {}", milliseconds(ms)));
+    format!("{sent}, written {:>7} MiB/s{}", mebibytes(dirty), freeze.unwrap_or_default())
+}
+
+/// How its memory is to travel, and why so.
+pub(in crate::commands) fn chosen(strategy: Strategy, why: &str) -> String {
+    format!("strategy {strategy}: {why}")
+}
+
+/// It gets less of the processor.
+pub(in crate::commands) fn throttled(percent: u32) -> String {
+    format!("it writes faster than its memory travels: {percent}% of the processor is taken from it")
+}
+
+/// What the rounds came to; only how memory travelled where there were none.
+pub(super) fn all_together(report: &MigrationReport) -> String {
+    let mut text = chosen(report.strategy, &report.why);
+    if report.rounds.is_empty() {
+        return text;
+    }
+    let sent = report.rounds.iter().fold(0u64, |sum, round| sum.saturating_add(round.bytes));
+    let plural = if report.rounds.len() == 1 { "round" } else { "rounds" };
+    text.push_str(&format!(
+        "\nmemory: {} in {} {plural} while it ran, {} while it stood still",
+        bytes(sent),
+        report.rounds.len(),
+        bytes(report.last_round_bytes)
+    ));
+    if report.rounds_end == Some(RoundsEnd::Forced) {
+        text.push_str("; it had to be stopped, for it writes faster than its memory travels");
+    }
+    if report.throttled > 0 {
+        text.push_str(&format!("; {}% of the processor was taken from it", report.throttled));
+    }
+    text
+}

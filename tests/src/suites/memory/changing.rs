@@ -1,0 +1,49 @@
+//! Memory that is mapped, moved, unmapped, protected, discarded, forked and shared while it moves.
+
+use anyhow::{ensure, Context, Result};
+
+use super::stage::moves;
+use crate::framework::{Case, Ctx};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "memory moves that changes at random", run: |ctx| seeds(ctx).into() },
+    Case {
+        name: "memory that changes at random moves there and back",
+        run: |ctx| there_and_back(ctx).into(),
+    },
+    Case { name: "processes execute and end in the middle", run: |ctx| short_lives(ctx).into() },
+    Case {
+        name: "shared memory moves, of all kinds",
+        run: |ctx| {
+            moves(ctx, &["shared", "--mib", "32", "--processes", "4", "--writes", "50"], 1).map(drop).into()
+        },
+    },
+];
+
+/// Each seed is another history. There are as many as `FASTMIG_SEEDS` says.
+const SEEDS: u64 = 5;
+const MOVES: usize = 6;
+
+fn seeds(ctx: &Ctx) -> Result<()> {
+    let seeds = std::env::var("FASTMIG_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    for seed in 1..=seeds {
+        churn(ctx, seed, &["--mib", "512"], 1).with_context(|| format!("seed {seed}"))?;
+    }
+    Ok(())
+}
+
+fn there_and_back(ctx: &Ctx) -> Result<()> {
+    churn(ctx, 100, &["--mib", "256"], MOVES)
+}
+
+/// Twenty forks a second, as long as there are fewer than eight children.
+fn short_lives(ctx: &Ctx) -> Result<()> {
+    churn(ctx, 200, &["--mib", "256", "--children", "8", "--fork-ms", "50", "--pause-us", "2000"], 2)
+}
+
+fn churn(ctx: &Ctx, seed: u64, options: &[&str], times: usize) -> Result<()> {
+    let seed = seed.to_string();
+    let moved = moves(ctx, &[&["churn", "--seed", &seed], options].concat(), times)?;
+    ensure!(moved.len() == times, "{} moves", moved.len());
+    Ok(())
+}
