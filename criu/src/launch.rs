@@ -273,7 +273,13 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn execute(self, arguments: &[String], view: Option<String>, work: RawFd, log: &Path) -> Result<Child, LaunchError> {
+    fn execute(
+        self,
+        arguments: &[String],
+        view: Option<String>,
+        work: RawFd,
+        log: &Path,
+    ) -> Result<Child, LaunchError> {
         let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
         let loader = self.bundle.loader();
         // No PATH: CRIU must not run a program of the container.

@@ -141,8 +141,9 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
         assert!(view.collapse(Duration::from_secs(10)).unwrap());
     }
     view.align(remainders).unwrap();
-    let family: Vec<(i32, i32)> =
-        tree.processes.iter().map(|process| (process.pid, process.parent)).collect();
+    let pstree = fs::read(directory.join("images/pstree.img")).unwrap();
+    let family = images::family(&pstree).unwrap();
+    assert_eq!(family.len(), tree.processes.len());
     view.relate(&family).unwrap();
     view.arrange(&placed).unwrap();
     let options = RestoreOptions { images, inherited: vec![], common: common() };

@@ -118,7 +118,7 @@ pub mod smaps {
     pub const SHOWN: u64 = 3;
 }
 
-/// The words of an entry of [`WANTED`](super::WANTED) and [`AREAS`](super::AREAS).
+/// The words of an entry of [`WANTED`] and [`AREAS`].
 pub mod area {
     /// How many there are.
     pub const WORDS: u64 = 5;
@@ -138,7 +138,7 @@ pub mod area {
     pub const NO_HUGE: u64 = 2;
 }
 
-/// The words of an entry of [`MAPPINGS`](super::MAPPINGS).
+/// The words of an entry of [`MAPPINGS`].
 pub mod mapping {
     /// How many there are.
     pub const WORDS: u64 = 9;
@@ -168,7 +168,7 @@ pub mod mapping {
     pub const FAILED: u64 = 1 << 32;
 }
 
-/// The words of an entry of [`SEGMENTS`](super::SEGMENTS).
+/// The words of an entry of [`SEGMENTS`].
 pub mod segment {
     /// How many there are.
     pub const WORDS: u64 = 5 + NAME_WORDS;

@@ -18,6 +18,10 @@ const OFFSET: u64 = 3;
 const FLAGS: u64 = 6;
 const STATUS: u64 = 7;
 
+// pstree_entry
+const PID: u64 = 1;
+const PARENT: u64 = 2;
+
 // The status of a mapping
 const REGULAR: u64 = 1;
 const FILE_PRIVATE: u64 = 1 << 6;
@@ -120,6 +124,18 @@ pub fn place_remainder(mm: &[u8], start: u64) -> Option<u64> {
         below = below.wrapping_add(mapping.place());
     }
     None
+}
+
+/// Who is whose parent (process, parent), from the image `pstree.img`, for
+/// [`RestoreView::relate`](super::RestoreView::relate). Nothing when it is damaged.
+#[must_use]
+pub fn family(pstree: &[u8]) -> Option<Vec<(i32, i32)>> {
+    let relation = |entry: &[u8]| {
+        let fields = fields(entry)?;
+        let process = |field| i32::try_from(number_of(&fields, field)?).ok();
+        Some((process(PID)?, process(PARENT)?))
+    };
+    messages(pstree)?.into_iter().map(relation).collect()
 }
 
 /// Gives the images in `directory` a parent that holds nothing: CRIU then maps all private memory itself before it forks
@@ -233,6 +249,14 @@ mod tests {
         let mm = mm(&[file, shared, memory]);
         assert_eq!(place_remainder(&mm, 0x20_5000), Some(0x2000));
         assert_eq!(place_remainder(&mm, 0x20_6000), None);
+    }
+
+    #[test]
+    fn a_family_is_read() {
+        let pstree =
+            image(&[numbers(&[(1, 7), (2, 0), (3, 7)]), numbers(&[(1, 9), (2, 7), (5, 9), (5, 10)])]);
+        assert_eq!(family(&pstree).unwrap(), [(7, 0), (9, 7)]);
+        assert!(family(&pstree[..pstree.len() - 1]).is_none());
     }
 
     #[test]

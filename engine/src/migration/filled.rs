@@ -18,6 +18,8 @@ use crate::Error;
 
 /// Where a plan comes from, in messages.
 const STREAM: &str = "stream";
+/// CRIU's image of who is whose child.
+const TREE: &str = "pstree.img";
 /// What the areas of an application may take of the address space: reserved mostly, not used.
 const MOST_BYTES: u64 = 16 << 40;
 /// How long CRIU may take for a command: moving areas copies them in the worst case.
@@ -136,6 +138,7 @@ impl Filled {
         let remainders = name_mappings(path, &mappings)?;
         let mut view = write(&view);
         view.align(&remainders)?;
+        view.relate(&family(path)?)?;
         view.arrange(&mappings.iter().map(placed).collect::<Vec<_>>())?;
         let restored = session.restore(&options, &mut |stage| {
             if stage == Notification::PreResume {
@@ -172,6 +175,13 @@ fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64
     }
     view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))?;
     Ok(remainders)
+}
+
+/// Who is whose child, so that each process inherits the areas of its own branch alone.
+fn family(directory: &Path) -> Result<Vec<(i32, i32)>, Error> {
+    let path = directory.join(TREE);
+    let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    view::images::family(&image).ok_or_else(|| damaged("is of a tree that is none"))
 }
 
 /// The processes whose mappings are described by an image.
