@@ -18,7 +18,9 @@ use crate::state::ApplicationState;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What the application writes cannot be followed.
-    #[error("the memory of the application of {id} cannot be tracked; it can move with --strategy stop-copy")]
+    #[error(
+        "the memory of the application of {id} cannot be tracked; it can move with --strategy stop-copy"
+    )]
     Untracked {
         /// The container.
         id: String,
@@ -324,9 +326,13 @@ impl Error {
             Self::Busy { .. } => Kind::Unavailable,
             Self::NotFrozen { .. } | Self::Criu(CriuError::TimedOut { .. }) => Kind::DeadlineExceeded,
             Self::Runc(e) => e.kind(),
-            Self::Differs { .. } | Self::View(_) | Self::State { .. } | Self::Init { .. } | Self::Criu(_) | Self::Launch(_) | Self::Io { .. } => {
-                Kind::Internal
-            }
+            Self::Differs { .. }
+            | Self::View(_)
+            | Self::State { .. }
+            | Self::Init { .. }
+            | Self::Criu(_)
+            | Self::Launch(_)
+            | Self::Io { .. } => Kind::Internal,
         }
     }
 

@@ -53,7 +53,8 @@ impl Room {
     /// # Errors
     /// When there is no such part of an image, or no room left.
     pub fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()> {
-        let runs = self.layout.runs(image, offset, content.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let runs =
+            self.layout.runs(image, offset, content.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         let view = read(&self.view);
         let mut rest = content;
         for run in runs {
@@ -188,9 +189,8 @@ fn family(directory: &Path) -> Result<Vec<(i32, i32)>, Error> {
 fn described(directory: &Path) -> io::Result<Vec<i32>> {
     let names = std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
     let names: Vec<_> = names.collect::<Result<_, _>>()?;
-    let process = |name: &std::ffi::OsString| {
-        name.to_str()?.strip_prefix("mm-")?.strip_suffix(".img")?.parse().ok()
-    };
+    let process =
+        |name: &std::ffi::OsString| name.to_str()?.strip_prefix("mm-")?.strip_suffix(".img")?.parse().ok();
     Ok(names.iter().filter_map(process).collect())
 }
 

@@ -154,7 +154,9 @@ mod tests {
     fn what_travelled_in_rounds_must_be_the_same() {
         let source = process(&[(5, 1), (100, 2), (150, 3)]);
         assert!(source.compare(&[(5, 1), (100, 2), (150, 3)]).is_ok());
-        for wrong in [&[(5, 1), (100, 2), (150, 4)][..], &[(5, 1), (100, 2)], &[(5, 1), (100, 2), (150, 3), (199, 1)]] {
+        for wrong in
+            [&[(5, 1), (100, 2), (150, 4)][..], &[(5, 1), (100, 2)], &[(5, 1), (100, 2), (150, 3), (199, 1)]]
+        {
             assert!(source.compare(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -59,4 +59,3 @@ pub enum Way {
     /// In rounds while it runs, and the rest while it stands still.
     Rounds,
 }
-

@@ -35,7 +35,8 @@ pub(super) fn throttle(container: &Container, operation: &mut Operation, percent
     let (quota, period) = allowed;
     let left = (quota * u64::from(100_u32.saturating_sub(percent)) / 100).max(LEAST_US);
     let value = if throttle.file.ends_with(V2) { format!("{left} {period}") } else { left.to_string() };
-    std::fs::write(&throttle.file, value).map_err(|e| Error::io("set the processor time by", &throttle.file, e))
+    std::fs::write(&throttle.file, value)
+        .map_err(|e| Error::io("set the processor time by", &throttle.file, e))
 }
 
 /// The application has all of its time again.
@@ -63,7 +64,8 @@ fn find(container: &Container) -> Result<Throttle, Error> {
             return Ok(Throttle { file, before: before.trim().to_owned() });
         }
     }
-    let missing = io::Error::new(io::ErrorKind::NotFound, "the container has no cgroup that limits its processor time");
+    let missing =
+        io::Error::new(io::ErrorKind::NotFound, "the container has no cgroup that limits its processor time");
     Err(Error::io("slow down the application in", Path::new(container.key().id()), missing))
 }
 
@@ -89,7 +91,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let processors = std::thread::available_parallelism().unwrap().get() as u64;
         std::fs::write(directory.path().join(V1_PERIOD), "50000\n").unwrap();
-        let with = |name: &str, before: &str| Throttle { file: directory.path().join(name), before: before.into() };
+        let with =
+            |name: &str, before: &str| Throttle { file: directory.path().join(name), before: before.into() };
         assert_eq!(allowance(&with(V1_QUOTA, "-1")).unwrap(), (50_000 * processors, 50_000));
         assert_eq!(allowance(&with(V1_QUOTA, "20000")).unwrap(), (20_000, 50_000));
         assert_eq!(allowance(&with(V2, "max 100000")).unwrap(), (100_000 * processors, 100_000));

@@ -39,7 +39,13 @@ impl Departure<'_> {
                 let number = u32::try_from(account.rounds.len() + 1).unwrap_or(u32::MAX);
                 points.at(&format!("round-{number}"))?;
                 // A plan is small, and taken at once by whoever is still there.
-                let bytes = send(talk, images.server, &round, false, Deadline::after(limits.ready).or(Some(deadline)))?;
+                let bytes = send(
+                    talk,
+                    images.server,
+                    &round,
+                    false,
+                    Deadline::after(limits.ready).or(Some(deadline)),
+                )?;
                 hear_done(talk, deadline)?;
                 let sample = Sample {
                     bytes,
