@@ -86,3 +86,14 @@ fn or_is_slowed_down_step_by_step() {
     assert_eq!(report.outcome, Outcome::Moved, "{report:#?}");
     assert!(report.throttled >= 80 && world.throttled.load(Ordering::SeqCst) >= 80, "{report:#?}");
 }
+
+#[test]
+fn what_the_destination_does_beside_says_nothing_of_the_link() {
+    let world = World::new(14, 3, 8 << 20);
+    world.aside_ms.store(3000, Ordering::SeqCst);
+    let report = migrate(&world, Rounds { most: 1, ..Rounds::default() });
+    let round = &report.rounds[0];
+    assert!(round.milliseconds >= 3000, "{round:?}");
+    // 8 MiB in more than three seconds would be less.
+    assert!(round.rate > 4 << 20, "{round:?}");
+}

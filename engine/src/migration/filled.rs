@@ -98,11 +98,6 @@ impl Filled {
         }
         self.rounds = plan.number;
         let mut view = write(&self.view);
-        if plan.number == 2 && plan.mappings.is_none() {
-            // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
-            let whole = view.collapse(COLLAPSE)?;
-            tracing::debug!(whole, "huge pages are made of what has arrived");
-        }
         for pages in &plan.forgotten {
             view.discard(pages.process, &self.inside(pages))?;
         }
@@ -114,6 +109,16 @@ impl Filled {
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
         Ok(Room { layout, view: Arc::clone(&self.view) })
+    }
+
+    /// After the first round most of it is there: huge pages are made of it, which are copied by one entry of the page tables
+    /// when CRIU forks. Not in a later round, whose length is what the freeze is foretold by.
+    pub(super) fn round_is_there(&mut self) -> Result<(), Error> {
+        if self.rounds == 1 {
+            let whole = write(&self.view).collapse(COLLAPSE)?;
+            tracing::debug!(whole, "huge pages are made of what has arrived");
+        }
+        Ok(())
     }
 
     /// What of these pages lies in an area: the rest has gone with its area.
