@@ -33,12 +33,16 @@ pub(super) fn moves(ctx: &Ctx, words: &[&str], times: usize) -> Result<Vec<Moved
 fn tell(words: &[&str], moved: &Moved) {
     let [before, after] = moved.held_kib.map(|kib| kib / 1024);
     println!(
-        "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {}; {before} MiB held before, {after} after",
+        "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {} ({} foretold); {before} MiB held before, {after} after",
         words.join(" "),
         moved.pause.as_secs_f64() * 1000.0,
         moved.report["frozen_ms"],
         moved.report["total_ms"],
+        moved.report["predicted_freeze_ms"],
     );
+    if std::env::var_os("FASTMIG_REPORTS").is_some() {
+        println!("    {}", moved.report);
+    }
     if moved.write_only > 0 {
         println!("    CRIU left {} of its pages without read access", moved.write_only);
     }
