@@ -91,7 +91,18 @@ impl Container {
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
         let (left_out, usage) = (Vec::new(), Usage::default());
-        Ok(Departure { id: id.into(), criu, held, frozen, dumped, left_out, usage, files, subject, operation })
+        Ok(Departure {
+            id: id.into(),
+            criu,
+            held,
+            frozen,
+            dumped,
+            left_out,
+            usage,
+            files,
+            subject,
+            operation,
+        })
     }
 }
 

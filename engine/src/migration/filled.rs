@@ -63,11 +63,20 @@ impl Room {
         for run in runs {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at(length);
-            view.write(run.process, run.address, part)?;
+            view.write(run.process, run.address, part).map_err(explain)?;
             rest = after;
         }
         Ok(())
     }
+}
+
+/// Who fills the memory of a process that is gone hears of no reason.
+fn explain(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::ESRCH) {
+        return error;
+    }
+    let text = "the CRIU that was to restore it was killed; see in the kernel's log whether the container's memory ran out";
+    io::Error::new(error.kind(), text)
 }
 
 impl Filled {

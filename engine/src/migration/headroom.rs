@@ -35,9 +35,10 @@ fn left(directory: &Path, names: &Names) -> Option<u64> {
     let limit: u64 = read(names.limit)?.trim().parse().ok()?;
     let usage: u64 = read(names.usage)?.trim().parse().ok()?;
     let stat = read("memory.stat").unwrap_or_default();
-    let cache = names.cache.iter().filter_map(|name| {
-        stat.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<u64>().ok()
-    });
+    let cache = names
+        .cache
+        .iter()
+        .filter_map(|name| stat.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<u64>().ok());
     Some(limit.saturating_sub(usage.saturating_sub(cache.sum())))
 }
 

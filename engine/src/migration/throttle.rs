@@ -113,7 +113,8 @@ pub(crate) fn undo(operation: &mut Operation) -> Result<(), Error> {
 fn find(container: &Container) -> Result<Throttle, Error> {
     let directories = cgroup::directories_of(container.pid());
     let directories = directories.map_err(|e| Error::io("find the cgroups of", Path::new("/proc"), e))?;
-    let throttle = |file: &Path, before: &str| Some(Throttle { file: file.into(), before: before.trim().to_owned() });
+    let throttle =
+        |file: &Path, before: &str| Some(Throttle { file: file.into(), before: before.trim().to_owned() });
     if let Some(throttle) = first_of(&directories, [V1_QUOTA, V2], throttle) {
         return Ok(throttle);
     }
@@ -122,13 +123,15 @@ fn find(container: &Container) -> Result<Throttle, Error> {
     Err(Error::io("slow down the application in", Path::new(container.key().id()), missing))
 }
 
-/// What `read` makes of the first of `names` that there is and that it can read.
+/// What `read` makes of the first of `names` that is in one of the directories and that it can read.
 fn first_of<T>(
     directories: &[PathBuf],
     names: [&str; 2],
     read: impl Fn(&Path, &str) -> Option<T>,
 ) -> Option<T> {
-    let mut candidates = directories.iter().flat_map(|directory| names.map(|name| directory.join(name)));
+    // Names first: beside the older kind there may be an empty hierarchy of the newer.
+    let mut candidates =
+        names.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name)));
     candidates.find_map(|file| read(&file, &std::fs::read_to_string(&file).ok()?))
 }
 
@@ -204,35 +207,40 @@ mod tests {
         assert_eq!(usage.left(400_000, 100_000, 0), 25_000);
     }
 
-    /// A process that uses one processor, in a cgroup of its own.
+    /// A process that uses one processor, in cgroups of its own.
     struct Busy {
-        directory: PathBuf,
+        directories: Vec<PathBuf>,
         process: Child,
     }
 
     impl Busy {
-        /// Nothing where the test cannot make such a cgroup.
+        /// Nothing where the test cannot make cgroups that count and limit.
         fn start() -> Option<Self> {
             let me = i32::try_from(std::process::id()).unwrap();
-            let quota = |file: &Path, _: &str| Some(file.parent()?.to_owned());
-            let above = first_of(&cgroup::directories_of(me).ok()?, [V1_QUOTA, V2], quota);
-            let above = above.or_else(|| {
-                // The root of a hierarchy has no limit itself.
-                let root = Path::new("/sys/fs/cgroup/cpu");
-                root.is_dir().then(|| root.to_owned())
-            })?;
-            let directory = above.join(format!("fastmig-test-throttle-{me}"));
-            std::fs::create_dir(&directory).ok()?;
-            let mut loop_of_shell = Command::new("sh");
-            let process = loop_of_shell.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
-            let busy = Self { directory, process: process.unwrap() };
-            std::fs::write(busy.directory.join("cgroup.procs"), busy.process.id().to_string()).ok()?;
-            Some(busy)
+            let all = cgroup::directories_of(me).ok()?;
+            let useful = |directory: &PathBuf| {
+                [V1_QUOTA, V1_USAGE, V2].iter().any(|name| directory.join(name).exists())
+            };
+            let of_test = |above: PathBuf| above.join(format!("fastmig-test-throttle-{me}"));
+            let directories: Vec<_> = all.into_iter().filter(useful).map(of_test).collect();
+            let made = directories.iter().try_for_each(std::fs::create_dir);
+            let process = Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
+            let busy = Self { directories, process: process.unwrap() };
+            let pid = busy.process.id().to_string();
+            let join = |directory: &PathBuf| std::fs::write(directory.join("cgroup.procs"), &pid);
+            let joined = made.and_then(|()| busy.directories.iter().try_for_each(join));
+            let counted = first_of(&busy.directories, [V1_USAGE, V2_USAGE], used).is_some();
+            (joined.is_ok() && counted && busy.throttle().is_some()).then_some(busy)
+        }
+
+        fn throttle(&self) -> Option<Throttle> {
+            first_of(&self.directories, [V1_QUOTA, V2], |file, before| {
+                Some(Throttle { file: file.into(), before: before.trim().to_owned() })
+            })
         }
 
         fn look(&self, usage: &mut Usage) {
-            let total = first_of(&[self.directory.clone()], [V1_USAGE, V2_USAGE], used).unwrap();
-            usage.note(Instant::now(), total);
+            usage.note(Instant::now(), first_of(&self.directories, [V1_USAGE, V2_USAGE], used).unwrap());
         }
 
         /// Processors that it uses now.
@@ -249,7 +257,8 @@ mod tests {
         fn drop(&mut self) {
             self.process.kill().unwrap();
             self.process.wait().unwrap();
-            std::fs::remove_dir(&self.directory).unwrap();
+            // Some may not have been made.
+            self.directories.iter().for_each(|directory| drop(std::fs::remove_dir(directory)));
         }
     }
 
@@ -259,10 +268,7 @@ mod tests {
             eprintln!("skipped: no cgroup that limits processor time can be made here");
             return;
         };
-        let quota = |file: &Path, before: &str| {
-            Some(Throttle { file: file.into(), before: before.trim().to_owned() })
-        };
-        let throttle = first_of(&[busy.directory.clone()], [V1_QUOTA, V2], quota).unwrap();
+        let throttle = busy.throttle().unwrap();
         let mut usage = Usage::default();
         busy.look(&mut usage);
         std::thread::sleep(Duration::from_millis(400));

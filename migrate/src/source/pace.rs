@@ -230,7 +230,8 @@ mod tests {
         loop {
             let transfer = Duration::from_secs_f64(as_float(bytes) / link);
             let took = transfer + Duration::from_millis(5);
-            let sample = Sample { bytes, took, scan: SCAN, transfer, since_scan, tracked: memory, processes: 1 };
+            let sample =
+                Sample { bytes, took, scan: SCAN, transfer, since_scan, tracked: memory, processes: 1 };
             let outlook = pace.learn(&sample);
             let next = pace.next(&outlook);
             if matches!(next, Next::Freeze(_) | Next::GiveUp) || pace.count > 200 {
@@ -311,9 +312,8 @@ mod tests {
 
     #[test]
     fn each_process_costs_something() {
-        let freeze = |processes| {
-            Pace::new(Rounds::default()).learn(&Sample { processes, ..half_a_second() }).freeze
-        };
+        let freeze =
+            |processes| Pace::new(Rounds::default()).learn(&Sample { processes, ..half_a_second() }).freeze;
         assert_eq!(freeze(16) - freeze(1), PER_PROCESS * 15);
     }
 

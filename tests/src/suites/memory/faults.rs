@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 
 use super::snapshot::Snapshot;
-use super::stage::hosts;
+use super::stage::{error_of, hosts};
 use crate::apps::memory::{Pair, MIGRATE};
 use crate::apps::migrating::{command, logs};
 use crate::framework::process::wait_until;
@@ -152,9 +152,10 @@ fn strike(pair: &Pair, (side, point, fault): Cell) -> Result<()> {
         stopped.start_fastmigd()?;
     }
     let output = migration.wait(END_LIMIT).context("fastmig migrate does not end")?;
-    let said = format!("{}{}", output.out(), output.err());
-    println!("      {}", said.trim().replace('\n', " "));
-    ensure!(!output.status.success(), "it moved: {said}");
+    ensure!(!output.status.success(), "it moved: {}", output.out());
+    // A daemon that was killed has not answered.
+    let said = error_of(&output.out()).unwrap_or_else(|_| output.err());
+    println!("      {}", said.trim());
     if fault == Fault::Memory {
         limit_memory(pair, "none")?;
         ensure!(said.contains("memory") && said.contains("MiB"), "the reason is not told: {said}");
@@ -213,7 +214,8 @@ fn stays(pair: &Pair) -> Result<()> {
     };
     let settled = || stands(source, "running") && stands(destination, "standby");
     if wait_until(SETTLED_LIMIT, settled).is_err() {
-        let told = [source, destination].map(|end| end.operate("status", &[]).map(|status| status.to_string()));
+        let told =
+            [source, destination].map(|end| end.operate("status", &[]).map(|status| status.to_string()));
         bail!("it is not clear where the application is: {told:?}");
     }
     Ok(())

@@ -75,9 +75,12 @@ impl Figures {
         let periods = told["speed"].as_array().context("no speed")?;
         // A tenth of a second each.
         let late = usize::try_from(WINDOW.as_millis() / 100)?;
-        let mut speeds: Vec<f64> = periods.iter().rev().take(late).filter_map(|period| period[1].as_f64()).collect();
+        let mut speeds: Vec<f64> =
+            periods.iter().rev().take(late).filter_map(|period| period[1].as_f64()).collect();
         speeds.sort_by(f64::total_cmp);
-        let speed = *speeds.get(speeds.len() / 2).with_context(|| format!("no speeds in {}", Value::from(periods.clone())))?;
+        let speed = *speeds
+            .get(speeds.len() / 2)
+            .with_context(|| format!("no speeds in {}", Value::from(periods.clone())))?;
         Ok(Self { huge_kib, speed })
     }
 }

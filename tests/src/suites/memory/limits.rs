@@ -3,7 +3,7 @@
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::stage::hosts;
+use super::stage::{error_of, hosts};
 use crate::apps::memory::Pair;
 use crate::apps::migrating::{command, migrate};
 use crate::framework::{Case, Ctx};
@@ -50,9 +50,13 @@ fn asked<'a>(on_timeout: &'a str) -> [&'a str; 4] {
 fn stays(pair: &mut Pair) -> Result<()> {
     let [source, destination] = pair.containers();
     let output = command(source, destination, &asked("abort")).output()?;
-    let said = format!("{}{}", output.out(), output.err());
-    ensure!(!output.status.success(), "it moved: {said}");
-    ensure!(said.contains("MiB/s") && said.contains("--on-timeout throttle"), "it says something else: {said}");
+    ensure!(!output.status.success(), "it moved: {}", output.out());
+    let said = error_of(&output.out())?;
+    println!("    abort: {said}");
+    ensure!(
+        said.contains("MiB/s") && said.contains("--on-timeout throttle"),
+        "it says something else: {said}"
+    );
     ensure!(said.matches("runs on here").count() == 1, "it says where it is, once: {said}");
     source.require("running")?;
     destination.require("standby")?;
@@ -98,7 +102,7 @@ fn moved(pair: &mut Pair, on_timeout: &str) -> Result<Value> {
         report["frozen_ms"],
         report["predicted_freeze_ms"],
         report["rounds"].as_array().map_or(0, Vec::len),
-        report["last_round"],
+        report["last_round_bytes"],
     );
     Ok(report)
 }

@@ -32,7 +32,8 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(super) fn of(host: &Host) -> Result<Self> {
         let told = host.sh(LOOK).ok()?;
-        let descriptors = told.lines().filter_map(|line| line.strip_prefix("fd ")).map(str::to_owned).collect();
+        let descriptors =
+            told.lines().filter_map(|line| line.strip_prefix("fd ")).map(str::to_owned).collect();
         let mapping = |line: &str| {
             let mut words = line.strip_prefix("map ")?.splitn(3, ' ');
             let name = format!("{} {}", words.next()?, words.next()?);

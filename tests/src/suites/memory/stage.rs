@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::apps::memory::{image, Moved, Pair};
 use crate::framework::{Ctx, Host};
@@ -15,6 +16,12 @@ pub(super) fn hosts(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
         with_images(host, &[image()])?;
     }
     Ok((a, b))
+}
+
+/// Why a migration failed, of the answer of `fastmig --json migrate`.
+pub(super) fn error_of(answer: &str) -> Result<String> {
+    let told: Value = serde_json::from_str(answer).with_context(|| format!("no answer: {answer}"))?;
+    Ok(told["error"].as_str().with_context(|| format!("no error: {answer}"))?.to_owned())
 }
 
 /// Moves a program so often, from a to b and back. All of its memory is looked at before and after each move.
