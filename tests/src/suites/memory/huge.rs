@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::stage::hosts;
 use crate::apps::memory::{Pair, Program};
 use crate::apps::migrating::command;
+use crate::framework::process::wait_until;
 use crate::framework::{Case, Ctx};
 use crate::suites::migration::stage::nothing_is_left;
 
@@ -19,9 +20,11 @@ pub(super) const CASES: &[Case] = &[Case {
 
 /// Writes split them. The link carries less than is written, so that it is given up after some rounds.
 const PROGRAM: &[&str] = &["huge", "--mib", "256", "--writes", "4000"];
-const LINK: u32 = 10;
+const LINK: u32 = 30;
 const GIVES_UP: &[&str] =
     &["--strategy", "pre-copy", "--on-timeout", "abort", "--max-rounds", "2", "--max-downtime", "1"];
+/// The longest that it may take to give up.
+const END_LIMIT: Duration = Duration::from_secs(90);
 /// How long they may take to come back.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long its speed is looked at.
@@ -38,8 +41,12 @@ fn back(ctx: &Ctx) -> Result<()> {
     ensure!(before.huge_kib > 0.0, "it has no huge pages to begin with");
     a.limit_link(LINK)?;
     let [source, destination] = pair.containers();
-    let given_up = command(source, destination, GIVES_UP).output();
+    let migration = command(source, destination, GIVES_UP).spawn()?;
+    let is_split = || Figures::of(pair.program()).is_ok_and(|now| now.huge_kib < before.huge_kib / 2.0);
+    let split = wait_until(END_LIMIT, is_split).context("tracking split no huge page: nothing is tested");
+    let given_up = migration.wait(END_LIMIT);
     a.free_link()?;
+    split?;
     let given_up = given_up?;
     ensure!(!given_up.status.success(), "it moved: {}", given_up.out());
     sleep(LIMIT - WINDOW);

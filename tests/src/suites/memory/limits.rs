@@ -43,7 +43,7 @@ fn over_slow_link(ctx: &Ctx, go: fn(&mut Pair) -> Result<()>) -> Result<()> {
 }
 
 /// Not verified: that would be a part of the freeze.
-fn asked<'a>(on_timeout: &'a str) -> [&'a str; 4] {
+fn asked(on_timeout: &str) -> [&str; 4] {
     ["--strategy", "pre-copy", "--on-timeout", on_timeout]
 }
 

@@ -38,9 +38,13 @@ pub(super) fn moves(ctx: &Ctx, words: &[&str], times: usize) -> Result<Vec<Moved
 }
 
 fn tell(words: &[&str], moved: &Moved) {
+    let phases = moved.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let verify = phases.iter().find(|took| took["phase"] == "verify" && took["side"] == "source");
+    let compared = verify.and_then(|took| took["ms"].as_u64()).unwrap_or(0);
     let [before, after] = moved.held_kib.map(|kib| kib / 1024);
     println!(
-        "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {} ({} foretold); {before} MiB held before, {after} after",
+        "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {}, {compared} of them for the comparison \
+         ({} foretold without); {before} MiB held before, {after} after",
         words.join(" "),
         moved.pause.as_secs_f64() * 1000.0,
         moved.report["frozen_ms"],
