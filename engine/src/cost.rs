@@ -29,6 +29,8 @@ pub struct Cost {
     pub window: Duration,
     /// Bytes per second of that.
     pub dirty_rate: u64,
+    /// How long it took to look through all memory.
+    pub scan: Duration,
     /// The longest that any process was stopped for it.
     pub stopped: Duration,
 }
@@ -79,6 +81,7 @@ fn measure(
         dirty,
         window,
         dirty_rate: per_second(dirty, window),
+        scan: second.cost.scan,
         stopped: first.cost.stop.max(second.cost.stop),
     })
 }

@@ -68,7 +68,8 @@ impl Leaving for Leaver {
     fn round(&mut self) -> Result<Round, EndError> {
         let round = self.departure.round().map_err(told)?;
         let memory = Arc::new(images::Round(round.memory));
-        Ok(Round { plan: round.plan, memory, scan: round.scan, tracked: round.tracked })
+        let (scan, tracked, processes) = (round.scan, round.tracked, round.processes);
+        Ok(Round { plan: round.plan, memory, scan, tracked, processes })
     }
 
     fn throttle(&mut self, percent: u32) -> Result<(), EndError> {

@@ -143,6 +143,18 @@ impl Arrival {
         }
     }
 
+    /// All content of a round is in its place, while the application runs at the source: what makes the restore shorter is done
+    /// now.
+    ///
+    /// # Errors
+    /// When CRIU is gone.
+    pub fn round_is_there(&mut self) -> Result<(), Error> {
+        match &mut self.criu {
+            Some(Ready::Filled(filled)) => filled.round_is_there(),
+            _ => Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "fill" }),
+        }
+    }
+
     /// Restores what `manifest` describes from `images`. It is whole then, the init's child, and frozen.
     ///
     /// # Errors

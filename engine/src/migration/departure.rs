@@ -10,7 +10,7 @@ use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
 
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
-use super::throttle;
+use super::throttle::{self, Usage};
 use super::ticket::Ticket;
 use super::tracked::{Dumped, Round, Tracked};
 use super::Way;
@@ -54,6 +54,8 @@ pub struct Departure {
     /// Dumped, while its memory is still tracked.
     dumped: Option<Dumped>,
     left_out: Vec<PageImage>,
+    /// The processor time that it uses while rounds go on.
+    usage: Usage,
     files: RootFiles,
     subject: Subject,
     operation: Operation,
@@ -91,8 +93,20 @@ impl Container {
         let volumes = terms.volumes.as_ref().unwrap_or(&operation.record.volumes);
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
-        let (left_out, watchdog) = (Vec::new(), None);
-        Ok(Departure { id: id.into(), criu, held, frozen, watchdog, dumped, left_out, files, subject, operation })
+        let (left_out, usage, watchdog) = (Vec::new(), Usage::default(), None);
+        Ok(Departure {
+            id: id.into(),
+            criu,
+            held,
+            frozen,
+            watchdog,
+            dumped,
+            left_out,
+            usage,
+            files,
+            subject,
+            operation,
+        })
     }
 }
 
@@ -147,7 +161,12 @@ impl Departure {
     pub fn round(&mut self) -> Result<Round, Error> {
         match &mut self.criu {
             Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject),
-            Some(Ready::Tracked(tracked)) => tracked.round(&self.subject),
+            Some(Ready::Tracked(tracked)) => {
+                if self.operation.record.throttle.is_none() {
+                    self.usage.look(&self.subject.container);
+                }
+                tracked.round(&self.subject)
+            }
             _ => Err(self.out_of_turn("track")),
         }
     }
@@ -157,7 +176,7 @@ impl Departure {
     /// # Errors
     /// When the container has no cgroup for that.
     pub fn throttle(&mut self, percent: u32) -> Result<(), Error> {
-        throttle::throttle(&self.subject.container, &mut self.operation, percent)
+        throttle::throttle(&self.subject.container, &mut self.operation, &self.usage, percent)
     }
 
     /// What identifies the content of all memory of the dumped application.
@@ -176,6 +195,8 @@ impl Departure {
     pub fn freeze(&mut self) -> Result<(), Error> {
         self.operation.record.migration = Some(Mark::new(&self.id, Role::Leaving));
         self.operation.save()?;
+        // Who waits for processor time does not come to be frozen.
+        throttle::undo(&mut self.operation)?;
         let container = &self.subject.container;
         let watchdog = self.watchdog.take().map_or_else(|| frozen::watchdog(container), Ok)?;
         self.frozen = Some(Frozen::enter_watched(container, watchdog)?);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
 use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
 
+use super::headroom;
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::spool::Spool;
 use crate::container::Container;
@@ -35,6 +36,8 @@ pub(super) struct Filled {
     pub(super) log: PathBuf,
     view: Arc<RwLock<RestoreView>>,
     spool: Spool,
+    /// Whose memory this becomes.
+    container: Container,
     rounds: u32,
     areas: Vec<Area>,
     mappings: Option<Vec<Mapping>>,
@@ -60,11 +63,20 @@ impl Room {
         for run in runs {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at(length);
-            view.write(run.process, run.address, part)?;
+            view.write(run.process, run.address, part).map_err(explain)?;
             rest = after;
         }
         Ok(())
     }
+}
+
+/// Who fills the memory of a process that is gone hears of no reason.
+fn explain(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::ESRCH) {
+        return error;
+    }
+    let text = "the CRIU that was to restore it was killed; see in the kernel's log whether the container's memory ran out";
+    io::Error::new(error.kind(), text)
 }
 
 impl Filled {
@@ -82,7 +94,9 @@ impl Filled {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
-        Ok(Self { session, options, log, view, spool, rounds: 0, areas: Vec::new(), mappings: None })
+        let container = container.clone();
+        let (rounds, areas, mappings) = (0, Vec::new(), None);
+        Ok(Self { session, options, log, view, spool, container, rounds, areas, mappings })
     }
 
     /// CRIU's process, as the host counts it.
@@ -97,12 +111,10 @@ impl Filled {
             return Err(damaged("comes out of turn"));
         }
         self.rounds = plan.number;
-        let mut view = write(&self.view);
-        if plan.number == 2 && plan.mappings.is_none() {
-            // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
-            let whole = view.collapse(COLLAPSE)?;
-            tracing::debug!(whole, "huge pages are made of what has arrived");
+        if plan.number == 1 {
+            self.require_headroom(&plan)?;
         }
+        let mut view = write(&self.view);
         for pages in &plan.forgotten {
             view.discard(pages.process, &self.inside(pages))?;
         }
@@ -114,6 +126,28 @@ impl Filled {
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
         Ok(Room { layout, view: Arc::clone(&self.view) })
+    }
+
+    /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.
+    fn require_headroom(&self, plan: &Plan) -> Result<(), Error> {
+        let spans = plan.pages.iter().flat_map(Pages::spans);
+        let needed = spans.map(|span| span.end - span.start).sum();
+        match headroom::of(self.container.pid()) {
+            Some(left) if left < needed => {
+                Err(Error::TooLittleMemory { id: self.container.key().id().into(), needed, left })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After the first round most of it is there: huge pages are made of it, which are copied by one entry of the page tables
+    /// when CRIU forks. Not in a later round, whose length is what the freeze is foretold by.
+    pub(super) fn round_is_there(&mut self) -> Result<(), Error> {
+        if self.rounds == 1 {
+            let whole = write(&self.view).collapse(COLLAPSE)?;
+            tracing::debug!(whole, "huge pages are made of what has arrived");
+        }
+        Ok(())
     }
 
     /// What of these pages lies in an area: the rest has gone with its area.

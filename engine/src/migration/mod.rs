@@ -17,6 +17,7 @@
 //! | [`departure`] | the source |
 //! | [`arrival`] | the destination |
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
+//! | `headroom` | how much more memory the container that waits may hold |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -32,6 +33,7 @@ pub mod arrival;
 pub mod departure;
 mod filled;
 mod fingerprint;
+mod headroom;
 pub mod mark;
 mod plan;
 pub mod settle;

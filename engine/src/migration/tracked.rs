@@ -27,6 +27,8 @@ pub struct Round {
     pub scan: Duration,
     /// Bytes of all memory that is tracked.
     pub tracked: u64,
+    /// Processes of the application.
+    pub processes: u32,
 }
 
 /// The content of a round, as it is in the processes now.
@@ -180,7 +182,8 @@ impl Tracked {
         }
         let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
         let memory = Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone() });
-        Ok(Round { plan: encoded, memory, scan, tracked })
+        let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
+        Ok(Round { plan: encoded, memory, scan, tracked, processes })
     }
 
     /// Dumps the frozen application, but for what the destination has, into `sink`.

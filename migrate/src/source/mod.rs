@@ -11,7 +11,7 @@
 
 pub(crate) mod ask;
 mod decide;
-mod pace;
+pub(crate) mod pace;
 mod rounds;
 mod run;
 mod travel;

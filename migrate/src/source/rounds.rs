@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::pace::{Next, Outlook, Pace, Sample};
+use super::pace::{whole, Next, Outlook, Pace, Sample};
 use super::run::Departure;
 use crate::ends::{Leaving, Round};
 use crate::error::Error;
@@ -17,8 +17,10 @@ use crate::talk::Talk;
 use crate::transport::Deadline;
 use crate::wire::Message;
 
-/// How much longer than its rounds the phase may take: the last of them has begun in time.
+/// How much longer than its rounds the phase may take when it is given up then: the last of them has begun in time.
 const GRACE: u32 = 2;
+/// The same where it is to go on then: slowed down step by step, and with a last round that takes as long as it takes.
+const LONG_GRACE: u32 = 4;
 
 impl Departure<'_> {
     /// All rounds while the application runs.
@@ -30,7 +32,13 @@ impl Departure<'_> {
         let (options, limits) = (self.plan.options.rounds, &self.plan.options.limits);
         let account = &mut self.account;
         let points = self.phases.points();
-        self.phases.run(Phase::Rounds, options.timeout * GRACE, |deadline| {
+        let limit = match options.on_timeout {
+            OnTimeout::Abort => options.timeout.saturating_mul(GRACE),
+            OnTimeout::Force | OnTimeout::Throttle => {
+                options.timeout.saturating_mul(LONG_GRACE).saturating_add(limits.files)
+            }
+        };
+        self.phases.run(Phase::Rounds, limit, |deadline| {
             let mut pace = Pace::new(options);
             let mut scanned = None;
             loop {
@@ -46,13 +54,16 @@ impl Departure<'_> {
                     false,
                     Deadline::after(limits.ready).or(Some(deadline)),
                 )?;
-                hear_done(talk, deadline)?;
+                let aside = hear_done(talk, deadline)?;
+                let took = begun.elapsed();
                 let sample = Sample {
                     bytes,
-                    took: begun.elapsed(),
-                    transfer: begun.elapsed().saturating_sub(round.scan),
+                    took,
+                    scan: round.scan,
+                    transfer: took.saturating_sub(round.scan).saturating_sub(aside),
                     since_scan: scanned.map(|then| begun.duration_since(then)),
                     tracked: round.tracked,
+                    processes: round.processes,
                 };
                 scanned = Some(begun);
                 let outlook = pace.learn(&sample);
@@ -132,8 +143,12 @@ fn stream(talk: &mut Talk, content: &[u8], deadline: Deadline) -> Result<(), Err
     out.finish(written.map_err(|error| Error::end("send a plan")(error.into())))
 }
 
-fn hear_done(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
-    talk.expect("round-done", deadline, |message| matches!(message, Message::RoundDone).then_some(()))
+/// Waits until a round is in its place. How long the destination did something else than to take it.
+fn hear_done(talk: &mut Talk, deadline: Deadline) -> Result<Duration, Error> {
+    talk.expect("round-done", deadline, |message| match message {
+        Message::RoundDone { aside_us } => Some(Duration::from_micros(aside_us)),
+        _ => None,
+    })
 }
 
 fn told(number: u32, sample: &Sample, outlook: &Outlook, scan: Duration) -> report::Round {
@@ -142,8 +157,8 @@ fn told(number: u32, sample: &Sample, outlook: &Outlook, scan: Duration) -> repo
         bytes: sample.bytes,
         scan_ms: milliseconds(scan),
         milliseconds: milliseconds(sample.took),
-        rate: outlook.rate as u64,
-        dirty_rate: outlook.dirty_rate.map(|rate| rate as u64),
+        rate: whole(outlook.rate),
+        dirty_rate: outlook.dirty_rate.map(whole),
         predicted_freeze_ms: Some(milliseconds(outlook.freeze)),
     }
 }

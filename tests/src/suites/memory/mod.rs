@@ -2,7 +2,11 @@
 //! stood still. The pauses are printed, and no case depends on them.
 
 mod changing;
+mod faults;
 mod filled;
+mod huge;
+mod limits;
+mod snapshot;
 mod stage;
 
 use anyhow::Result;
@@ -15,6 +19,6 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all = [filled::CASES, changing::CASES].concat();
+    let all = [filled::CASES, changing::CASES, limits::CASES, huge::CASES, faults::CASES].concat();
     Ok(run_cases("memory", ctx, &all))
 }
