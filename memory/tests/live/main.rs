@@ -102,7 +102,7 @@ fn churned(seed: u64) {
     let mut random = churn::Random::new(seed);
     let (mut total, mut inherited, mut stop, mut scan) = (0, 0, Duration::ZERO, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(300));
-    for _ in 0..3 {
+    for _ in 0..turns(3) {
         let mut tracker = Tracker::new(method);
         let mut receiver = Receiver::default();
         for _ in 0..3 {
