@@ -1,15 +1,17 @@
-//! The tests of tracking memory, on kernels that see writes in other ways than the one here may: each test is a case.
+//! The tests of tracking memory, and of hiding it from CRIU, on kernels that have other means for it than the one here may:
+//! each test is a case.
 
 mod programs;
 mod said;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::framework::cache::Cache;
 use crate::framework::vm::{machine, Guest, Kernel};
-use crate::framework::{Ctx, Tally};
+use crate::framework::{bundle, Ctx, Tally};
 
 use programs::Program;
 
@@ -25,7 +27,7 @@ run() {
     timeout -s KILL 150 "/programs/$2" --exact "$3" --nocapture --test-threads=1 2>&1
     ended $?
 }
-export FASTMIG_MEMORY_SLOW=1
+export FASTMIG_MEMORY_SLOW=1 FASTMIG_VIEW_BUNDLE=/criu
 ended 0
 "#;
 
@@ -42,12 +44,14 @@ pub(super) fn run_on(ctx: &Ctx, kernels: &[Kernel]) -> Result<Tally> {
     }
     let cache = Cache::open()?;
     let programs = programs::build()?;
+    let shipped = tempfile::tempdir()?;
+    let bundle = bundle::export(&cache, shipped.path())?;
     for kernel in kernels {
         let wanted = cases(ctx, *kernel, &programs);
         if wanted.is_empty() {
             continue;
         }
-        let said = machine::boot(&cache, *kernel, &guest(&programs, &wanted), LIMIT)?;
+        let said = machine::boot(&cache, *kernel, &guest(&programs, &wanted, &bundle), LIMIT)?;
         for case in &wanted {
             said::judge(&format!("{kernel}: {}", case.name()), &said::of(&said, &case.line()), &mut tally);
         }
@@ -80,7 +84,7 @@ fn cases<'a>(ctx: &Ctx, kernel: Kernel, programs: &'a [Program]) -> Vec<Case<'a>
     };
     let mut cases = Vec::new();
     for (turn, method) in methods.iter().enumerate() {
-        // The tests beside the code choose no method: once is enough.
+        // The others choose no method: once is enough.
         for program in programs.iter().filter(|program| turn == 0 || program.name == "live") {
             let all = program.tests.iter().map(|test| Case { method, program: &program.name, test });
             cases.extend(all.filter(|case| ctx.wants(&format!("{kernel}: {}", case.name()))));
@@ -89,10 +93,11 @@ fn cases<'a>(ctx: &Ctx, kernel: Kernel, programs: &'a [Program]) -> Vec<Case<'a>
     cases
 }
 
-fn guest(programs: &[Program], cases: &[Case<'_>]) -> Guest {
+fn guest(programs: &[Program], cases: &[Case<'_>], bundle: &Path) -> Guest {
     let runs: Vec<String> = cases.iter().map(|case| format!("run {}", case.line())).collect();
     Guest {
         programs: programs.iter().map(|program| (program.name.clone(), program.path.clone())).collect(),
+        trees: vec![("criu".to_owned(), bundle.to_owned())],
         directories: vec![programs::scratch()],
         script: format!("{RUN}{}", runs.join("\n")),
     }

@@ -11,12 +11,17 @@ use anyhow::{bail, Context, Error, Result};
 use crate::framework::cache::Cache;
 use crate::framework::recipe::Recipe;
 use crate::framework::rootfs;
+use crate::framework::Cmd;
 
 /// The kernel, and a program that is a whole system by itself.
 const PACKAGES: &[&str] = &["busybox-static", "linux-image-cloud-amd64"];
 
 /// Where releases have busybox: the second is merged into one tree.
 const BUSYBOX: [&str; 2] = ["bin/busybox", "usr/bin/busybox"];
+
+/// What CRIU wants of a kernel and is not built in, each after those that it needs.
+const MODULES: [&str; 8] =
+    ["libcrc32c", "nfnetlink", "nf_tables", "tun", "veth", "inet_diag", "tcp_diag", "unix_diag"];
 
 /// The release that a kernel is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub struct Files {
     pub image: PathBuf,
     /// A static busybox.
     pub busybox: PathBuf,
+    /// To be loaded in this order.
+    pub modules: Vec<PathBuf>,
 }
 
 impl Kernel {
@@ -58,10 +65,8 @@ impl Kernel {
         let recipe = Recipe { suite: self.suite(), variant: "extract", packages, options: &[] };
         let tree = rootfs::root(cache, &format!("vm-{self}"), &recipe)?;
         let busybox = BUSYBOX.iter().map(|path| tree.join(path)).find(|path| path.is_file());
-        Ok(Files {
-            image: image(&tree.join("boot"))?,
-            busybox: busybox.context("no busybox in its package")?,
-        })
+        let busybox = busybox.context("no busybox in its package")?;
+        Ok(Files { image: image(&tree.join("boot"))?, busybox, modules: modules(&tree)? })
     }
 }
 
@@ -73,6 +78,15 @@ fn image(boot: &Path) -> Result<PathBuf> {
         }
     }
     bail!("no kernel in {}", boot.display())
+}
+
+/// Those that there are: others are built in.
+fn modules(tree: &Path) -> Result<Vec<PathBuf>> {
+    let tree = tree.to_str().context("a path that is not UTF-8")?;
+    let all = Cmd::new(["find", tree, "-name", "*.ko*"]).ok()?;
+    let find =
+        |name: &&str| all.lines().find(|path| path.contains(&format!("/{name}.ko"))).map(PathBuf::from);
+    Ok(MODULES.iter().filter_map(find).collect())
 }
 
 impl fmt::Display for Kernel {

@@ -54,7 +54,7 @@ pub fn boot(cache: &Cache, kernel: Kernel, guest: &Guest, limit: Duration) -> Re
     let scratch = tempfile::tempdir()?;
     let (tree, archive) = (scratch.path().join("tree"), scratch.path().join("archive"));
     fs::create_dir(&tree)?;
-    guest.pack(&files.busybox, &tree, &archive)?;
+    guest.pack(&files, &tree, &archive)?;
     let locks = cache.root().join("locks");
     fs::create_dir_all(&locks)?;
     let _alone = lock_file(&locks.join("machine"))?;

@@ -1,6 +1,6 @@
-//! The test programs of the crate, static, and the tests in them.
+//! The test programs, static, and the tests in them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,8 +9,16 @@ use serde_json::Value;
 use crate::framework::dist::{cargo, repository, target_dir};
 use crate::framework::Cmd;
 
-/// The crate whose tests these are.
-const PACKAGE: &str = "fastmig-memory";
+/// The crate that tracks memory.
+const MEMORY: &[&str] = &["-p", "fastmig-memory"];
+
+/// CRIU under our view of memory, and those of its cases for which a machine is large enough.
+const VIEW: &[&str] = &["-p", "fastmig-criu", "--test", "view"];
+const VIEW_CASES: [&str; 3] = [
+    "a_process_finds_its_memory_in_huge_pages",
+    "children_share_what_they_shared",
+    "shared_memory_is_found_filled",
+];
 
 /// In the target directory, for its flags would rebuild what the others share with it.
 const DIRECTORY: &str = "vm";
@@ -30,29 +38,32 @@ pub(super) struct Program {
 
 /// Builds them all.
 pub(super) fn build() -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for (name, path) in executables(MEMORY)? {
+        programs.push(Program { tests: tests(&path)?, name, path });
+    }
+    let cases = VIEW_CASES.map(str::to_owned);
+    let view = executables(VIEW)?.into_iter();
+    programs.extend(view.map(|(name, path)| Program { tests: cases.to_vec(), name, path }));
+    Ok(programs)
+}
+
+fn executables(of: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let root = repository();
     let root = root.to_str().context("a path that is not UTF-8")?;
     let directory = target_dir().join(DIRECTORY);
     let directory = directory.to_str().context("a path that is not UTF-8")?;
-    let argv = [
-        &cargo(),
-        "test",
-        "-p",
-        PACKAGE,
-        "--no-run",
-        "--target",
-        TARGET,
-        "--target-dir",
-        directory,
-        "--message-format=json",
-    ];
+    let cargo = cargo();
+    let begin = [cargo.as_str(), "test", "--no-run", "--message-format=json"];
+    let target = ["--target", TARGET, "--target-dir", directory];
+    let argv = [begin.as_slice(), &target, of].concat();
     // Debug information would only be copied into the machine's memory.
     let command = Cmd::new(argv)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_PROFILE_TEST_DEBUG", "0")
         .env("CARGO_PROFILE_TEST_OPT_LEVEL", "1");
     let messages = command.dir(root).timeout(LIMIT).ok()?;
-    messages.lines().filter_map(executable).map(|(name, path)| with_tests(name, path)).collect()
+    Ok(messages.lines().filter_map(executable).collect())
 }
 
 /// Where they put files, as they were told when they were built.
@@ -70,9 +81,9 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), path.into()))
 }
 
-/// Asks the program itself: it runs here as well.
-fn with_tests(name: String, path: PathBuf) -> Result<Program> {
-    let program = path.to_str().context("a path that is not UTF-8")?;
+/// Asks the program itself, which runs here as well.
+fn tests(program: &Path) -> Result<Vec<String>> {
+    let program = program.to_str().context("a path that is not UTF-8")?;
     let list = |more: &[&str]| -> Result<Vec<String>> {
         let text = Cmd::new([&[program, "--list", "--format", "terse"], more].concat()).ok()?;
         Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
@@ -80,7 +91,7 @@ fn with_tests(name: String, path: PathBuf) -> Result<Program> {
     let ignored = list(&["--ignored"])?;
     let mut tests = list(&[])?;
     tests.retain(|test| !ignored.contains(test));
-    Ok(Program { name, path, tests })
+    Ok(tests)
 }
 
 #[cfg(test)]
