@@ -83,6 +83,16 @@ pub extern "C" fn lseek64(fd: c_int, offset: i64, whence: c_int) -> i64 {
     seek(fd, offset, whence)
 }
 
+/// `pread(2)` for large files, which all are here: page tables, read where the kernel cannot scan them, are empty in what
+/// is hidden.
+#[no_mangle]
+pub extern "C" fn pread64(fd: c_int, buffer: *mut c_void, length: usize, offset: i64) -> isize {
+    let from = unsigned(isize::try_from(offset).unwrap_or(-1));
+    let count = sys::call(libc::SYS_pread64, word(fd), buffer as usize, length, from, 0, 0);
+    scan::blank(fd, buffer as usize, count, from);
+    count
+}
+
 fn map(request: Request) -> *mut c_void {
     premap::map(request).unwrap_or_else(|| premap::really(request)) as *mut c_void
 }

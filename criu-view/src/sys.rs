@@ -73,6 +73,15 @@ pub(crate) fn lent<'a>(address: usize, count: usize) -> &'a [u64] {
     unsafe { core::slice::from_raw_parts(address as *const u64, count) }
 }
 
+/// The words at an address that CRIU handed over for an answer, aligned as its own.
+pub(crate) fn lent_answer<'a>(address: usize, count: usize) -> &'a mut [u64] {
+    if address == 0 || address % align_of::<u64>() != 0 {
+        return &mut [];
+    }
+    // SAFETY: the kernel has just written as many words there, and CRIU lends them for the call.
+    unsafe { core::slice::from_raw_parts_mut(address as *mut u64, count) }
+}
+
 /// The number at an address that CRIU handed over.
 pub(crate) fn lent_number(address: usize) -> i32 {
     if address == 0 || address % align_of::<i32>() != 0 {

@@ -39,6 +39,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Prints the counts of one suite; an error when a case of it has failed.
+pub(crate) fn report(suite: &str, tally: Tally) -> Result<()> {
+    println!("{suite}: {tally}");
+    if tally.failed > 0 {
+        bail!("failed: {suite}");
+    }
+    Ok(())
+}
+
 fn choose(names: &[String]) -> Result<Vec<(&'static str, Run)>> {
     if names.is_empty() {
         return Ok(suites().to_vec());

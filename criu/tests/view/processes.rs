@@ -247,7 +247,9 @@ impl Process {
             let words: Vec<&str> = pair[0].split_whitespace().collect();
             // Inodes are new, and memory that is shared without a file is a memfd now.
             let name = words[5..].join(" ").replace("/memfd:/dev/zero", "/dev/zero");
-            (name.clone(), format!("{} {} {name} {}", words[0], words[1], pair[1]))
+            // That a mapping is new, or has grown, marks it until somebody clears that.
+            let flags = pair[1].replace(" sd", "");
+            (name.clone(), format!("{} {} {name} {flags}", words[0], words[1]))
         });
         pairs
             .filter(|(name, _)| !name.starts_with('/') || name.starts_with("/dev/zero"))

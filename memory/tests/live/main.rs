@@ -40,13 +40,20 @@ fn target() {
         "filtered" => roles::filtered(),
         "family" => roles::family(),
         "huge" => roles::huge(),
+        "moved" => roles::moved(),
         "strange" => roles::strange(),
         other => panic!("no role {other}"),
     }
 }
 
-/// What is tried with; nothing where nothing can work.
+/// What is tried with; nothing where nothing can work. `FASTMIG_MEMORY_METHOD` says what must, where both may.
 fn method() -> Option<Method> {
+    match std::env::var("FASTMIG_MEMORY_METHOD").as_deref() {
+        Ok("write-protect") => return Some(Method::WriteProtect),
+        Ok("soft-dirty") => return Some(Method::SoftDirty),
+        Ok(other) => panic!("no method {other}"),
+        Err(_) => {}
+    }
     let error = match probe() {
         Ok(method) => return Some(method),
         Err(error) => error,
@@ -58,6 +65,20 @@ fn method() -> Option<Method> {
     assert!(!possible, "{error}");
     eprintln!("skipped: {error}");
     None
+}
+
+/// Whether this machine is an emulated one, which takes twenty times as long for all.
+fn is_slow() -> bool {
+    std::env::var_os("FASTMIG_MEMORY_SLOW").is_some()
+}
+
+/// So many turns, or fewer.
+fn turns(usual: usize) -> usize {
+    if is_slow() {
+        usual.div_ceil(5)
+    } else {
+        usual
+    }
 }
 
 fn kernel() -> (u32, u32) {
@@ -81,7 +102,7 @@ fn churned(seed: u64) {
     let mut random = churn::Random::new(seed);
     let (mut total, mut inherited, mut stop, mut scan) = (0, 0, Duration::ZERO, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(300));
-    for _ in 0..3 {
+    for _ in 0..turns(3) {
         let mut tracker = Tracker::new(method);
         let mut receiver = Receiver::default();
         for _ in 0..3 {
