@@ -11,6 +11,7 @@ use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, S
 use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
 
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::shared::{self, Segments};
 use super::spool::Spool;
 use crate::container::Container;
 use crate::image::ImageError;
@@ -37,6 +38,7 @@ pub(super) struct Filled {
     spool: Spool,
     rounds: u32,
     areas: Vec<Area>,
+    segments: Segments,
     mappings: Option<Vec<Mapping>>,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Filled {
 pub struct Room {
     layout: Layout,
     view: Arc<RwLock<RestoreView>>,
+    segments: Segments,
 }
 
 impl Room {
@@ -60,7 +63,11 @@ impl Room {
         for run in runs {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at(length);
-            view.write(run.process, run.address, part)?;
+            if shared::is_holder(run.process) {
+                self.segments.write(&view, &run, part)?;
+            } else {
+                view.write(run.process, run.address, part)?;
+            }
             rest = after;
         }
         Ok(())
@@ -82,7 +89,18 @@ impl Filled {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
-        Ok(Self { session, options, log, view, spool, rounds: 0, areas: Vec::new(), mappings: None })
+        let segments = Segments::default();
+        Ok(Self {
+            session,
+            options,
+            log,
+            view,
+            spool,
+            rounds: 0,
+            areas: Vec::new(),
+            segments,
+            mappings: None,
+        })
     }
 
     /// CRIU's process, as the host counts it.
@@ -103,7 +121,8 @@ impl Filled {
             let whole = view.collapse(COLLAPSE)?;
             tracing::debug!(whole, "huge pages are made of what has arrived");
         }
-        for pages in &plan.forgotten {
+        self.segments.follow(&mut view, &plan)?;
+        for pages in plan.forgotten.iter().filter(|pages| !shared::is_holder(pages.process)) {
             view.discard(pages.process, &self.inside(pages))?;
         }
         if plan.mappings.is_none() {
@@ -113,7 +132,7 @@ impl Filled {
         drop(view);
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
-        Ok(Room { layout, view: Arc::clone(&self.view) })
+        Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
     }
 
     /// What of these pages lies in an area: the rest has gone with its area.

@@ -17,6 +17,7 @@
 //! | [`departure`] | the source |
 //! | [`arrival`] | the destination |
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
+//! | `shared` | shared memory among it |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -35,6 +36,7 @@ mod fingerprint;
 pub mod mark;
 mod plan;
 pub mod settle;
+mod shared;
 mod spool;
 pub(crate) mod throttle;
 pub mod ticket;
