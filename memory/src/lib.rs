@@ -57,7 +57,9 @@ pub use error::{Error, InjectFailure, Unsupported};
 pub use hashes::page_hashes;
 pub use probe::probe;
 pub use reader::Reader;
-pub use shared::{SharedArea, SharedPages, SharedReader, SharedRound, SharedTracker};
+pub use shared::{
+    shared_hashes, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound, SharedTracker,
+};
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};
 

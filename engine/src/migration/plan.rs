@@ -225,7 +225,10 @@ mod tests {
     fn every_byte_of_a_round_is_in_one_image_at_its_address() {
         const MIB: u64 = 1 << 20;
         let spans = [16 * MIB..27 * MIB, 30 * MIB..30 * MIB + PAGE, 64 * MIB..80 * MIB];
-        let layout = Layout::of(&plan(vec![Pages::new(1, spans.clone()), Pages::new(2, [PAGE..2 * PAGE])]));
+        let layout = Layout::of(&plan(vec![
+            Pages::new(1, spans.clone()),
+            Pages::new(2, std::iter::once(PAGE..2 * PAGE)),
+        ]));
         let images = layout.images();
         assert!(
             images.len() == 3 && images.iter().all(|(name, _)| name.starts_with("memory-3-")),

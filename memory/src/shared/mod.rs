@@ -10,8 +10,10 @@
 //! | `find` | which there are in a tree |
 //! | `object` | one of them: what was sent, what is to be |
 //! | `sending` | its pages, read and their hashes kept |
+//! | `hashes` | the content of all, for comparing two trees |
 
 mod find;
+mod hashes;
 mod object;
 mod sending;
 
@@ -23,6 +25,7 @@ use crate::{Process, Span};
 use find::Place;
 use object::Object;
 
+pub use hashes::{shared_hashes, SharedContent};
 pub use sending::SharedReader;
 
 /// Those with less in them are not worth it: CRIU dumps them as fast.

@@ -72,6 +72,10 @@ impl Object {
         &self.area
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Whether it is what is found at `place`, as large as it was.
     pub(super) fn is_at(&self, place: &Place) -> bool {
         let length = self.file.metadata().map(|status| status.len());
@@ -101,11 +105,7 @@ impl Object {
         self.note_what_was_read();
         let populated = data(&self.file, self.area.size)?;
         let steps: Vec<Span> = populated.iter().flat_map(steps).collect();
-        let file = &self.file;
-        let hashed = match pace {
-            Pace::Slow => steps.iter().map(|step| hashes(file, *step)).collect(),
-            Pace::Fast => parallel::map(&steps, |step| hashes(file, *step)),
-        };
+        let hashed = hash_steps(&self.file, &steps, pace);
         let zeros = hash(&[0; PAGE_BYTES]);
         let mut send = Spans::default();
         for (step, hashes) in steps.iter().zip(hashed) {
@@ -148,7 +148,16 @@ fn index(page: u64) -> usize {
     usize::try_from(page / PAGE).unwrap_or(usize::MAX)
 }
 
-fn steps(span: Span) -> impl Iterator<Item = Span> {
+/// The hashes of the pages of each step.
+pub(super) fn hash_steps(file: &File, steps: &[Span], pace: Pace) -> Vec<io::Result<Vec<u64>>> {
+    match pace {
+        Pace::Slow => steps.iter().map(|step| hashes(file, *step)).collect(),
+        Pace::Fast => parallel::map(steps, |step| hashes(file, *step)),
+    }
+}
+
+/// Parts of a span that one thread reads.
+pub(super) fn steps(span: Span) -> impl Iterator<Item = Span> {
     const STEP: u64 = 1 << 20;
     let starts = (span.start..span.end).step_by(1 << 20);
     starts.map(move |start| Span { start, end: span.end.min(start + STEP) })
@@ -170,7 +179,7 @@ fn hashes(file: &File, step: Span) -> io::Result<Vec<u64>> {
 }
 
 /// Where the first `size` bytes of a file have content.
-fn data(file: &File, size: u64) -> io::Result<Spans> {
+pub(super) fn data(file: &File, size: u64) -> io::Result<Spans> {
     let mut found = Spans::default();
     let mut at = 0;
     while at < size {

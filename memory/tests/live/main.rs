@@ -6,6 +6,7 @@ mod churn;
 mod content;
 mod receiver;
 mod roles;
+mod shared;
 mod sys;
 mod tree;
 mod unharmed;
@@ -41,6 +42,7 @@ fn target() {
         "family" => roles::family(),
         "huge" => roles::huge(),
         "strange" => roles::strange(),
+        "sharing" => shared::main(argument.parse().unwrap()),
         other => panic!("no role {other}"),
     }
 }
