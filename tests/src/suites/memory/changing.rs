@@ -18,7 +18,22 @@ pub(super) const CASES: &[Case] = &[
             moves(ctx, &["shared", "--mib", "32", "--processes", "4", "--writes", "50"], 1).map(drop).into()
         },
     },
+    Case {
+        name: "shared memory without a file system moves while it is written",
+        run: |ctx| {
+            moves(
+                ctx,
+                &["shared", "--mib", "128", "--processes", "4", "--writes", "50", "--kinds", FILELESS],
+                2,
+            )
+            .map(drop)
+            .into()
+        },
+    },
 ];
+
+/// The kinds of shared memory that travel in rounds.
+const FILELESS: &str = "anonymous,memfd,memfd-unmapped";
 
 /// Each seed is another history. There are as many as `FASTMIG_SEEDS` says.
 const SEEDS: u64 = 5;
