@@ -129,6 +129,15 @@ pub extern "C" fn mremap(
     inherited.unwrap_or_else(really) as *mut c_void
 }
 
+/// `madvise(2)`: what is filled stays.
+#[no_mangle]
+pub extern "C" fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int {
+    if advice == libc::MADV_DONTNEED && premap::is_filled(address as usize, length) {
+        return 0;
+    }
+    int(sys::call(libc::SYS_madvise, address as usize, length, word(advice), 0, 0, 0))
+}
+
 /// `memfd_create(2)`: the last one is remembered.
 #[no_mangle]
 pub extern "C" fn memfd_create(name: *const c_char, flags: u32) -> c_int {

@@ -80,6 +80,16 @@ pub(crate) fn inherit(old: usize, length: usize, flags: c_int, new: usize) -> Op
     Some(signed(new))
 }
 
+/// Whether these addresses are of a mapping that is filled. CRIU takes from a child what it has put into the parent at the same
+/// place and has not seen in the child; where the child is filled it has not seen anything.
+pub(crate) fn is_filled(address: usize, length: usize) -> bool {
+    let end = address.saturating_add(length);
+    let inside = |place: &Place| {
+        place.filled && place.address <= address && end <= place.address.saturating_add(place.length)
+    };
+    restored_process().is_some() && find(own_half(), inside).is_some()
+}
+
 /// CRIU has dumped the child's pages and knows nothing of the parent's: what it does not know it would leave in the child.
 fn begin_empty(address: usize, length: usize, protection: c_int) -> isize {
     really(Request { address, length, protection, flags: KEYED, fd: -1, offset: 0 })
@@ -196,7 +206,10 @@ fn remember(place: Place) {
 }
 
 fn place_of_parent(wanted: impl Fn(&Place) -> bool) -> Option<Place> {
-    let half = 1 - own_half().min(1);
+    find(1 - own_half().min(1), wanted)
+}
+
+fn find(half: usize, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
     let count = COUNTS.get(half)?.load(Ordering::Relaxed);
     let places = HALVES.get(half)?.chunks_exact(PLACE_WORDS).take(count);
     places.filter_map(Place::read).find(wanted)

@@ -152,11 +152,22 @@ pub fn parent_directory(directory: &Path) -> io::Result<()> {
             continue;
         }
         let image = fs::read(directory.join(&name))?;
-        let head = messages(&image).and_then(|messages| messages.first().map(|head| head.len()));
-        let end = head.map(|length| HEADER + 4 + length).ok_or(io::ErrorKind::InvalidData)?;
+        let (end, pages) = head(&image).ok_or(io::ErrorKind::InvalidData)?;
         fs::write(parent.join(&name), &image[..end])?;
+        // CRIU looks at what it has opened of it, also when it reads nothing.
+        fs::write(parent.join(format!("pages-{pages}.img")), b"")?;
     }
     Ok(())
+}
+
+/// Where the head of an image `pagemap-PID.img` ends, and the number of its image of pages.
+fn head(image: &[u8]) -> Option<(usize, u64)> {
+    let head = *messages(image)?.first()?;
+    let pages = fields(head)?.into_iter().find_map(|field| match field.content {
+        Content::Number(number) if field.number == 1 => Some(number),
+        _ => None,
+    })?;
+    Some((HEADER + 4 + head.len(), pages))
 }
 
 /// `pagemap-PID.img`, and not that of shared memory.
@@ -269,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_has_heads_of_page_maps_alone() {
+    fn a_parent_has_heads_of_page_maps_and_no_pages() {
         let directory = tempfile::tempdir().unwrap();
         let head = numbers(&[(1, 1)]);
         let pages = numbers(&[(1, 0x1000), (2, 2), (4, 4)]);
@@ -277,9 +288,11 @@ mod tests {
             fs::write(directory.path().join(name), image(&[head.clone(), pages.clone()])).unwrap();
         }
         parent_directory(directory.path()).unwrap();
-        let parent: Vec<_> =
-            fs::read_dir(directory.path().join("parent")).unwrap().map(|file| file.unwrap().path()).collect();
-        assert_eq!(parent, [directory.path().join("parent/pagemap-12.img")]);
-        assert_eq!(fs::read(&parent[0]).unwrap(), image(&[head]));
+        let parent = directory.path().join("parent");
+        let mut files: Vec<_> = fs::read_dir(&parent).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files, ["pagemap-12.img", "pages-1.img"].map(|name| parent.join(name)));
+        assert_eq!(fs::read(&files[0]).unwrap(), image(&[head]));
+        assert!(fs::read(&files[1]).unwrap().is_empty());
     }
 }
