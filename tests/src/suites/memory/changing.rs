@@ -51,8 +51,14 @@ fn shared_buffers(ctx: &Ctx, mib: u32) -> Result<()> {
     let way = |from: &Container, to: &Container| migrate(from, to, &["--strategy", "pre-copy"]);
     let journey = journey(app.as_mut(), &a, &b, &["--seccomp"], way)?;
     let (report, phases) = (&journey.moved, &journey.moved["phases"]);
-    let frozen = phases.as_array().into_iter().flatten().filter(|phase| phase["frozen"] == true);
-    let parts: Vec<String> = frozen.map(|phase| format!("{} {} ms", phase["phase"], phase["ms"])).collect();
+    let frozen = phases
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|phase| phase["side"] == "source" && phase["frozen"] == true);
+    let parts: Vec<String> = frozen
+        .map(|phase| format!("{} {} ms", phase["phase"].as_str().unwrap_or_default(), phase["ms"]))
+        .collect();
     println!(
         "    clients waited {} ms, frozen {} ms: {}",
         journey.traffic.gap.as_millis(),
