@@ -105,7 +105,12 @@ impl SharedTracker {
     /// more, is not among what is told.
     pub fn last(&mut self, processes: &[Process]) -> SharedRound {
         let begun = Instant::now();
-        let places = find::mapped(processes);
+        let mut places = find::mapped(processes);
+        let is_open = |(inode, object): (&u64, &Object)| places.contains_key(inode) || object.is_still_open();
+        if !self.objects.iter().all(is_open) {
+            // Whoever had it open has ended: another may have it.
+            places = find::everywhere(processes);
+        }
         let kept = |inode: &u64, object: &Object| match places.get(inode) {
             Some(place) => object.is_at(place),
             None => object.is_still_open(),

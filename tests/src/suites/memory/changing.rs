@@ -66,7 +66,7 @@ fn shared_buffers(ctx: &Ctx, mib: u32) -> Result<()> {
         parts.join(", ")
     );
     let sent = report["rounds"][0]["bytes"].as_u64().context("no round")?;
-    ensure!(sent > u64::from(mib) * 3 / 4 << 20, "its buffers did not travel in rounds: {report}");
+    ensure!(sent > (u64::from(mib) * 3 / 4) << 20, "its buffers did not travel in rounds: {report}");
     let last = report["last_round_bytes"].as_u64().context("no last round")?;
     ensure!(last < sent / 4, "its buffers travelled in the freeze: {report}");
     for host in [&a, &b] {
