@@ -1,8 +1,10 @@
 //! The destination: an application that comes into a container in standby, and is held there until it may run.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use fastmig_control::{State, INIT_PATH};
 use fastmig_criu::{Common, ImageSource, Launch, Notification, RestoreOptions, StreamedRestore};
@@ -13,7 +15,7 @@ use super::mark::{Mark, Role};
 use super::ticket::Ticket;
 use super::Way;
 use crate::container::{Container, Operation};
-use crate::image::{ImageError, Manifest};
+use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::state::{Failure, ProcessMark};
@@ -29,6 +31,8 @@ pub struct Arrival {
     container: Container,
     ticket: Option<Ticket>,
     criu: Option<Ready>,
+    /// This host's, read before the freeze: the kernel takes its time for an answer.
+    cpu_features: BTreeSet<String>,
     /// It is decided that the application runs here, or does not.
     decided: bool,
     operation: Operation,
@@ -71,7 +75,8 @@ impl Container {
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
         let (ticket, criu, decided) = (None, None, false);
-        Ok(Arrival { id: id.into(), container: self.clone(), ticket, criu, decided, operation })
+        let cpu_features = cpu_features();
+        Ok(Arrival { id: id.into(), container: self.clone(), ticket, criu, cpu_features, decided, operation })
     }
 }
 
@@ -153,7 +158,7 @@ impl Arrival {
             let file = crate::image::MANIFEST.into();
             return Err(ImageError::Damaged { path: stream.into(), file, problem }.into());
         }
-        manifest.check_fit(stream, self.operation.record.terminal)?;
+        manifest.check_fit(stream, self.operation.record.terminal, &self.cpu_features)?;
         let container = self.container.clone();
         let recipient = Recipient::admit(&container, manifest, stream)?;
         self.mark(&ready)?;
@@ -182,8 +187,13 @@ impl Arrival {
         recipient: &Recipient<'_>,
     ) -> Result<(), Error> {
         let (criu, log) = (ready.pid(), ready.log());
+        let mut leaving = None;
         let mut follow = |stage| {
+            if stage == Notification::SetupNamespaces {
+                leaving = Some(self.let_criu_leave(criu, recipient).map_err(|e| e.report())?);
+            }
             if stage == Notification::PreResume {
+                drop(leaving.take().map(JoinHandle::join));
                 let held = self.hold(criu, recipient).inspect_err(|_| recipient.kill_before_it_runs());
                 held.map_err(|e| e.report())?;
             }
@@ -202,14 +212,30 @@ impl Arrival {
         Ok(())
     }
 
+    /// CRIU itself need not be where its children are, and to leave takes a moment: it does so while they are restored.
+    fn let_criu_leave(&self, criu: i32, recipient: &Recipient<'_>) -> Result<JoinHandle<()>, Error> {
+        let cgroup = self.container.application_cgroup()?;
+        let restored: Vec<i32> = recipient.host_root()?.map(application::tree_of).unwrap_or_default();
+        Ok(std::thread::spawn(move || {
+            for pid in application::tree_of(criu).into_iter().filter(|pid| !restored.contains(pid)) {
+                if let Err(error) = cgroup.leave(pid) {
+                    tracing::debug!(pid, %error, "it is asked to leave once more");
+                }
+            }
+        }))
+    }
+
     /// Freezes what was restored, none of which has run yet. CRIU, which still traces it, was in its cgroup until now.
     fn hold(&self, criu: i32, recipient: &Recipient<'_>) -> Result<(), Error> {
         let cgroup = self.container.application_cgroup()?;
         let failed = |e| Error::io("hold what was restored in", cgroup.directory(), e);
         let root = recipient.host_root()?.ok_or(std::io::ErrorKind::NotFound.into()).map_err(failed)?;
         let restored = application::tree_of(root);
-        for pid in application::tree_of(criu).into_iter().filter(|pid| !restored.contains(pid)) {
-            cgroup.leave(pid).map_err(failed)?;
+        let here = cgroup.pids();
+        for pid in application::tree_of(criu) {
+            if here.contains(&pid) && !restored.contains(&pid) {
+                cgroup.leave(pid).map_err(failed)?;
+            }
         }
         self.container.freeze()
     }

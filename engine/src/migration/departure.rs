@@ -15,12 +15,13 @@ use super::ticket::Ticket;
 use super::tracked::{Dumped, Round, Tracked};
 use super::Way;
 use crate::container::{Container, Operation};
-use crate::frozen::{Frozen, Held};
+use crate::frozen::{self, Frozen, Held};
 use crate::image::Manifest;
 use crate::root_files::RootFiles;
 use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{self, Subject};
+use crate::watchdog::Watchdog;
 use crate::{application, network_lock, Error};
 
 /// A dump without memory takes seconds. Whoever is silent for longer gives the application back.
@@ -48,6 +49,8 @@ pub struct Departure {
     criu: Option<Ready>,
     held: Option<Held>,
     frozen: Option<Frozen>,
+    /// Started before the freeze, for that takes milliseconds.
+    watchdog: Option<Watchdog>,
     /// Dumped, while its memory is still tracked.
     dumped: Option<Dumped>,
     left_out: Vec<PageImage>,
@@ -88,8 +91,8 @@ impl Container {
         let volumes = terms.volumes.as_ref().unwrap_or(&operation.record.volumes);
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
-        let left_out = Vec::new();
-        Ok(Departure { id: id.into(), criu, held, frozen, dumped, left_out, files, subject, operation })
+        let (left_out, watchdog) = (Vec::new(), None);
+        Ok(Departure { id: id.into(), criu, held, frozen, watchdog, dumped, left_out, files, subject, operation })
     }
 }
 
@@ -123,6 +126,7 @@ impl Departure {
             Way::Stream => self.start_streaming()?,
             Way::Rounds => Ready::Tracked(Box::new(Tracked::start(&self.subject, STANDSTILL)?)),
         });
+        self.watchdog = Some(frozen::watchdog(&self.subject.container)?);
         Ok(())
     }
 
@@ -172,7 +176,9 @@ impl Departure {
     pub fn freeze(&mut self) -> Result<(), Error> {
         self.operation.record.migration = Some(Mark::new(&self.id, Role::Leaving));
         self.operation.save()?;
-        self.frozen = Some(Frozen::enter(&self.subject.container, false)?);
+        let container = &self.subject.container;
+        let watchdog = self.watchdog.take().map_or_else(|| frozen::watchdog(container), Ok)?;
+        self.frozen = Some(Frozen::enter_watched(container, watchdog)?);
         Ok(())
     }
 
