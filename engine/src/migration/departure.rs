@@ -92,7 +92,18 @@ impl Container {
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
         let (left_out, watchdog) = (Vec::new(), None);
-        Ok(Departure { id: id.into(), criu, held, frozen, watchdog, dumped, left_out, files, subject, operation })
+        Ok(Departure {
+            id: id.into(),
+            criu,
+            held,
+            frozen,
+            watchdog,
+            dumped,
+            left_out,
+            files,
+            subject,
+            operation,
+        })
     }
 }
 

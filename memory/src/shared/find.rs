@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::mappings::{self, Known};
@@ -74,12 +74,13 @@ fn descriptors(host: i32) -> Vec<(u64, PathBuf)> {
     all.flatten().filter_map(|file| memfd(file.path())).collect()
 }
 
-/// The name of what is opened at `place`; empty where there is no file. Nothing where it has a name that is none.
-pub(super) fn name(place: &Place) -> Option<Vec<u8>> {
+/// The name of what was found at `place` and is held as `own`; empty where there is no file. Nothing where it has a name that
+/// is none.
+pub(super) fn name(own: &Path, place: &Place) -> Option<Vec<u8>> {
     if place.end.is_some() {
         return Some(Vec::new());
     }
-    let target = fs::read_link(&place.path).ok()?;
+    let target = fs::read_link(own).ok()?;
     let name = target.as_os_str().as_bytes().strip_prefix(MEMFD.as_bytes())?.strip_suffix(b" (deleted)")?;
     (!name.is_empty()).then(|| name.to_vec())
 }

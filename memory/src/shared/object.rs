@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{Mode, OFlags, SeekFrom};
 
 use super::find::{self, Place};
 use super::sending::{hash, read_pages, SharedReader};
@@ -52,9 +54,10 @@ pub(super) struct Object {
 impl Object {
     /// Nothing where it cannot be opened, is another by now, or cannot be told to CRIU.
     pub(super) fn open(number: u32, inode: u64, place: Place) -> Option<Self> {
-        let name = find::name(&place)?;
-        let file = File::open(&place.path).ok()?;
-        let status = file.metadata().ok()?;
+        // Not opened before it is known what it is: a process may have put a pipe in its place, say.
+        let found = rustix::fs::open(&place.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let own = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        let status = std::fs::metadata(&own).ok()?;
         // CRIU counts a memfd by 32 bits of its inode.
         let ours = status.ino() == inode && Some(status.dev()) == find::device() && inode <= u32::MAX.into();
         let size = place.end.unwrap_or(status.len());
@@ -62,6 +65,8 @@ impl Object {
         if !ours || !fits {
             return None;
         }
+        let name = find::name(&own, &place)?;
+        let file = File::open(&own).ok()?;
         let area = SharedArea { number, device: status.dev(), inode, size, name };
         let held = vec![NOTHING; usize::try_from(size / PAGE).ok()?];
         let sent = Spans::default();
