@@ -17,13 +17,14 @@
 //! | `sharing` | what it has in common with its parent |
 //! | `threads` | its identity, and where its stacks are |
 //! | `huge` | huge pages, joined again |
+//! | `shared` | shared memory, over rounds |
 //! | `reader`, `hashes` | its memory, read and hashed |
 //! | `probe` | which method works here |
 //! | `spans`, `parallel` | sets of addresses; several threads at once |
 //! | `sys` | system calls |
 //!
-//! What is sent are large private anonymous mappings that are nobody's stack: most memory of most programs. All else is left to
-//! CRIU, as is every mapping about which there is a doubt.
+//! What is sent are large private anonymous mappings that are nobody's stack, most memory of most programs, and shared memory that
+//! is no file system's ([`SharedTracker`]). All else is left to CRIU, as is every mapping about which there is a doubt.
 //!
 //! A process notices nothing but a stop of a fraction of a millisecond when tracking begins, and what any stop does: a few calls,
 //! `epoll_wait` among them, then return early with EINTR, as they do after SIGCONT or the freezer. While it is tracked,
@@ -43,6 +44,7 @@ mod probe;
 mod process;
 mod reader;
 mod scan;
+mod shared;
 mod sharing;
 mod spans;
 mod sys;
@@ -56,6 +58,9 @@ pub use error::{Error, InjectFailure, Unsupported};
 pub use hashes::page_hashes;
 pub use probe::probe;
 pub use reader::Reader;
+pub use shared::{
+    shared_hashes, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound, SharedTracker,
+};
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};
 

@@ -126,6 +126,38 @@ impl RestoreView {
         memory::write(self.process()?, segment.location + offset, content)
     }
 
+    /// Empties spans of segment `id`.
+    ///
+    /// # Errors
+    /// When there is no such segment or it is shorter (`InvalidInput`), or CRIU is gone.
+    pub fn empty_segment(&self, id: u64, spans: &[Span]) -> io::Result<()> {
+        let index = self.segments.iter().position(|segment| segment.spec.id == id);
+        let index = index.ok_or(io::ErrorKind::InvalidInput)?;
+        let size = self.segments[index].spec.size;
+        if spans.iter().any(|span| span.start >= span.end || span.end > size) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let file = segments::open(&self.table, self.process()?, index as u64)?;
+        spans.iter().try_for_each(|span| segments::empty(&file, *span))
+    }
+
+    /// Gives up segments: CRIU restores what has such an `id` from the images, and their memory is free again.
+    ///
+    /// # Errors
+    /// When there is no such segment (`InvalidInput`), or CRIU is gone.
+    pub fn drop_segment(&mut self, id: u64) -> Result<(), ViewError> {
+        let failed = |source| ViewError::Prepare { what: "give up shared memory", source };
+        let index = self.segments.iter().position(|segment| segment.spec.id == id);
+        let index = index.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let process = self.process().map_err(failed)?;
+        let file = segments::open(&self.table, process, index as u64).map_err(failed)?;
+        segments::empty(&file, Span { start: 0, end: self.segments[index].spec.size }).map_err(failed)?;
+        // Its entry stays, for others are counted behind it.
+        self.table.set(SEGMENTS, index as u64, segment::ID, segments::DROPPED)?;
+        self.segments[index].spec.id = segments::DROPPED;
+        Ok(())
+    }
+
     fn process(&self) -> io::Result<Pid> {
         self.process.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -233,7 +265,7 @@ impl RestoreView {
         let words = self.table.read(SEGMENTS, self.segments.len() as u64)?;
         for entry in entries(&words, segment::WORDS) {
             let times = field(entry, segment::TAKEN);
-            if times != 1 {
+            if times != 1 && field(entry, segment::ID) != segments::DROPPED {
                 return Err(ViewError::SegmentNotTaken { id: field(entry, segment::ID), times });
             }
         }

@@ -92,7 +92,12 @@ impl Manifest {
     }
 
     /// Refuses a machine or a container that this checkpoint, which lies at `path`, cannot come up in.
-    pub(crate) fn check_fit(&self, path: &Path, terminal: bool, here: &BTreeSet<String>) -> Result<(), ImageError> {
+    pub(crate) fn check_fit(
+        &self,
+        path: &Path,
+        terminal: bool,
+        here: &BTreeSet<String>,
+    ) -> Result<(), ImageError> {
         let path = path.to_path_buf();
         let ours = std::env::consts::ARCH;
         if self.architecture != ours {

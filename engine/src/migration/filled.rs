@@ -12,6 +12,7 @@ use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
 
 use super::headroom;
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::shared::{self, Segments};
 use super::spool::Spool;
 use crate::container::Container;
 use crate::image::ImageError;
@@ -40,6 +41,7 @@ pub(super) struct Filled {
     container: Container,
     rounds: u32,
     areas: Vec<Area>,
+    segments: Segments,
     mappings: Option<Vec<Mapping>>,
 }
 
@@ -48,6 +50,7 @@ pub(super) struct Filled {
 pub struct Room {
     layout: Layout,
     view: Arc<RwLock<RestoreView>>,
+    segments: Segments,
 }
 
 impl Room {
@@ -63,7 +66,11 @@ impl Room {
         for run in runs {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at(length);
-            view.write(run.process, run.address, part).map_err(explain)?;
+            if shared::is_holder(run.process) {
+                self.segments.write(&view, &run, part).map_err(explain)?;
+            } else {
+                view.write(run.process, run.address, part).map_err(explain)?;
+            }
             rest = after;
         }
         Ok(())
@@ -95,8 +102,9 @@ impl Filled {
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
         let container = container.clone();
+        let segments = Segments::default();
         let (rounds, areas, mappings) = (0, Vec::new(), None);
-        Ok(Self { session, options, log, view, spool, container, rounds, areas, mappings })
+        Ok(Self { session, options, log, view, spool, container, rounds, areas, segments, mappings })
     }
 
     /// CRIU's process, as the host counts it.
@@ -115,7 +123,8 @@ impl Filled {
             self.require_headroom(&plan)?;
         }
         let mut view = write(&self.view);
-        for pages in &plan.forgotten {
+        self.segments.follow(&mut view, &plan)?;
+        for pages in plan.forgotten.iter().filter(|pages| !shared::is_holder(pages.process)) {
             view.discard(pages.process, &self.inside(pages))?;
         }
         if plan.mappings.is_none() {
@@ -125,7 +134,7 @@ impl Filled {
         drop(view);
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
-        Ok(Room { layout, view: Arc::clone(&self.view) })
+        Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
     }
 
     /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.

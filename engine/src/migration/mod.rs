@@ -18,6 +18,7 @@
 //! | [`arrival`] | the destination |
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
 //! | `headroom` | how much more memory the container that waits may hold |
+//! | `shared` | shared memory among it |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -37,6 +38,7 @@ mod headroom;
 pub mod mark;
 mod plan;
 pub mod settle;
+mod shared;
 mod spool;
 pub(crate) mod throttle;
 pub mod ticket;

@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) forgotten: Vec<Pages>,
     /// The last round: which mappings the destination has whole then.
     pub(crate) mappings: Option<Vec<Mapping>>,
+    /// All shared memory that there is now; in the last round, what the destination has whole then.
+    pub(crate) shared: Vec<SharedArea>,
 }
 
 /// See [`fastmig_memory::Area`].
@@ -37,6 +39,17 @@ pub(crate) struct Area {
     pub(crate) end: u64,
     pub(crate) no_reserve: bool,
     pub(crate) no_huge: bool,
+}
+
+/// See [`fastmig_memory::SharedArea`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedArea {
+    /// By this, which is below zero, pages are counted as its: as if it were a process, with offsets for addresses.
+    pub(crate) holder: i32,
+    /// The number by which CRIU counts it.
+    pub(crate) id: u64,
+    pub(crate) size: u64,
+    pub(crate) name: Vec<u8>,
 }
 
 /// Pages of one process: how many are left out, and how many follow, from address 0 on.
@@ -171,7 +184,14 @@ mod tests {
     use super::*;
 
     fn plan(pages: Vec<Pages>) -> Plan {
-        Plan { number: 3, areas: Vec::new(), pages, forgotten: Vec::new(), mappings: None }
+        Plan {
+            number: 3,
+            areas: Vec::new(),
+            pages,
+            forgotten: Vec::new(),
+            mappings: None,
+            shared: Vec::new(),
+        }
     }
 
     #[test]
@@ -205,7 +225,10 @@ mod tests {
     fn every_byte_of_a_round_is_in_one_image_at_its_address() {
         const MIB: u64 = 1 << 20;
         let spans = [16 * MIB..27 * MIB, 30 * MIB..30 * MIB + PAGE, 64 * MIB..80 * MIB];
-        let layout = Layout::of(&plan(vec![Pages::new(1, spans.clone()), Pages::new(2, [PAGE..2 * PAGE])]));
+        let layout = Layout::of(&plan(vec![
+            Pages::new(1, spans.clone()),
+            Pages::new(2, std::iter::once(PAGE..2 * PAGE)),
+        ]));
         let images = layout.images();
         assert!(
             images.len() == 3 && images.iter().all(|(name, _)| name.starts_with("memory-3-")),

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use fastmig_criu::view::{DumpView, HiddenMapping};
 use fastmig_criu::{DumpOptions, ImageSink, Session};
-use fastmig_memory::{Content, Last, Process, Reader, Span, Tracker};
+use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::shared;
 use super::spool::Spool;
 use crate::container::Container;
 use crate::subject::Subject;
@@ -36,6 +37,7 @@ pub struct Round {
 pub struct RoundMemory {
     layout: Layout,
     readers: HashMap<i32, Arc<Reader>>,
+    shared: shared::Readers,
 }
 
 impl RoundMemory {
@@ -56,6 +58,7 @@ impl RoundMemory {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at_mut(length);
             match self.readers.get(&run.process) {
+                _ if shared::is_holder(run.process) => self.shared.read(&run, part)?,
                 Some(reader) => reader.read(run.address, part)?,
                 // It ended before it could be opened.
                 None => part.fill(0),
@@ -75,6 +78,7 @@ pub(super) struct Tracked {
     view: DumpView,
     spool: Spool,
     tracking: Tracking,
+    shared: SharedTracker,
     readers: HashMap<i32, Arc<Reader>>,
     rounds: u32,
     /// What the destination has whole.
@@ -102,6 +106,7 @@ impl Tracked {
             view,
             spool,
             tracking,
+            shared: SharedTracker::default(),
             readers: HashMap::new(),
             rounds: 0,
             mappings: Vec::new(),
@@ -113,17 +118,20 @@ impl Tracked {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let scan = round.cost.scan;
-        tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), "memory is looked through");
-        let tracked = round.areas.iter().map(|area| area.end - area.start).sum();
+        let shared = self.shared.round(&processes);
+        let scan = round.cost.scan + shared.scan;
+        tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), shared = shared.areas.len(), "memory is looked through");
+        let tracked =
+            round.areas.iter().map(|area| area.end - area.start).sum::<u64>() + shared::size(&shared);
         let plan = Plan {
             number: self.next_number(),
             areas: round.areas.iter().map(area).collect(),
-            pages: round.pages.iter().map(pages).collect(),
-            forgotten: round.forgotten.iter().map(pages).collect(),
+            pages: round.pages.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
+            forgotten: round.forgotten.iter().map(pages).chain(shared::pages(&shared.forgotten)).collect(),
             mappings: None,
+            shared: shared::areas(&shared),
         };
-        self.made(subject, &processes, &plan, scan, tracked)
+        self.made(subject, &processes, &plan, shared::Readers::of(shared), scan, tracked)
     }
 
     /// The last one, of a frozen application; CRIU does not see then what the destination has.
@@ -131,19 +139,23 @@ impl Tracked {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let scan = last.cost.scan;
-        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), "what was written last is known");
+        let shared = self.shared.last(&processes);
+        let scan = last.cost.scan + shared.scan;
+        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, "what was written last is known");
         self.hide(&last)?;
+        self.view.hide_shared(&shared::hidden(&shared))?;
         let plan = Plan {
             number: self.next_number(),
             areas: Vec::new(),
-            pages: last.pages.iter().map(pages).collect(),
-            forgotten: last.discard.iter().map(pages).collect(),
+            pages: last.pages.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
+            forgotten: last.discard.iter().map(pages).chain(shared::pages(&shared.forgotten)).collect(),
             mappings: Some(last.mappings.iter().map(mapping).collect()),
+            shared: shared::areas(&shared),
         };
         self.mappings = plan.mappings.clone().unwrap_or_default();
-        let tracked = last.mappings.iter().map(|mapping| mapping.end - mapping.start).sum();
-        self.made(subject, &processes, &plan, scan, tracked)
+        let tracked = last.mappings.iter().map(|mapping| mapping.end - mapping.start).sum::<u64>();
+        let tracked = tracked + shared::size(&shared);
+        self.made(subject, &processes, &plan, shared::Readers::of(shared), scan, tracked)
     }
 
     fn hide(&mut self, last: &Last) -> Result<(), Error> {
@@ -166,6 +178,7 @@ impl Tracked {
         subject: &Subject,
         processes: &[Process],
         plan: &Plan,
+        shared: shared::Readers,
         scan: Duration,
         tracked: u64,
     ) -> Result<Round, Error> {
@@ -181,7 +194,8 @@ impl Tracked {
             }
         }
         let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
-        let memory = Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone() });
+        let memory =
+            Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone(), shared });
         let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
         Ok(Round { plan: encoded, memory, scan, tracked, processes })
     }
@@ -237,7 +251,7 @@ impl Drop for Tracking {
 }
 
 /// What a tracker must know of the processes; those that have ended are left out.
-fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
+pub(super) fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
     let relations = application::relations(pids);
     let inner: HashMap<i32, i32> = relations.iter().map(|relation| (relation.host, relation.inner)).collect();
     let process = |relation: &application::Relation| Process {

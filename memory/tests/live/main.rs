@@ -6,6 +6,7 @@ mod churn;
 mod content;
 mod receiver;
 mod roles;
+mod shared;
 mod sys;
 mod tree;
 mod unharmed;
@@ -42,6 +43,7 @@ fn target() {
         "huge" => roles::huge(),
         "moved" => roles::moved(),
         "strange" => roles::strange(),
+        "sharing" => shared::main(argument.parse().unwrap()),
         other => panic!("no role {other}"),
     }
 }
