@@ -228,8 +228,11 @@ impl Arrival {
     fn let_criu_leave(&self, criu: i32, recipient: &Recipient<'_>) -> Result<JoinHandle<()>, Error> {
         let cgroup = self.container.application_cgroup()?;
         let restored: Vec<i32> = recipient.host_root()?.map(application::tree_of).unwrap_or_default();
+        // Now, while it waits for us: soon there are restored processes that nobody knows yet, and these stay.
+        let mut leaving = application::tree_of(criu);
+        leaving.retain(|pid| !restored.contains(pid));
         Ok(std::thread::spawn(move || {
-            for pid in application::tree_of(criu).into_iter().filter(|pid| !restored.contains(pid)) {
+            for pid in leaving {
                 if let Err(error) = cgroup.leave(pid) {
                     tracing::debug!(pid, %error, "it is asked to leave once more");
                 }
