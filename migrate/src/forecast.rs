@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::options::{OnTimeout, Rounds};
 use crate::report::RoundsEnd;
-use crate::source::pace::{whole, Next, Pace, Sample};
+use crate::source::pace::{whole, Next, Pace, Sample, READY};
 
 /// What is known of an application.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,7 +37,7 @@ pub struct Forecast {
 /// How what is `known` would move over a link that carries `link` bytes per second.
 #[must_use]
 pub fn forecast(known: &Known, link: u64, rounds: Rounds) -> Forecast {
-    let mut pace = Pace::new(Rounds { on_timeout: OnTimeout::Force, ..rounds });
+    let mut pace = Pace::new(Rounds { on_timeout: OnTimeout::Force, ..rounds }, READY);
     // It does not write more than there is.
     let most = known.first_round.max(known.tracked);
     let (mut bytes, mut since_scan, mut total) = (known.first_round, None, Duration::ZERO);

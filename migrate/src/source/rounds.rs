@@ -31,6 +31,7 @@ impl Departure<'_> {
         let (source, images) = (self.source, self.images);
         let (options, limits) = (self.plan.options.rounds, &self.plan.options.limits);
         let account = &mut self.account;
+        let ready = self.phases.took_of(Phase::Ready);
         let points = self.phases.points();
         let limit = match options.on_timeout {
             OnTimeout::Abort => options.timeout.saturating_mul(GRACE),
@@ -39,7 +40,7 @@ impl Departure<'_> {
             }
         };
         self.phases.run(Phase::Rounds, limit, |deadline| {
-            let mut pace = Pace::new(options);
+            let mut pace = Pace::new(options, ready);
             let mut scanned = None;
             loop {
                 let begun = Instant::now();
