@@ -80,6 +80,7 @@ impl Tracker {
             surveys.insert(process.id, survey);
         }
         round.areas.extend(surveys.into_values().flat_map(|survey| survey.areas));
+        keep_sent(&mut round);
         round.cost.scan = begun.elapsed();
         Ok(round)
     }
@@ -243,6 +244,17 @@ fn push(list: &mut Vec<Pages>, process: i32, spans: Spans) {
     if !spans.is_empty() {
         list.push(Pages { process, spans: spans.into_vec() });
     }
+}
+
+/// What was forgotten with a process, and is sent of the one that has taken its place, is not to be forgotten.
+fn keep_sent(round: &mut Round) {
+    for gone in &mut round.forgotten {
+        let sent = round.pages.iter().filter(|pages| pages.process == gone.process);
+        let sent = Spans::from_unsorted(sent.flat_map(|pages| pages.spans.clone()).collect());
+        let spans = Spans::from_unsorted(std::mem::take(&mut gone.spans));
+        gone.spans = spans.without(&sent).into_vec();
+    }
+    round.forgotten.retain(|gone| !gone.spans.is_empty());
 }
 
 /// Each after its parent.

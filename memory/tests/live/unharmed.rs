@@ -143,7 +143,7 @@ fn a_tracker_that_is_killed_harms_nobody() {
         let name = std::fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
         assert!(!name.to_string_lossy().contains("userfaultfd"), "{name:?}");
     }
-    let (mut tracker, mut receiver) = (Tracker::new(method), Receiver::default());
+    let (mut tracker, mut receiver) = (Tracker::new(method).with_stacks(), Receiver::default());
     let processes = tree.processes();
     receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
     let (_, covered) = last(&tree, &mut tracker, &mut receiver);
