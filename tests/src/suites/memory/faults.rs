@@ -91,8 +91,7 @@ const CUT: &[Cell] = &[
     (Side::Source, "round-2", Fault::Cut),
     (Side::Source, "last-round-done", Fault::Cut),
 ];
-const SILENT: &[Cell] =
-    &[(Side::Source, "round-1", Fault::Silent), (Side::Source, "last-round-done", Fault::Silent)];
+const SILENT: &[Cell] = &[(Side::Source, "round-1", Fault::Silent)];
 const NO_MEMORY: &[Cell] = &[(Side::Destination, "rounds", Fault::Memory)];
 
 fn table(ctx: &Ctx, cells: &[Cell]) -> Result<()> {
