@@ -1,14 +1,13 @@
 //! What it would cost now to move an application's memory while it runs: looked at for a moment, with nothing sent.
 
-use std::collections::{BTreeSet, HashMap};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastmig_memory::{probe, Pages, Process, Round, Tracker};
 
-use crate::migration::trackable;
+use crate::migration::{processes, trackable};
 use crate::state::ApplicationState;
-use crate::{application, Container, Error};
+use crate::{Container, Error};
 
 /// What was seen of an application's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,18 +96,6 @@ fn bytes(pages: &[Pages]) -> u64 {
 
 fn length(round: &Round) -> u64 {
     round.areas.iter().map(|area| area.end - area.start).sum()
-}
-
-/// What a tracker must know of them; those that have ended are left out.
-fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
-    let relations = application::relations(pids);
-    let inner: HashMap<i32, i32> = relations.iter().map(|relation| (relation.host, relation.inner)).collect();
-    let process = |relation: &application::Relation| Process {
-        host: relation.host,
-        id: relation.inner,
-        parent: inner.get(&relation.parent).copied(),
-    };
-    relations.iter().map(process).collect()
 }
 
 #[cfg(test)]

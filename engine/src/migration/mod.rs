@@ -53,6 +53,7 @@ pub use mark::{Mark, Role};
 pub use settle::Verdict;
 pub(crate) use throttle::Throttle;
 pub use ticket::Ticket;
+pub(crate) use tracked::processes;
 pub use tracked::{trackable, Round, RoundMemory};
 
 /// How an application's memory travels.

@@ -251,7 +251,7 @@ impl Drop for Tracking {
 }
 
 /// What a tracker must know of the processes; those that have ended are left out.
-pub(super) fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
+pub(crate) fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
     let relations = application::relations(pids);
     let inner: HashMap<i32, i32> = relations.iter().map(|relation| (relation.host, relation.inner)).collect();
     let process = |relation: &application::Relation| Process {
