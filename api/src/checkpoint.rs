@@ -47,6 +47,24 @@ pub struct CheckpointReport {
     pub frozen_ms: u64,
     /// CRIU's part of it, in milliseconds.
     pub dump_ms: u64,
+    /// How many rounds memory took; none where all was written while the application stood still.
+    #[serde(default)]
+    pub rounds: u32,
+    /// Bytes that were written, of those in its files: the others were there already.
+    #[serde(default)]
+    pub written: u64,
+    /// Bytes of memory that the checkpoint before had.
+    #[serde(default)]
+    pub reused: u64,
+    /// Bytes of the last round, while the application stood still.
+    #[serde(default)]
+    pub last_round: u64,
+    /// How many pages were compared with what the application had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_pages: Option<u64>,
+    /// Why memory was not written in rounds, though that was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain_because: Option<String>,
 }
 
 /// What a start, from scratch or from a checkpoint, came to.

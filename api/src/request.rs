@@ -48,6 +48,20 @@ pub enum After {
     Exit,
 }
 
+/// How memory comes into a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointStrategy {
+    /// In rounds while the application runs, only what has changed since the checkpoint before; where the host cannot, as
+    /// with `stop-copy`.
+    #[default]
+    Auto,
+    /// In rounds, or not at all.
+    PreCopy,
+    /// While it stands still, into files that CRIU alone can restore.
+    StopCopy,
+}
+
 /// `POST /v1/containers/{id}/run`: the application comes up in a container in standby, from scratch or from a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +105,12 @@ pub struct CheckpointRequest {
     /// Whether file locks are allowed, and restored.
     #[serde(default = "yes")]
     pub file_locks: bool,
+    /// How memory comes into it.
+    #[serde(default)]
+    pub strategy: CheckpointStrategy,
+    /// Whether each page that was written in rounds is compared with what the application had, which stands still meanwhile.
+    #[serde(default)]
+    pub verify: bool,
     /// Whether the configured hooks run.
     #[serde(default = "yes")]
     pub hooks: bool,
@@ -136,6 +156,8 @@ impl Default for CheckpointRequest {
             volumes: Vec::new(),
             external_unix_sockets: true,
             file_locks: true,
+            strategy: CheckpointStrategy::default(),
+            verify: false,
             hooks: true,
         }
     }

@@ -1,7 +1,7 @@
 //! The work of operations on a container of this host: what `fastmig` does at a terminal, with names for paths.
 
 use fastmig_api::checkpoint::{CheckpointReport, RunReport, StandbyReport};
-use fastmig_api::request::{After, CheckpointRequest, RestoreRequest, RunRequest, Tcp};
+use fastmig_api::request::{After, CheckpointRequest, CheckpointStrategy, RestoreRequest, RunRequest, Tcp};
 use fastmig_api::{Code, ErrorInfo};
 use fastmig_engine::start_options::{TcpPolicy, Volumes};
 use fastmig_engine::{checkpoint, restore, Container};
@@ -76,6 +76,8 @@ pub(crate) fn checkpoint(
     asked.volumes = volumes(&request.volumes)?;
     asked.external_unix_sockets = request.external_unix_sockets;
     asked.file_locks = request.file_locks;
+    asked.strategy = strategy(request.strategy);
+    asked.verify = request.verify;
     let done = if request.hooks {
         fastmig_hooks::checkpoint(container, &asked)
     } else {
@@ -94,6 +96,12 @@ pub(crate) fn checkpoint(
         files: done.files,
         frozen_ms: done.frozen_ms,
         dump_ms: done.dump_ms,
+        rounds: done.memory.rounds,
+        written: done.memory.written,
+        reused: done.memory.reused,
+        last_round: done.memory.last_round,
+        verified_pages: done.memory.verified_pages,
+        plain_because: done.memory.plain_because,
     })
 }
 
@@ -101,6 +109,14 @@ pub(crate) fn checkpoint(
 pub(crate) fn standby(container: &Container) -> Result<Value, ErrorInfo> {
     container.standby().map_err(|e| of_engine(&e))?;
     report(&StandbyReport {})
+}
+
+fn strategy(strategy: CheckpointStrategy) -> checkpoint::Strategy {
+    match strategy {
+        CheckpointStrategy::Auto => checkpoint::Strategy::Auto,
+        CheckpointStrategy::PreCopy => checkpoint::Strategy::PreCopy,
+        CheckpointStrategy::StopCopy => checkpoint::Strategy::StopCopy,
+    }
 }
 
 /// What is asked of TCP connections, in the engine's words.

@@ -3,7 +3,7 @@
 //! The application is frozen in its own cgroup before CRIU comes and stays so until the outcome is decided, so
 //! that at every failure there is one way back: thaw.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fastmig_control::{Policy, Request as InitRequest};
@@ -18,7 +18,7 @@ use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{open_directory, Subject, Terms};
-use crate::{network_lock, Error};
+use crate::{at_rest, network_lock, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 
@@ -32,6 +32,32 @@ pub enum After {
     Standby,
     /// It ends, and the container with it.
     Exit,
+}
+
+/// How memory comes into a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// In rounds while the application runs, where its memory can be tracked; otherwise while it stands still.
+    Auto,
+    /// In rounds, or not at all.
+    PreCopy,
+    /// While it stands still, into CRIU's own files: `criu` alone can restore those.
+    #[default]
+    StopCopy,
+}
+
+impl std::str::FromStr for Strategy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "pre-copy" => Ok(Self::PreCopy),
+            "stop-copy" => Ok(Self::StopCopy),
+            _ => Err("a checkpoint's strategy is auto, pre-copy or stop-copy"),
+        }
+    }
 }
 
 /// A checkpoint that is asked for.
@@ -55,10 +81,14 @@ pub struct Request {
     pub volumes: Option<Volumes>,
     /// Where CRIU's log is put too, as `dump.log`.
     pub work_path: Option<PathBuf>,
+    /// How memory comes into it.
+    pub strategy: Strategy,
+    /// Where memory comes in rounds, each page of what was written is compared with what the application had.
+    pub verify: bool,
 }
 
 impl Request {
-    /// A checkpoint at `path` with the defaults.
+    /// A checkpoint at `path` with the defaults: one that programs of others can read.
     #[must_use]
     pub fn new(path: PathBuf, after: After) -> Self {
         Self {
@@ -71,6 +101,8 @@ impl Request {
             files: false,
             volumes: None,
             work_path: None,
+            strategy: Strategy::default(),
+            verify: false,
         }
     }
 }
@@ -92,6 +124,26 @@ pub struct Report {
     pub frozen_ms: u64,
     /// CRIU's part of it, in milliseconds.
     pub dump_ms: u64,
+    /// What became of its memory.
+    #[serde(flatten)]
+    pub memory: Memory,
+}
+
+/// How memory came into a checkpoint.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Memory {
+    /// How many rounds it took; none where all was written while the application stood still.
+    pub rounds: u32,
+    /// Bytes that were written, of those in its files: the others were there already.
+    pub written: u64,
+    /// Bytes of memory that the checkpoint before had.
+    pub reused: u64,
+    /// Bytes of the last round, in the freeze.
+    pub last_round: u64,
+    /// How many pages were compared with what the application had.
+    pub verified_pages: Option<u64>,
+    /// Why memory was not written in rounds, though that was wanted.
+    pub plain_because: Option<String>,
 }
 
 impl Container {
@@ -118,19 +170,53 @@ fn perform(container: &Container, operation: &mut Operation, request: &Request) 
         file_locks: request.file_locks,
     };
     let subject = Subject::of(container, terms)?;
+    let mut plain_because = None;
+    if request.strategy != Strategy::StopCopy {
+        match in_rounds(container, operation, request, &subject) {
+            Err(e @ (Error::Untracked { .. } | Error::View(_) | Error::Paused { .. }))
+                if request.strategy == Strategy::Auto =>
+            {
+                tracing::warn!(reason = %e.report(), "memory is written while the application stands still");
+                plain_because = Some(e.report());
+            }
+            result => return result,
+        }
+    }
+    plain(container, operation, request, &subject, plain_because)
+}
+
+fn in_rounds(
+    container: &Container,
+    operation: &mut Operation,
+    request: &Request,
+    subject: &Subject,
+) -> Result<Report, Error> {
+    if operation.record.paused {
+        return Err(Error::Paused { id: container.key().id().into(), action: "track" });
+    }
+    at_rest::take(container, operation, request, subject)
+}
+
+fn plain(
+    container: &Container,
+    operation: &mut Operation,
+    request: &Request,
+    subject: &Subject,
+    plain_because: Option<String>,
+) -> Result<Report, Error> {
     let draft = Draft::begin(&request.path, request.replaces)?;
     let volumes = request.volumes.as_ref().unwrap_or(&operation.record.volumes);
     let mut files = RootFiles::begin(container, request.files.then_some(volumes))?;
     files.pack(draft.directory(), &subject.cgroup.pids())?;
     // Started before the freeze: its start-up costs the application nothing.
-    let ready = start_criu(&subject, &draft, request)?;
+    let ready = start_criu(subject, &draft, request)?;
 
     let begun = Instant::now();
     let frozen = Frozen::enter(container, operation.record.paused)?;
     let processes = subject.cgroup.pids();
     subject.require_whole_tree(&processes)?;
     let manifest = subject.describe(&operation.record, &processes)?;
-    let held = run(&subject, ready, request)?;
+    let held = run(subject, ready, request)?;
     files.pack(draft.directory(), &processes)?;
     fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;
     let dump_ms = milliseconds(begun);
@@ -154,10 +240,11 @@ fn perform(container: &Container, operation: &mut Operation, request: &Request) 
         files: files.entries(),
         frozen_ms: if request.after == After::Run { dump_ms } else { milliseconds(begun) },
         dump_ms,
+        memory: Memory { written: bytes, plain_because, ..Memory::default() },
     })
 }
 
-fn end(container: &Container, after: After) -> Result<(), Error> {
+pub(crate) fn end(container: &Container, after: After) -> Result<(), Error> {
     if after == After::Standby {
         return container.end_application();
     }
@@ -188,15 +275,21 @@ fn start_criu(subject: &Subject, draft: &Draft, request: &Request) -> Result<Rea
     Ok(Ready { session: launch.start(&work, &log)?, options, log })
 }
 
+/// Where the caller wants them too.
+pub(crate) fn hand_out_logs(subject: &Subject, log: &Path, request: &Request) {
+    crate::logs::copy(log, request.work_path.as_deref(), "dump.log");
+    // podman puts it into its archive.
+    if let Ok(work) = crate::logs::work_directory(&subject.container.config) {
+        crate::logs::copy(&work.join(STATISTICS), request.work_path.as_deref(), STATISTICS);
+    }
+}
+
 /// Dumps. An application that is to end does not run again: CRIU leaves its connections locked, and the second
 /// names that it gave to files with no name left that the checkpoint knows.
 fn run(subject: &Subject, ready: Ready, request: &Request) -> Result<Option<Held>, Error> {
     let Ready { session, options, log } = ready;
     let result = session.dump(&options);
-    crate::logs::copy(&log, request.work_path.as_deref(), "dump.log");
-    // podman puts it into its archive.
-    let statistics = crate::logs::work_directory(&subject.container.config)?.join(STATISTICS);
-    crate::logs::copy(&statistics, request.work_path.as_deref(), STATISTICS);
+    hand_out_logs(subject, &log, request);
     result?;
     let ends = request.after != After::Run;
     // Connections that are to live on elsewhere must not hear of the end of their sockets here.

@@ -17,6 +17,7 @@
 //! | [`passport`] | what both ends of a migration compare before anything stops |
 //! | `cost` | what moving an application's memory while it runs would cost now |
 //! | [`checkpoint`], [`restore`] | the two main operations, step by step |
+//! | `at_rest` | the memory of a checkpoint, taken in rounds; only what changed since the one before |
 //! | [`migration`] | an application leaves for another host, or comes from one |
 //! | `halt` | signals, pause, standby |
 //! | `remove` | delete, also after a crash |
@@ -30,6 +31,7 @@
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod application;
+mod at_rest;
 mod attend;
 mod bundle;
 mod capabilities;

@@ -5,17 +5,18 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fastmig_criu::{Common, RestoreOptions};
+use fastmig_criu::{Common, Launch, RestoreOptions};
 use serde::Serialize;
 
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
-use crate::image::{cpu_features, Image};
+use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
+use crate::migration::filled::Filled;
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::Error;
+use crate::{at_rest, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]
@@ -86,12 +87,14 @@ fn attempt(container: &Container, operation: &Operation, request: &Request) -> R
     let image = Image::open(&request.path)?;
     image.manifest.check_fit(&image.path, operation.record.terminal, &cpu_features())?;
     let recipient = Recipient::admit(container, &image.manifest, &image.path)?;
+    // Its memory is looked at as it is filled in, which is before anything changes here.
+    let filled = fill(container, request, &image)?;
     let verify_ms = milliseconds(begun);
 
     root_files::put_back(container, &operation.record.volumes, &image)?;
     recipient.expect()?;
     let restored = Instant::now();
-    let result = run_criu(container, request, image, &recipient).and_then(|()| recipient.adopt());
+    let result = run_criu(container, request, image, filled, &recipient).and_then(|()| recipient.adopt());
     if result.is_err() {
         recipient::clear(container);
     }
@@ -104,24 +107,54 @@ fn attempt(container: &Container, operation: &Operation, request: &Request) -> R
     })
 }
 
+/// What CRIU is told but for where its images are.
+fn options(
+    container: &Container,
+    request: &Request,
+    manifest: &Manifest,
+    launch: &mut Launch<'_>,
+) -> Result<RestoreOptions, Error> {
+    let tcp = request.tcp.unwrap_or(manifest.tcp).into();
+    Ok(RestoreOptions {
+        images: -1,
+        inherited: recipient::inherited_streams(launch, container.pid(), &manifest.stdio)?,
+        common: Common { tcp, ..Common::from(manifest) },
+    })
+}
+
+/// A CRIU that waits with the memory of a checkpoint by rounds; nothing for others.
+fn fill(container: &Container, request: &Request, image: &Image) -> Result<Option<Filled>, Error> {
+    if image.manifest.format != FORMAT_IN_ROUNDS {
+        return Ok(None);
+    }
+    let bundle = container.criu_bundle()?;
+    let mut launch = recipient::launch(container, &bundle)?;
+    let options = options(container, request, &image.manifest, &mut launch)?;
+    let mut filled = Filled::start(container, launch, options)?;
+    at_rest::fill(image, &mut filled)?;
+    Ok(Some(filled))
+}
+
 fn run_criu(
     container: &Container,
     request: &Request,
     image: Image,
+    filled: Option<Filled>,
     recipient: &Recipient<'_>,
 ) -> Result<(), Error> {
-    let bundle = container.criu_bundle()?;
-    let mut launch = recipient::launch(container, &bundle)?;
-    let manifest = &image.manifest;
-    let tcp = request.tcp.unwrap_or(manifest.tcp).into();
-    let options = RestoreOptions {
-        images: launch.pass_directory(image.directory.into()),
-        inherited: recipient::inherited_streams(&mut launch, container.pid(), &manifest.stdio)?,
-        common: Common { tcp, ..Common::from(manifest) },
+    let mut follow = |stage| recipient.follow(stage);
+    let (restored, log) = if let Some(filled) = filled {
+        let log = filled.log.clone();
+        (filled.restore(&at_rest::Images::of(&image), &mut follow), log)
+    } else {
+        let bundle = container.criu_bundle()?;
+        let mut launch = recipient::launch(container, &bundle)?;
+        let options = options(container, request, &image.manifest, &mut launch)?;
+        let options = RestoreOptions { images: launch.pass_directory(image.directory.into()), ..options };
+        let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
+        let work = crate::logs::work_directory(&container.config)?;
+        (launch.start(&work, &log)?.restore(&options, &mut follow).map_err(Error::from), log)
     };
-    let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
-    let work = crate::logs::work_directory(&container.config)?;
-    let restored = launch.start(&work, &log)?.restore(&options, &mut |stage| recipient.follow(stage));
     crate::logs::copy(&log, request.work_path.as_deref(), "restore.log");
     let pid = restored?;
     crate::logs::forget(&log);

@@ -1,5 +1,6 @@
 //! A checkpoint in the making.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -44,9 +45,18 @@ impl Draft {
         &self.directory
     }
 
-    /// Adds the manifest, with `files` filled in, and renames the checkpoint into place.
-    pub(crate) fn publish(mut self, mut manifest: Manifest) -> Result<u64, ImageError> {
-        manifest.files = describe_files(&self.directory)?;
+    /// Adds the manifest, with `files` filled in, and renames the checkpoint into place. How many bytes its files have.
+    pub(crate) fn publish(self, manifest: Manifest) -> Result<u64, ImageError> {
+        self.publish_knowing(manifest, &BTreeMap::new())
+    }
+
+    /// The same, where files are linked of which another manifest speaks already.
+    pub(crate) fn publish_knowing(
+        mut self,
+        mut manifest: Manifest,
+        known: &BTreeMap<String, FileEntry>,
+    ) -> Result<u64, ImageError> {
+        manifest.files = describe_files(&self.directory, known)?;
         let size = manifest.files.iter().map(|file| file.size).sum();
         let path = self.directory.join(MANIFEST);
         let text = serde_json::to_vec_pretty(&manifest)
@@ -78,7 +88,10 @@ impl Drop for Draft {
     }
 }
 
-fn describe_files(directory: &Path) -> Result<Vec<FileEntry>, ImageError> {
+fn describe_files(
+    directory: &Path,
+    known: &BTreeMap<String, FileEntry>,
+) -> Result<Vec<FileEntry>, ImageError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed("read", directory))? {
         let entry = entry.map_err(failed("read", directory))?;
@@ -86,6 +99,10 @@ fn describe_files(directory: &Path) -> Result<Vec<FileEntry>, ImageError> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let file = open_nofollow(&path, 0).map_err(failed("open", &path))?;
         let size = file.metadata().map_err(failed("read", &path))?.len();
+        if let Some(entry) = known.get(&name).filter(|entry| entry.size == size) {
+            files.push(entry.clone());
+            continue;
+        }
         files.push(FileEntry { name, size, blake3: digest(file).map_err(failed("read", &path))? });
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{FORMAT, MANIFEST};
+use super::{FORMAT, FORMAT_IN_ROUNDS, MANIFEST};
 
 /// Why a directory is no usable checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum ImageError {
         source: serde_json::Error,
     },
     /// It is of another format.
-    #[error("checkpoint {path:?} has format {found}, this FastMig reads {FORMAT}")]
+    #[error("checkpoint {path:?} has format {found}, this FastMig reads {FORMAT} and {FORMAT_IN_ROUNDS}")]
     Format {
         /// The directory.
         path: PathBuf,

@@ -11,8 +11,11 @@ use super::error::failed;
 use super::{open_nofollow, open_trusted, ImageError};
 use crate::start_options::TcpPolicy;
 
-/// The version of the manifest that this code writes, and the only one that it reads.
+/// The version of the manifest of a checkpoint in CRIU's own files.
 pub const FORMAT: u32 = 1;
+
+/// That of one whose memory was taken in rounds, and lies in files of its own.
+pub(crate) const FORMAT_IN_ROUNDS: u32 = 2;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
@@ -24,7 +27,7 @@ const LARGEST_MANIFEST: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or 2 when its memory was taken in rounds.
     pub format: u32,
     /// When it was taken, RFC 3339.
     pub created: String,
@@ -147,7 +150,7 @@ struct Version {
 impl Version {
     fn check(&self, from: &Path) -> Result<(), ImageError> {
         match self.format {
-            FORMAT => Ok(()),
+            FORMAT | FORMAT_IN_ROUNDS => Ok(()),
             found => Err(ImageError::Format { path: from.into(), found }),
         }
     }

@@ -31,10 +31,10 @@ const COLLAPSE: Duration = Duration::from_secs(10);
 
 /// A CRIU that waits to restore, and whose memory is filled meanwhile.
 #[derive(Debug)]
-pub(super) struct Filled {
+pub(crate) struct Filled {
     session: Session,
     options: RestoreOptions,
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
     view: Arc<RwLock<RestoreView>>,
     spool: Spool,
     /// Whose memory this becomes.
@@ -88,7 +88,7 @@ fn explain(error: io::Error) -> io::Error {
 
 impl Filled {
     /// Starts CRIU, with `launch` in the right place already.
-    pub(super) fn start(
+    pub(crate) fn start(
         container: &Container,
         launch: Launch<'_>,
         options: RestoreOptions,
@@ -113,7 +113,7 @@ impl Filled {
     }
 
     /// Makes room for a round.
-    pub(super) fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
+    pub(crate) fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
         let plan = Plan::decode(plan).ok_or_else(|| damaged("says of memory what cannot be"))?;
         if plan.number != self.rounds + 1 || self.mappings.is_some() {
             return Err(damaged("comes out of turn"));
@@ -151,7 +151,7 @@ impl Filled {
 
     /// After the first round most of it is there: huge pages are made of it, which are copied by one entry of the page tables
     /// when CRIU forks. Not in a later round, whose length is what the freeze is foretold by.
-    pub(super) fn round_is_there(&mut self) -> Result<(), Error> {
+    pub(crate) fn round_is_there(&mut self) -> Result<(), Error> {
         if self.rounds == 1 {
             let whole = write(&self.view).collapse(COLLAPSE)?;
             tracing::debug!(whole, "huge pages are made of what has arrived");
@@ -170,7 +170,7 @@ impl Filled {
     }
 
     /// Restores; `follow` is told of CRIU's stages. The root's pid, as the container counts it.
-    pub(super) fn restore(
+    pub(crate) fn restore(
         self,
         images: &dyn ImageSource,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,

@@ -32,17 +32,17 @@
 
 pub mod arrival;
 pub mod departure;
-mod filled;
+pub(crate) mod filled;
 mod fingerprint;
 mod headroom;
 pub mod mark;
-mod plan;
+pub(crate) mod plan;
 pub mod settle;
 mod shared;
 mod spool;
 pub(crate) mod throttle;
 pub mod ticket;
-mod tracked;
+pub(crate) mod tracked;
 
 pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 

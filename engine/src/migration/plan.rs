@@ -78,10 +78,14 @@ impl Plan {
     /// Reads one; nothing when it is damaged.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let plan: Self = postcard::from_bytes(bytes).ok()?;
-        let inherited = plan.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
+        plan.is_valid().then_some(plan)
+    }
+
+    /// Whether it speaks of memory that can be.
+    pub(crate) fn is_valid(&self) -> bool {
+        let inherited = self.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
         let inherited = inherited.flat_map(|(own, absent)| [own, absent]);
-        let valid = plan.pages.iter().chain(&plan.forgotten).chain(inherited).all(Pages::is_valid);
-        valid.then_some(plan)
+        self.pages.iter().chain(&self.forgotten).chain(inherited).all(Pages::is_valid)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastmig_criu::view::{DumpView, HiddenMapping};
-use fastmig_criu::{DumpOptions, ImageSink, Session};
+use fastmig_criu::{CriuError, DumpOptions, ImageSink, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
-use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::plan::{Area, Layout, Mapping, Pages, Plan, Run};
 use super::shared;
 use super::spool::Spool;
 use crate::container::Container;
@@ -47,6 +48,11 @@ impl RoundMemory {
         self.layout.images()
     }
 
+    /// What a part of an image is the content of.
+    pub(crate) fn runs(&self, image: &str, offset: u64, length: u64) -> Option<Vec<Run>> {
+        self.layout.runs(image, offset, length)
+    }
+
     /// Fills `into` with what `image` has from `offset` on. Pages that are gone read as zeros: a later round says so.
     ///
     /// # Errors
@@ -71,12 +77,14 @@ impl RoundMemory {
 
 /// A CRIU that waits to dump an application whose memory travels in rounds.
 #[derive(Debug)]
-pub(super) struct Tracked {
-    session: Session,
+pub(crate) struct Tracked {
+    /// Until it dumps.
+    session: Option<Session>,
     options: DumpOptions,
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
     view: DumpView,
-    spool: Spool,
+    /// Where CRIU puts its images, when they are to be passed on.
+    spool: Option<Spool>,
     tracking: Tracking,
     shared: SharedTracker,
     readers: HashMap<i32, Arc<Reader>>,
@@ -88,23 +96,38 @@ pub(super) struct Tracked {
 impl Tracked {
     /// Starts CRIU, and nothing else yet.
     pub(super) fn start(subject: &Subject, limit: Duration) -> Result<Self, Error> {
+        let spool = Spool::make(&subject.container)?;
+        let tracked = Self::start_within(subject, spool.open()?, true, limit)?;
+        Ok(Self { spool: Some(spool), ..tracked })
+    }
+
+    /// The same, for a dump into the directory `images`, after which CRIU leaves the application stopped or not.
+    pub(crate) fn start_in(subject: &Subject, images: OwnedFd, leave_stopped: bool) -> Result<Self, Error> {
+        Self::start_within(subject, images, leave_stopped, subject.container.config.limits.criu())
+    }
+
+    fn start_within(
+        subject: &Subject,
+        images: OwnedFd,
+        leave_stopped: bool,
+        limit: Duration,
+    ) -> Result<Self, Error> {
         let container = &subject.container;
         let method = fastmig_memory::probe().map_err(|e| untracked(container, e.into()))?;
-        let spool = Spool::make(container)?;
         let view = DumpView::new()?;
         let mut launch = subject.launch()?.within(limit).with_dump_view(&view)?;
-        let images = launch.pass(spool.open()?);
-        let options = subject.options(&mut launch, images, true)?;
+        let images = launch.pass(images);
+        let options = subject.options(&mut launch, images, leave_stopped)?;
         let log = crate::logs::new_log(&container.config, container.key(), "dump")?;
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let tracking = Tracking(Some(Tracker::new(method)));
         Ok(Self {
-            session,
+            session: Some(session),
             options,
             log,
             view,
-            spool,
+            spool: None,
             tracking,
             shared: SharedTracker::default(),
             readers: HashMap::new(),
@@ -114,7 +137,7 @@ impl Tracked {
     }
 
     /// The next round, while the application runs.
-    pub(super) fn round(&mut self, subject: &Subject) -> Result<Round, Error> {
+    pub(crate) fn round(&mut self, subject: &Subject) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
@@ -135,7 +158,7 @@ impl Tracked {
     }
 
     /// The last one, of a frozen application; CRIU does not see then what the destination has.
-    pub(super) fn last(&mut self, subject: &Subject) -> Result<Round, Error> {
+    pub(crate) fn last(&mut self, subject: &Subject) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
@@ -203,12 +226,37 @@ impl Tracked {
     /// Dumps the frozen application, but for what the destination has, into `sink`.
     pub(super) fn dump(self, sink: &mut dyn ImageSink) -> Result<Dumped, Error> {
         let Self { session, options, view, spool, tracking, mappings, .. } = self;
+        // Both are there until now.
+        let (Some(session), Some(spool)) = (session, spool) else { return Ok(Dumped { tracking, mappings }) };
         session.dump(&options)?;
         view.check()?;
         let path = spool.path();
         fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
         spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
         Ok(Dumped { tracking, mappings })
+    }
+}
+
+impl Tracked {
+    /// Dumps the frozen application, but for what was read of it, into the directory that it was started with. Whether CRIU has
+    /// left out exactly that is [`Tracked::check`]'s to say.
+    pub(crate) fn dump_in_place(&mut self) -> Result<(), CriuError> {
+        self.session.take().map_or(Ok(()), |session| session.dump(&self.options))
+    }
+
+    /// Whether CRIU has dumped all that was not read, and has left out what was.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        Ok(self.view.check()?)
+    }
+
+    /// The application runs on, as it was.
+    pub(crate) fn leave(self) {
+        drop(self.tracking);
+    }
+
+    /// It ends: nothing has to be put in order.
+    pub(crate) fn forget(self) {
+        self.tracking.forget();
     }
 }
 
@@ -231,16 +279,22 @@ impl Dumped {
     }
 
     /// It ends: nothing has to be put in order.
-    pub(super) fn forget(mut self) {
-        if let Some(tracker) = self.tracking.0.take() {
-            tracker.end(false);
-        }
+    pub(super) fn forget(self) {
+        self.tracking.forget();
     }
 }
 
 /// A tracker. Given up, it leaves the application as it was.
 #[derive(Debug)]
 struct Tracking(Option<Tracker>);
+
+impl Tracking {
+    fn forget(mut self) {
+        if let Some(tracker) = self.0.take() {
+            tracker.end(false);
+        }
+    }
+}
 
 impl Drop for Tracking {
     fn drop(&mut self) {

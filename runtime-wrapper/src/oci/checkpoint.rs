@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fastmig_engine::checkpoint::{After, Request, Tcp};
+use fastmig_engine::checkpoint::{After, Request, Strategy, Tcp};
 use fastmig_engine::start_options::Volumes;
 use fastmig_engine::Error;
 
@@ -40,6 +40,14 @@ pub(crate) struct Arguments {
     /// annotation fastmig.dev/volumes names
     #[arg(long, value_name = "LIST", requires = "files")]
     volumes: Option<Volumes>,
+    /// How memory is written: auto (in rounds while the application runs, where the host can; only what has changed since the
+    /// checkpoint before), pre-copy (so or not at all), stop-copy (while it stands still, into files that criu alone can
+    /// restore); auto unless a client asks
+    #[arg(long, value_name = "HOW")]
+    strategy: Option<Strategy>,
+    /// Compare each page that was written in rounds with what the application had, which stands still meanwhile
+    #[arg(long)]
+    verify: bool,
     #[command(flatten)]
     stored: commands::store::Target,
     #[command(flatten)]
@@ -110,7 +118,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
              leave the option out"
         ));
     }
-    let request = arguments.request();
+    let request = arguments.request(runtime.is_called_by_client());
     if arguments.stored.is_given() {
         return arguments.stored.run(context, &arguments.id, request);
     }
@@ -123,7 +131,7 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
 }
 
 impl Arguments {
-    fn request(&self) -> Request {
+    fn request(&self, by_client: bool) -> Request {
         let after = match (self.leave_running, self.standby) {
             (true, _) => After::Run,
             (_, true) => After::Standby,
@@ -137,6 +145,11 @@ impl Arguments {
         // runc writes over what is there; podman relies on it.
         request.replaces = self.work_path.is_some();
         request.work_path.clone_from(&self.work_path);
+        // A client's checkpoints are read by others: CRIU's own files, as runc writes them. podman is known by its work path.
+        let for_others = by_client || self.work_path.is_some();
+        let usual = if for_others { Strategy::StopCopy } else { Strategy::Auto };
+        request.strategy = self.strategy.unwrap_or(usual);
+        request.verify = self.verify;
         request
     }
 }
@@ -151,9 +164,21 @@ mod tests {
             "checkpoint --image-path /i --work-path /w --leave-running --tcp-established --ext-unix-sk \
                      --shell-job --file-locks --empty-ns network --manage-cgroups-mode soft web";
         let arguments = Arguments::try_parse_from(words.split_whitespace()).unwrap();
-        let request = arguments.request();
+        let request = arguments.request(false);
         assert_eq!((request.after, request.tcp), (After::Run, Some(Tcp::Keep)));
+        assert_eq!(request.strategy, Strategy::StopCopy, "podman reads it");
         assert_eq!(arguments.refused.first(), None);
+    }
+
+    #[test]
+    fn memory_comes_in_rounds_unless_a_client_asks() {
+        let of = |words: &str, by_client| {
+            Arguments::try_parse_from(words.split_whitespace()).unwrap().request(by_client).strategy
+        };
+        assert_eq!(of("checkpoint web", false), Strategy::Auto);
+        assert_eq!(of("checkpoint web", true), Strategy::StopCopy);
+        assert_eq!(of("checkpoint --strategy pre-copy web", true), Strategy::PreCopy);
+        assert!(Arguments::try_parse_from(["checkpoint", "--strategy", "post-copy", "web"]).is_err());
     }
 
     #[test]
