@@ -193,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_process_has_left_goes_with_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["ckpt.partial-4194305", "ckpt.partial-1", "ckpt.partial-x", "other.partial-4194305"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+        }
+        drop(Draft::begin(&root.path().join("ckpt"), false).unwrap());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 3);
+        assert!(!root.path().join("ckpt.partial-4194305").exists());
+    }
+
+    #[test]
     fn an_empty_directory_is_replaced_and_a_full_one_refused() {
         let (_root, place) = checkpoint();
         assert!(matches!(Draft::begin(&place, false), Err(ImageError::Occupied { .. })));

@@ -1,15 +1,17 @@
-//! Whether a checkpoint's files have what the application had in its private memory when it stood still, page by page.
+//! Whether a checkpoint's files have what the application had in its memory when it stood still, page by page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::content::{Content, Hash};
+use super::content::{hash, Content};
 use super::map::{among, Map};
-use super::{PAGE, STEP};
+use super::{PAGE, PAGE_BYTES, STEP};
 use crate::application;
 use crate::image::ImageError;
 use crate::migration::plan::Mapping;
+use crate::migration::processes;
 use crate::Error;
 
 const WORKERS: usize = 4;
@@ -21,6 +23,8 @@ const NAMED: usize = 8;
 pub(super) struct Memory {
     /// The first bytes of the hash of each page that is not zeros, by process and page.
     pages: BTreeMap<i32, BTreeMap<u64, u64>>,
+    /// The same of shared memory, by its inode, with hashes of another kind.
+    shared: BTreeMap<u64, BTreeMap<u64, u64>>,
     parents: BTreeMap<i32, i32>,
 }
 
@@ -38,7 +42,7 @@ impl Memory {
             pages.insert(relation.inner, hashes.into_iter().map(|(at, hash)| (at / PAGE, hash)).collect());
         }
         let parent = |relation: &application::Relation| Some((relation.inner, *inner.get(&relation.parent)?));
-        Ok(Self { pages, parents: relations.iter().filter_map(parent).collect() })
+        Ok(Self { pages, shared: shared(pids)?, parents: relations.iter().filter_map(parent).collect() })
     }
 
     /// Compares it with what the checkpoint in `directory` has. How many pages were compared.
@@ -54,22 +58,42 @@ impl Memory {
             };
             let has = written.content(mapping.process, &span)?;
             compared += had.len().max(has.len()) as u64;
-            let both: BTreeSet<u64> = had.keys().chain(has.keys()).copied().collect();
-            let differ: Vec<u64> = both.into_iter().filter(|page| had.get(page) != has.get(page)).collect();
-            if !differ.is_empty() {
-                let named: Vec<String> =
-                    differ.iter().take(NAMED).map(|page| format!("{:#x}", page * PAGE)).collect();
-                let pages = named.join(", ");
-                return Err(Error::Differs {
-                    process: mapping.process,
-                    exact: differ.len(),
-                    others: 0,
-                    pages,
-                });
-            }
+            require_same(mapping.process, &had, &has)?;
+        }
+        for area in &map.plan.shared {
+            let had = self.shared.get(&area.id).cloned().unwrap_or_default();
+            let has =
+                written.own(area.holder, &(0..area.size.div_ceil(PAGE)), fastmig_memory::shared_page_hash)?;
+            compared += had.len().max(has.len()) as u64;
+            require_same(area.holder, &had, &has)?;
         }
         Ok(compared)
     }
+}
+
+fn require_same(process: i32, had: &BTreeMap<u64, u64>, has: &BTreeMap<u64, u64>) -> Result<(), Error> {
+    let both: BTreeSet<u64> = had.keys().chain(has.keys()).copied().collect();
+    let differ: Vec<u64> = both.into_iter().filter(|page| had.get(page) != has.get(page)).collect();
+    if differ.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<String> = differ.iter().take(NAMED).map(|page| format!("{:#x}", page * PAGE)).collect();
+    Err(Error::Differs { process, exact: differ.len(), others: 0, pages: named.join(", ") })
+}
+
+/// Shared memory is named by where a process has it.
+fn shared(pids: &BTreeSet<i32>) -> Result<BTreeMap<u64, BTreeMap<u64, u64>>, Error> {
+    let processes = processes(pids);
+    let untracked =
+        |e: fastmig_memory::Error| Error::Untracked { id: "shared memory".into(), source: e.into() };
+    let mut shared = BTreeMap::new();
+    for content in fastmig_memory::shared_hashes(&processes).map_err(untracked)? {
+        let owner = processes.iter().find(|process| process.id == content.process);
+        let path = format!("/proc/{}/{}", owner.map_or(0, |owner| owner.host), content.place);
+        let status = std::fs::metadata(&path).map_err(|e| Error::io("look at", Path::new(&path), e))?;
+        shared.insert(status.ino(), content.pages.into_iter().map(|(at, hash)| (at / PAGE, hash)).collect());
+    }
+    Ok(shared)
 }
 
 struct Written<'a> {
@@ -81,7 +105,7 @@ struct Written<'a> {
 impl Written<'_> {
     /// The pages of a process among these, as a restore would bring them back.
     fn content(&self, process: i32, pages: &Range<u64>) -> Result<BTreeMap<u64, u64>, Error> {
-        let mut content = self.own(process, pages)?;
+        let mut content = self.own(process, pages, short_hash)?;
         let Some((own, absent)) = self.mapping(process, pages).and_then(|mapping| mapping.inherited.as_ref())
         else {
             return Ok(content);
@@ -103,7 +127,12 @@ impl Written<'_> {
     }
 
     /// Read and hashed anew: what the files have, not what they are said to.
-    fn own(&self, process: i32, pages: &Range<u64>) -> Result<BTreeMap<u64, u64>, Error> {
+    fn own(
+        &self,
+        process: i32,
+        pages: &Range<u64>,
+        hash: impl Fn(&[u8]) -> u64,
+    ) -> Result<BTreeMap<u64, u64>, Error> {
         let mut found = BTreeMap::new();
         for run in among(&self.map.places, process, pages.start, pages.end - pages.start) {
             let content = &self.contents[usize::from(run.file)];
@@ -114,9 +143,7 @@ impl Written<'_> {
                 let mut bytes = vec![0; usize::try_from(count * PAGE).unwrap_or(0)];
                 let read = content.read(index, &mut bytes);
                 read.map_err(|_| damaged("has another content than was written"))?;
-                let hashes = content.hashes(index, usize::try_from(count).unwrap_or(0));
-                let hashes = hashes.map_err(|_| damaged("has fewer hashes than pages"))?;
-                found.extend((run.page + done..).zip(hashes.iter().map(short)));
+                found.extend((run.page + done..).zip(bytes.chunks(PAGE_BYTES).map(&hash)));
                 done += count;
             }
         }
@@ -124,9 +151,9 @@ impl Written<'_> {
     }
 }
 
-/// What [`fastmig_memory::page_hashes`] tells of a hash.
-fn short(hash: &Hash) -> u64 {
-    hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+/// What [`fastmig_memory::page_hashes`] tells of a page.
+fn short_hash(page: &[u8]) -> u64 {
+    hash(page).first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn damaged(problem: &'static str) -> Error {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,9 @@ use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
 
 use super::error::failed;
 use super::{digest, is_ours, open_nofollow, FileEntry, ImageError, Manifest, MANIFEST};
+
+/// Between the name of the place and the pid of its maker.
+const PARTIAL: &str = ".partial-";
 
 /// A checkpoint in the making. Dropped before [`Draft::publish`], it leaves nothing behind.
 #[derive(Debug)]
@@ -34,7 +38,9 @@ impl Draft {
             std::fs::create_dir_all(parent).map_err(failed("make", parent))?;
         }
         let mut name = place.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
+        name.push(PARTIAL);
+        clear(&place.with_file_name(&name));
+        name.push(std::process::id().to_string());
         let directory = place.with_file_name(name);
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed("make", &directory))?;
         Ok(Self { place: place.into(), directory, published: false })
@@ -83,6 +89,21 @@ impl Drop for Draft {
         if !self.published {
             if let Err(e) = std::fs::remove_dir_all(&self.directory) {
                 tracing::warn!(path = ?self.directory, error = %e, "an unfinished checkpoint could not be removed");
+            }
+        }
+    }
+}
+
+/// Removes drafts of one place, whose names begin with `beginning`, that processes have left which are no more.
+fn clear(beginning: &Path) {
+    let (Some(parent), Some(beginning)) = (beginning.parent(), beginning.file_name()) else { return };
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let pid = entry.file_name().as_bytes().strip_prefix(beginning.as_bytes()).map(<[u8]>::to_vec);
+        let pid: Option<u32> = pid.and_then(|pid| String::from_utf8(pid).ok()?.parse().ok());
+        let is_dead = |pid: u32| !Path::new("/proc").join(pid.to_string()).exists();
+        if pid.is_some_and(is_dead) {
+            if let Err(e) = std::fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = ?entry.path(), error = %e, "an unfinished checkpoint stays");
             }
         }
     }

@@ -26,7 +26,7 @@ use find::Place;
 use object::Object;
 
 pub use hashes::{shared_hashes, SharedContent};
-pub use sending::SharedReader;
+pub use sending::{hash as shared_page_hash, SharedReader};
 
 /// Those with less in them are not worth it: CRIU dumps them as fast.
 const MIN_POPULATED: u64 = 256 << 10;

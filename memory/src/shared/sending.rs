@@ -74,8 +74,9 @@ impl SharedReader {
     }
 }
 
-/// Of a page; none of the values below 2, which have meanings of their own.
-pub(super) fn hash(page: &[u8]) -> u64 {
+/// The hash of a page of shared memory: none of the values below 2, which have meanings of their own.
+#[must_use]
+pub fn hash(page: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(page).max(2)
 }
 

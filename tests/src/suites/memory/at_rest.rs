@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::stage::hosts;
+use super::snapshot::Snapshot;
+use super::stage::{error_of, hosts};
 use crate::apps::container::Container;
 use crate::apps::memory::{setup, Program};
 use crate::framework::{Case, Ctx, Host};
@@ -19,6 +20,12 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "checkpoints of shared memory by rounds", run: |ctx| comes_back(ctx, SHARED).into() },
     Case { name: "checkpoints of huge pages by rounds", run: |ctx| comes_back(ctx, HUGE).into() },
     Case { name: "checkpoints of memory that is mapped at random", run: |ctx| comes_back(ctx, CHURN).into() },
+    Case {
+        name: "a checkpoint keeps no file for the little that is left of it",
+        run: |ctx| gathers(ctx).into(),
+    },
+    Case { name: "a damaged checkpoint by rounds is refused", run: |ctx| damaged(ctx).into() },
+    Case { name: "a checkpoint by rounds that fails changes nothing", run: |ctx| fails(ctx).into() },
 ];
 
 const FAMILY: &[&str] = &["tick", "--processes", "6", "--mib", "24", "--writes", "20", "--forked-after"];
@@ -31,7 +38,8 @@ const MIB: u64 = 1 << 20;
 
 /// What it does between two checkpoints.
 const LIFE: Duration = Duration::from_millis(800);
-const ROUNDS: &[&str] = &["--strategy", "pre-copy", "--verify"];
+/// With files, for memory of which two names are known is a file in /dev/shm.
+const ROUNDS: &[&str] = &["--strategy", "pre-copy", "--verify", "--files"];
 
 /// A program that is checkpointed, and the place for that.
 struct Stage {
@@ -74,6 +82,14 @@ impl Stage {
         self.program.wait_until_up()?;
         self.program.check()?;
         self.program.life()
+    }
+
+    /// It runs as if nothing had been.
+    fn goes_on(&self, life: &Value, before: &Snapshot) -> Result<()> {
+        self.container.require("running")?;
+        self.program.check()?;
+        ensure!(self.program.life()? == *life, "another program runs");
+        before.require_same(&Snapshot::of(&self.host)?)
     }
 
     fn end(self) -> Result<()> {
@@ -129,3 +145,95 @@ fn comes_back(ctx: &Ctx, words: &[&str]) -> Result<()> {
     }
     stage.end()
 }
+
+/// Whoever writes nearly everything anew leaves no use for the file before.
+fn gathers(ctx: &Ctx) -> Result<()> {
+    let stage = Stage::start(ctx, &["tick", "--mib", "32", "--writes", "100"])?;
+    for name in ["1", "2", "3"] {
+        stage.checkpoint(name, "--leave-running")?;
+        sleep(LIFE * 3);
+    }
+    let files = stage.host.sh(&format!("ls {PLACE}/3 | grep -c '[.]pages$'")).ok()?;
+    ensure!(files.trim() == "1", "there are {} files of pages", files.trim());
+    stage.comes_back("3")?;
+    stage.end()
+}
+
+/// What happens to a checkpoint, as a command in its directory, and which file must be named.
+const DAMAGE: [(&str, &str); 6] = [
+    ("printf x | dd of=$(ls *.pages) bs=1 seek=1000000 conv=notrunc", ".pages"),
+    ("truncate -s -4096 $(ls *.pages)", ".pages"),
+    ("rm *.pages", ".pages"),
+    ("printf x | dd of=$(ls *.hashes) bs=1 seek=1000 conv=notrunc", ".hashes"),
+    ("printf xxxx | dd of=memory.map bs=1 seek=30 conv=notrunc", "memory.map"),
+    ("rm memory.map", "memory.map"),
+];
+
+fn damaged(ctx: &Ctx) -> Result<()> {
+    let stage = Stage::start(ctx, &["tick", "--mib", "16"])?;
+    let life = stage.program.life()?;
+    stage.checkpoint("whole", "--standby")?;
+    for (damage, file) in DAMAGE {
+        let script = format!("set -e; cd {PLACE}; rm -rf bad; cp -a whole bad; cd bad; {damage}");
+        stage.host.sh(&script).ok()?;
+        let output =
+            stage.container.operation("restore", &["--image-path", &format!("{PLACE}/bad")]).output()?;
+        let said = error_of(&output.out())?;
+        ensure!(!output.status.success() && said.contains(file), "{damage}: {said}");
+        stage.container.require("standby")?;
+    }
+    ensure!(stage.comes_back("whole")? == life, "another program came back");
+    stage.end()
+}
+
+/// Stops a checkpoint by its process when it has begun to write memory; the script goes on with its pid in $1.
+const MEANWHILE: &str = r#"
+fastmig --json checkpoint at-rest --image-path "$2" --leave-running --strategy pre-copy >/tmp/at-rest.out 2>&1 &
+pid=$!
+for n in $(seq 2000); do
+  kill -STOP $pid 2>/dev/null || break
+  written=$(cat "$2".partial-*/memory-*.pages 2>/dev/null | head -c 4000000 | wc -c)
+  if [ "$written" = 4000000 ]; then break; fi
+  kill -CONT $pid; sleep 0.003
+done
+eval "$1"
+kill -CONT $pid 2>/dev/null
+wait $pid
+echo "ended with $?"
+cat /tmp/at-rest.out; rm /tmp/at-rest.out
+"#;
+
+fn fails(ctx: &Ctx) -> Result<()> {
+    let stage = Stage::start(ctx, &["tick", "--mib", "128", "--writes", "20"])?;
+    let life = stage.program.life()?;
+    let before = Snapshot::of(&stage.host)?;
+    let mount = format!("mkdir -p {PLACE} && mount -t tmpfs -o size=60m at-rest {PLACE}");
+    stage.host.sh(&mount).ok()?;
+    let full = stage
+        .container
+        .operation("checkpoint", &["--leave-running", "--image-path", &format!("{PLACE}/full")]);
+    let said = full.output()?.out();
+    let left = stage.host.sh(&format!("ls -A {PLACE}; umount {PLACE}")).ok()?;
+    ensure!(error_of(&said)?.contains("No space left") && left.trim().is_empty(), "{said}: {left}");
+    stage.goes_on(&life, &before).context("a full disk")?;
+    for (what, action) in [("CRIU is killed", KILL_CRIU_THERE), ("it is killed itself", "kill -9 $pid")] {
+        let path = format!("{PLACE}/failed");
+        let told = stage.host.cmd(["bash", "-c", MEANWHILE, "sh", action, &path]).ok()?;
+        println!("    {what}: {}", told.trim());
+        ensure!(!told.contains("ended with 0"), "{what}: {told}");
+        ensure!(
+            stage.host.cmd(["test", "-e", &path]).output()?.status.code() == Some(1),
+            "something stands there"
+        );
+        stage.goes_on(&life, &before).context(what)?;
+    }
+    stage.checkpoint("failed", "--leave-running")?;
+    let left = stage.host.sh(&format!("ls -A {PLACE}")).ok()?;
+    ensure!(left.trim() == "failed", "what a killed one has left stays: {left}");
+    ensure!(stage.comes_back("failed")? == life, "another program came back");
+    stage.end()
+}
+
+const KILL_CRIU_THERE: &str = r#"for dir in /proc/[0-9]*; do
+  if tr '\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/dev/.fastmig/criu/'; then kill -9 ${dir#/proc/}; fi
+done"#;
