@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::{gap, wrapper};
+use fastmig_bench::{checkpoint, gap, wrapper};
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::vm::Kernel;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts, Ctx};
@@ -79,6 +79,8 @@ enum Bench {
     Wrapper,
     /// How long a program stands still when it moves, beside checkpoint, tar and restore by runc
     Gap(gap::Options),
+    /// How long a program stands still for a checkpoint, and what that writes, beside runc's
+    Checkpoint(checkpoint::Options),
 }
 
 fn main() -> ExitCode {
@@ -120,6 +122,7 @@ fn run(chore: Chore) -> Result<()> {
         },
         Chore::Bench(Bench::Wrapper) => wrapper::run(),
         Chore::Bench(Bench::Gap(options)) => gap::run(&options),
+        Chore::Bench(Bench::Checkpoint(options)) => checkpoint::run(&options),
         Chore::Table => suites::put_table_into_readme(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),

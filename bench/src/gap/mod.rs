@@ -9,7 +9,7 @@
 //! Both hosts run Debian forky, whose own CRIU can dump TCP sockets. Each measurement starts the program anew, and looks at
 //! all of its memory afterwards.
 
-mod plain;
+pub(crate) mod plain;
 mod warm;
 
 use std::sync::Arc;

@@ -19,13 +19,14 @@ cd /bench/bundle && runc spec && mv config.json template.json
 "#;
 
 /// Both sides have the same configuration. Arguments: the command.
-const CONFIGURE: &str = r#"
+pub(crate) const CONFIGURE: &str = r#"
 jq --args '.process.terminal = false | .process.args = $ARGS.positional
     | .linux.namespaces |= map(select(.type != "network"))' \
   -- "$@" </bench/bundle/template.json >/bench/bundle/config.json
 "#;
 
-const START: &str = "runc run -d --bundle /bench/bundle gap </dev/null >/dev/null 2>&1";
+/// Starts the container `gap`.
+pub(crate) const START: &str = "runc run -d --bundle /bench/bundle gap </dev/null >/dev/null 2>&1";
 
 /// Restores what comes, at once. Argument: the port.
 const RECEIVE: &str = r#"
@@ -43,14 +44,15 @@ runc checkpoint --image-path /bench/images/gap --work-path /bench/images/work ga
 tar -c --sparse -f - gap | socat -u - "TCP:$1:$2,retry=200,interval=0.02"
 "#;
 
-const REMOVE: &str = "runc delete -f gap 2>/dev/null; rm -rf /bench/images/*";
+/// Ends it, and clears away what was written.
+pub(crate) const REMOVE: &str = "runc delete -f gap 2>/dev/null; rm -rf /bench/images/*";
 
 const PORT: &str = "7002";
 const LIMIT: Duration = Duration::from_secs(180);
 const SOON: Duration = Duration::from_secs(10);
 
 /// Makes the bundle.
-pub(super) fn prepare(host: &Host) -> Result<()> {
+pub(crate) fn prepare(host: &Host) -> Result<()> {
     host.cmd(["sh", "-ec", PREPARE, "sh", &reference(image())]).ok().map(drop).context("no bundle")
 }
 

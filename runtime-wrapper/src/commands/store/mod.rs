@@ -91,7 +91,10 @@ impl Target {
         if self.every.is_some() {
             request.after = After::Run;
         }
-        let once = || match self.store(context, id, &request) {
+        // Periodic ones replace each other there: what the next has in common with the last is not written again.
+        request.replaces = self.every.is_some();
+        let mut last = None;
+        let mut once = || match self.store(context, id, &request, &mut last) {
             Ok(stored) => {
                 context.output.value(&stored, describe);
                 ExitCode::SUCCESS
@@ -107,10 +110,17 @@ impl Target {
         }
     }
 
-    fn store(&self, context: &Context, id: &str, request: &checkpoint::Request) -> Result<Stored, Failure> {
+    /// Takes one, in the place of the `last` of several.
+    fn store(
+        &self,
+        context: &Context,
+        id: &str,
+        request: &checkpoint::Request,
+        last: &mut Option<Staging>,
+    ) -> Result<Stored, Failure> {
         let container = context.container(id)?;
         let name = name_of(&container)?;
-        let staging = Staging::begin(&context.config.store.staging)?;
+        let staging = last.take().map_or_else(|| Staging::begin(&context.config.store.staging), Ok)?;
         let request = checkpoint::Request { path: staging.path(), ..request.clone() };
         let mut taken = fastmig_hooks::checkpoint(&container, &request)?;
         let location = self.to.as_deref().unwrap_or("store:");
@@ -121,6 +131,7 @@ impl Target {
         options.extend(self.keep.into_iter().flat_map(|count| ["--keep".into(), count.to_string().into()]));
         match Program::ours().and_then(|program| program.call("push", &options)) {
             Ok(stored) => {
+                *last = self.every.is_some().then_some(staging);
                 taken.path = stored["location"].as_str().unwrap_or_default().into();
                 Ok(Stored { taken, stored })
             }
