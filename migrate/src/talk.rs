@@ -101,9 +101,19 @@ impl Talk {
 
     /// Waits for a message that means something.
     pub(crate) fn hear(&mut self, deadline: Deadline) -> Result<Received, Error> {
+        self.hear_while(deadline, || Ok(()))
+    }
+
+    /// Waits for one as long as `watch`, which is asked now and then, has nothing against it.
+    pub(crate) fn hear_while(
+        &mut self,
+        deadline: Deadline,
+        mut watch: impl FnMut() -> Result<(), Error>,
+    ) -> Result<Received, Error> {
         let mut heard = Instant::now();
         loop {
             self.check()?;
+            watch()?;
             let left = deadline.or(self.thaw.map(|(thaw, _)| thaw)).left();
             let silent = self.silence.is_some_and(|silence| heard.elapsed() > silence);
             let Some(left) = left.filter(|_| !silent) else {

@@ -45,6 +45,23 @@ pub(crate) fn steady(argument: &str) -> ! {
     write(0)
 }
 
+/// Memory of so many MiB, pages of which are written at random, as fast as can be, by two threads: what is written lies densely
+/// and in small pieces.
+pub(crate) fn dense(argument: &str) -> ! {
+    let pages = argument.parse::<usize>().unwrap() * MIB / PAGE;
+    let start = filled(pages * PAGE);
+    let write = move |seed: u64| {
+        let mut random = crate::churn::Random::new(seed);
+        for count in 1_u64.. {
+            sys::put(start + random.below(pages) * PAGE, count << 8 | seed);
+        }
+        std::process::exit(95)
+    };
+    std::thread::spawn(move || write(2));
+    say("ready");
+    write(1)
+}
+
 /// Counts signals of several kinds, in a thread that computes and one that sleeps; then says what it has seen.
 pub(crate) fn signals() -> ! {
     sys::ignore(libc::SIGTRAP);

@@ -8,6 +8,7 @@ use serde_json::{json, Value};
 
 use crate::family::{all_ok, sum, Family, Role};
 use crate::filled::Filled;
+use crate::marks;
 use crate::pace::Pace;
 use crate::pattern::{Random, PAGE, PAGES_PER_MIB};
 use crate::pauses::Pauses;
@@ -52,6 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let number = if let Role::Child(requests) = &role { requests.number as u64 } else { 0 };
     let mut memory = inherited.map_or_else(|| Filled::new(number, pages), Ok)?;
     memory.inherit(number);
+    marks::set()?;
     let memory = Arc::new(memory);
     for thread in 0..options.threads {
         start_writer(&memory, thread, options);
