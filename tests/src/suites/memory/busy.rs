@@ -35,7 +35,7 @@ fn moves(ctx: &Ctx, mut app: Box<dyn App>) -> Result<()> {
     }
     app.prepare(ctx.session()?)?;
     let way = |from: &Container, to: &Container| migrate(from, to, MIGRATE);
-    let journey = journey(app.as_mut(), &a, &b, &["--seccomp"], way)?;
+    let journey = journey(app.as_mut(), &a, &b, &[], way)?;
     let report = &journey.moved;
     let rounds = report["rounds"].as_array().context("no rounds")?;
     println!(

@@ -211,7 +211,10 @@ fn strike(pair: &Pair, (side, point, fault): Cell) -> Result<()> {
     let said = error_of(&output.out()).unwrap_or_else(|_| output.err());
     println!("      {}", said.trim());
     if matches!(fault, Fault::Criu(_)) && BEFORE_THE_FREEZE.contains(&point) {
-        ensure!(said.contains("CRIU") && said.contains("killed"), "the reason is not told: {said}");
+        ensure!(
+            said.contains("CRIU") && (said.contains("killed") || said.contains("ended")),
+            "the reason is not told: {said}"
+        );
         let frozen = latest(&source.host)?["frozen_ms"].clone();
         ensure!(
             frozen.is_null(),

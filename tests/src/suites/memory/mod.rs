@@ -7,6 +7,7 @@ mod faults;
 mod filled;
 mod huge;
 mod limits;
+mod sharing;
 mod snapshot;
 mod stage;
 
@@ -20,7 +21,15 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all =
-        [filled::CASES, changing::CASES, busy::CASES, limits::CASES, huge::CASES, faults::CASES].concat();
+    let all = [
+        filled::CASES,
+        changing::CASES,
+        busy::CASES,
+        sharing::CASES,
+        limits::CASES,
+        huge::CASES,
+        faults::CASES,
+    ]
+    .concat();
     Ok(run_cases("memory", ctx, &all))
 }
