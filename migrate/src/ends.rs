@@ -206,9 +206,7 @@ pub trait Waiting: Send + Debug {
     ///
     /// # Errors
     /// When it was killed: nothing can be restored any more, and the source is told before its application stops.
-    fn still_waits(&mut self) -> Result<(), EndError> {
-        Ok(())
-    }
+    fn still_waits(&mut self) -> Result<(), EndError>;
 
     /// Restores from `images`; `dumped` is what [`Leaving::dump`] returned. The application is whole then, and stopped; should
     /// our process die it stays so, and the journal decides what becomes of it.

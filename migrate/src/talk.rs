@@ -11,6 +11,8 @@ use crate::wire::{Channel, Message, Received, WireError};
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// Just a look whether something is there.
 const GLANCE: Duration = Duration::from_millis(1);
+/// Words of the other side's that one look reads.
+const MOST_WORDS: u32 = 64;
 /// How long the other side's last word is looked for after a connection broke.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
@@ -83,13 +85,22 @@ impl Talk {
     /// Whether the other side is still there, as far as is known without waiting.
     pub(crate) fn glance(&mut self) -> Result<(), Error> {
         self.check()?;
-        match self.channel.poll(GLANCE)? {
-            None | Some(Received { message: Message::Working, .. }) => Ok(()),
-            Some(Received { message: Message::Refused { reason }, .. }) => Err(Error::Refused(reason)),
-            Some(other) => {
-                Err(WireError::Unexpected { got: other.message.kind(), expected: "nothing" }.into())
+        // Behind the words that it works there may be its last.
+        for _ in 0..MOST_WORDS {
+            match self.channel.poll(GLANCE)? {
+                None => break,
+                Some(Received { message: Message::Working, .. }) => {}
+                Some(Received { message: Message::Refused { reason }, .. }) => {
+                    return Err(Error::Refused(reason))
+                }
+                Some(other) => {
+                    return Err(
+                        WireError::Unexpected { got: other.message.kind(), expected: "nothing" }.into()
+                    )
+                }
             }
         }
+        Ok(())
     }
 
     /// Sends a message.

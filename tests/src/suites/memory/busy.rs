@@ -2,6 +2,7 @@
 
 use anyhow::{ensure, Context, Result};
 
+use super::stage::frozen;
 use crate::apps::container::Container;
 use crate::apps::heap::Engine;
 use crate::apps::memory::MIGRATE;
@@ -39,13 +40,13 @@ fn moves(ctx: &Ctx, mut app: Box<dyn App>) -> Result<()> {
     let report = &journey.moved;
     let rounds = report["rounds"].as_array().context("no rounds")?;
     println!(
-        "    {:?}; frozen for {} ms after {} rounds, {} MiB first and {} in the freeze; clients waited {} ms",
+        "    {:?}; {} rounds, {} MiB first and {} in the freeze; clients waited {} ms, {}",
         journey.after,
-        report["frozen_ms"],
         rounds.len(),
         mib(&rounds[0]["bytes"]),
         mib(&report["last_round_bytes"]),
         journey.traffic.gap.as_millis(),
+        frozen(report),
     );
     ensure!(report["verified_pages"].as_u64() > Some(0), "nothing was compared: {report}");
     for host in [&a, &b] {

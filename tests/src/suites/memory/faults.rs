@@ -41,6 +41,8 @@ const END_LIMIT: Duration = Duration::from_secs(120);
 const SETTLED_LIMIT: Duration = Duration::from_secs(60);
 /// Longer than a host that says nothing is listened to.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How soon an end that waits notices that its CRIU is gone, and then some.
+const NOTICED: Duration = Duration::from_millis(500);
 /// Both ends have heard of it before anybody comes back.
 const HEARD: Duration = Duration::from_secs(2);
 
@@ -189,6 +191,9 @@ fn strike(pair: &Pair, (side, point, fault): Cell) -> Result<()> {
     wait_until(STOP_LIMIT, || state_of(stopped, &pid) == Some('T'))
         .with_context(|| format!("the migration never came to {role}:{point}"))?;
     inflict(pair, fault)?;
+    if matches!(fault, Fault::Criu(_)) {
+        sleep(NOTICED);
+    }
     if fault == Fault::Daemon {
         stopped.kill_fastmigd()?;
     } else {
