@@ -23,6 +23,8 @@ pub enum Reply {
     ExecFailed(ExecFailure),
     /// How things stand.
     Status(Status),
+    /// What there is to say of the application's last end.
+    Account(Account),
     /// Nothing was done.
     Refused(Refusal),
 }
@@ -86,6 +88,15 @@ pub struct Status {
     pub marked: bool,
 }
 
+/// The application's last end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Whether a decision is waited for.
+    pub waits: bool,
+    /// From its coming up to its end, in milliseconds; 0 when none has ended.
+    pub ran_ms: u32,
+}
+
 /// Why the init did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -131,6 +142,7 @@ mod kind {
     pub(super) const EXEC_FAILED: u8 = 0x44;
     pub(super) const STATUS: u8 = 0x45;
     pub(super) const REFUSED: u8 = 0x46;
+    pub(super) const ACCOUNT: u8 = 0x47;
 }
 
 impl Reply {
@@ -143,6 +155,7 @@ impl Reply {
             Self::Running { pid } => (kind::RUNNING, &|packet| pid.put(packet)),
             Self::ExecFailed(failure) => (kind::EXEC_FAILED, &|packet| failure.put(packet)),
             Self::Status(status) => (kind::STATUS, &|packet| status.put(packet)),
+            Self::Account(account) => (kind::ACCOUNT, &|packet| account.put(packet)),
             Self::Refused(refusal) => (kind::REFUSED, &|packet| refusal.put(packet)),
         };
         let mut packet = Packet::new(kind);
@@ -162,6 +175,7 @@ impl Reply {
             kind::RUNNING => Self::Running { pid: Pid::take(&mut reader)? },
             kind::EXEC_FAILED => Self::ExecFailed(ExecFailure::take(&mut reader)?),
             kind::STATUS => Self::Status(Status::take(&mut reader)?),
+            kind::ACCOUNT => Self::Account(Account::take(&mut reader)?),
             kind::REFUSED => Self::Refused(Refusal::take(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
