@@ -126,6 +126,9 @@ pub enum Refusal {
     /// closed.
     #[error("the connection must wait for what the init has to say")]
     OutOfTurn,
+    /// No decision is waited for.
+    #[error("the init waits for no decision")]
+    NothingToDecide,
     /// A system call failed.
     #[error("the init failed: {errno}")]
     Failed {
@@ -245,6 +248,17 @@ impl Status {
     }
 }
 
+impl Account {
+    fn put(&self, packet: &mut Packet) {
+        packet.put_u8(self.waits.into());
+        packet.put_u32(self.ran_ms);
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { waits: reader.bool("wait for a decision")?, ran_ms: reader.u32()? })
+    }
+}
+
 impl Refusal {
     fn put(self, packet: &mut Packet) {
         match self {
@@ -265,6 +279,7 @@ impl Refusal {
                 packet.put_u8(8);
                 errno.put(packet);
             }
+            Self::NothingToDecide => packet.put_u8(9),
         }
     }
 
@@ -278,6 +293,7 @@ impl Refusal {
             6 => Ok(Self::NotHolder),
             7 => Ok(Self::OutOfTurn),
             8 => Ok(Self::Failed { errno: Errno::take(reader)? }),
+            9 => Ok(Self::NothingToDecide),
             other => Err(OutOfRange { what: "refusal", value: other.into() }.into()),
         }
     }
@@ -323,7 +339,9 @@ mod tests {
             Refusal::NotHolder,
             Refusal::OutOfTurn,
             Refusal::Failed { errno },
+            Refusal::NothingToDecide,
         ];
+        replies.push(Reply::Account(Account { waits: true, ran_ms: u32::MAX }));
         replies.extend(refusals.map(Reply::Refused));
         replies
     }
@@ -337,7 +355,7 @@ mod tests {
 
     #[test]
     fn every_reply_has_one_encoding() {
-        check_space(&(0x41..=0x46).collect::<Vec<_>>(), Reply::decode, Reply::encode);
+        check_space(&(0x41..=0x47).collect::<Vec<_>>(), Reply::decode, Reply::encode);
     }
 
     #[test]
