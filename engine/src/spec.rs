@@ -9,6 +9,7 @@ use serde_json::{json, Map, Value};
 
 use crate::config::Defaults;
 use crate::files::replace;
+use crate::policy;
 use crate::start_options::{Binds, IoUring, Mode, StartMode, TcpPolicy, Volumes};
 use crate::Error;
 
@@ -24,6 +25,9 @@ pub const TCP: &str = "fastmig.dev/tcp";
 pub const VOLUMES: &str = "fastmig.dev/volumes";
 /// `refuse` or `same`: what directories of the host, mounted for writing, are to a migration.
 pub const BINDS: &str = "fastmig.dev/binds";
+
+/// `off`, `default`, `paper` or the name of a policy of the host's: what becomes of an application that has ended.
+pub const POLICY: &str = "fastmig.dev/policy";
 
 /// Commands that insist on being PID 1.
 const MUST_BE_FIRST: &[&str] =
@@ -77,6 +81,7 @@ pub(crate) struct Facts {
     pub(crate) tcp: TcpPolicy,
     pub(crate) volumes: Volumes,
     pub(crate) binds: Binds,
+    pub(crate) policy: Option<String>,
     pub(crate) image: Option<String>,
     /// Why the container is to be left to runc, if it is.
     pub(crate) left_alone: Option<String>,
@@ -124,6 +129,7 @@ impl Spec {
             tcp: self.tcp_policy()?,
             volumes: self.volumes()?,
             binds: self.binds()?,
+            policy: self.policy()?,
             image: ["io.kubernetes.cri.image-name", "nerdctl/image", "org.opencontainers.image.ref.name"]
                 .iter()
                 .find_map(|key| self.annotation(key).map(str::to_owned)),
@@ -262,6 +268,18 @@ impl Spec {
             Some("same") => Ok(Binds::Same),
             Some(value) => Err(bad_annotation(BINDS, value, "it must be refuse or same")),
         }
+    }
+
+    fn policy(&self) -> Result<Option<String>, Error> {
+        let name = self.annotation(POLICY).unwrap_or(&self.defaults.policy);
+        if !policy::is_name(name) {
+            return Err(bad_annotation(
+                POLICY,
+                name,
+                "it must be off, default, paper or the name of a policy of this host",
+            ));
+        }
+        Ok(Some(name.to_owned()).filter(|name| name != policy::OFF))
     }
 
     fn io_uring(&self) -> Result<IoUring, Error> {

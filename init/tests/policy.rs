@@ -63,7 +63,8 @@ fn a_client_that_asks_for_the_end_is_obeyed() {
         return;
     }
     for (signal, code) in [(libc::SIGTERM, 3), (libc::SIGINT, 3), (libc::SIGUSR1, 138)] {
-        let mut container = Container::shell("trap 'exit 3' TERM INT; echo ready; while :; do sleep 0.01; done");
+        let mut container =
+            Container::shell("trap 'exit 3' TERM INT; echo ready; while :; do sleep 0.01; done");
         let client = container.client();
         assert_eq!(client.ask(LONG), Reply::Ok);
         container.run();

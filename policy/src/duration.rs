@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 /// Whole numbers of one unit.
-const UNITS: [(&str, u64); 5] =
-    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// More is a mistake.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);

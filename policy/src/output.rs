@@ -48,7 +48,8 @@ impl Output {
     /// # Errors
     /// When it cannot be read.
     pub fn tail(path: &Path, lines: usize) -> io::Result<Self> {
-        let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        let mut file =
+            File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));

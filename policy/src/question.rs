@@ -102,7 +102,8 @@ mod tests {
         assert_eq!(restore.action, Action::Restore { checkpoint: Wanted::Latest });
         assert_eq!(restore.delay, Duration::from_millis(5));
         assert_eq!(restore.reason, "exit code 3 after 0.0s: disk full");
-        for bad in ["", "{}", "scratch", r#"{"action":"reboot"}"#, r#"{"action":"exit","delay_ms":86400001}"#] {
+        for bad in ["", "{}", "scratch", r#"{"action":"reboot"}"#, r#"{"action":"exit","delay_ms":86400001}"#]
+        {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

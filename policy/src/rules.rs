@@ -183,7 +183,9 @@ impl Rules {
         source.check_version()?;
         let file: File = toml::from_str(text).map_err(|e| source.refused(&e))?;
         if file.rules.len() > MAX_RULES {
-            return Err(source.error(None, format!("it has {} rules; {MAX_RULES} are allowed", file.rules.len())));
+            return Err(
+                source.error(None, format!("it has {} rules; {MAX_RULES} are allowed", file.rules.len()))
+            );
         }
         let lines = *file.output_lines.get_ref();
         if lines > MAX_LINES {
@@ -219,7 +221,8 @@ impl Rules {
         };
         let said = line.map(|line| format!(", it said {:?}", shortened(line))).unwrap_or_default();
         let reason = format!("{facts}{said}: {} (policy {})", rule.name, self.name);
-        let backoff = if rule.action.restarts() { self.backoff.after(facts.failures) } else { Duration::ZERO };
+        let backoff =
+            if rule.action.restarts() { self.backoff.after(facts.failures) } else { Duration::ZERO };
         Decision { action: rule.action, delay: rule.delay.unwrap_or(backoff), reason }
     }
 }
@@ -228,7 +231,11 @@ impl Rules {
 fn shortened(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let short: String = text.chars().take(120).collect();
-    if short.len() < text.len() { format!("{short}...") } else { short }
+    if short.len() < text.len() {
+        format!("{short}...")
+    } else {
+        short
+    }
 }
 
 /// The text that is being read, for errors.
@@ -263,7 +270,8 @@ impl Source<'_> {
         match found.version {
             None => Err(self.error(None, format!("it has no version: begin it with `version = {VERSION}`"))),
             Some(version) if *version.get_ref() != VERSION => {
-                let cause = format!("version {} is unknown here; this FastMig reads {VERSION}", version.get_ref());
+                let cause =
+                    format!("version {} is unknown here; this FastMig reads {VERSION}", version.get_ref());
                 Err(self.error(Some(version.span().start), cause))
             }
             Some(_) => Ok(()),

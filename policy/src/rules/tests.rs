@@ -82,7 +82,8 @@ action = "scratch"
     let output = Output::of(b"well\nwrite: No space left on device\n", 200);
     let full = rules.decide(&Facts { output, ..Facts::exited(1) });
     assert_eq!(full.action, Action::Standby);
-    let reason = "exit code 1 after 0.0s, it said \"write: No space left on device\": the disk is full (policy x)";
+    let reason =
+        "exit code 1 after 0.0s, it said \"write: No space left on device\": the disk is full (policy x)";
     assert_eq!(full.reason, reason);
     let crash = rules.decide(&Facts::exited(139).after(Duration::from_secs(1)));
     assert_eq!(crash.action.to_string(), "restore(good-1)");
