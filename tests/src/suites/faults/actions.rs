@@ -34,7 +34,7 @@ fn all(ctx: &Ctx, client: &'static dyn Client, runtime: &str, name: &str, memory
         println!("    left out: {why}");
         return Ok(());
     }
-    let host = host(ctx, Generation::Trixie)?;
+    let host = host(ctx, Generation::Forky)?;
     let mortal = Mortal::start(&host, client, runtime, name, memory)?;
     mortal.end_and_rise("exit 3", 1, 2, "exit code 3")?;
     mortal.end_and_rise("kill -SEGV $$", 2, 3, "signal 11")?;
@@ -82,10 +82,10 @@ fn is_restored(mortal: &Mortal) -> Result<()> {
 }
 
 fn none(ctx: &Ctx) -> Result<()> {
-    let host = host(ctx, Generation::Trixie)?;
+    let host = host(ctx, Generation::Forky)?;
     let script =
         "ctr run --rm --runtime io.containerd.fastmig.v1 docker.io/library/busybox:1 f-none sh -c 'exit 3'; \
-                  echo code $?; pgrep -fc 'keep-container default f-none' || true";
+                  echo code $?; pgrep -fc '[k]eep-container default f-none' || true";
     let said = host.sh(script).ok()?;
     ensure!(said.contains("code 3") && said.trim().ends_with('0'), "{said}");
     Ok(())

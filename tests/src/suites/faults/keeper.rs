@@ -2,10 +2,10 @@
 
 use anyhow::{ensure, Context, Result};
 
-use super::stage::{Mortal, SHIM, WRAPPER};
+use super::stage::{Mortal, WRAPPER};
 use crate::framework::process::wait_until;
 use crate::framework::{Case, Ctx, Generation, Host};
-use crate::suites::clients::client::{CTR, DOCKER};
+use crate::suites::clients::client::DOCKER;
 use crate::suites::clients::container::SOON;
 use crate::suites::clients::stage::host;
 
@@ -22,7 +22,7 @@ fn kill(host: &Host, mortal: &Mortal) -> Result<i64> {
 }
 
 fn replaced(ctx: &Ctx) -> Result<()> {
-    let host = host(ctx, Generation::Trixie)?;
+    let host = host(ctx, Generation::Forky)?;
     let mortal = Mortal::start(&host, &DOCKER, WRAPPER, "f-replaced", &[])?;
     mortal.end_and_rise("exit 3", 1, 2, "exit code 3")?;
     let first = kill(&host, &mortal)?;
@@ -41,10 +41,10 @@ fn replaced(ctx: &Ctx) -> Result<()> {
 
 fn missing(ctx: &Ctx) -> Result<()> {
     const SETTINGS: &str = "/etc/fastmig/config.toml";
-    let host = host(ctx, Generation::Trixie)?;
+    let host = host(ctx, Generation::Forky)?;
     let before = host.read_file(SETTINGS).ok();
     host.write_file(SETTINGS, "[limits]\ndecision = 2\n")?;
-    let mortal = Mortal::start(&host, &CTR, SHIM, "f-missing", &[]);
+    let mortal = Mortal::start(&host, &DOCKER, WRAPPER, "f-missing", &[]);
     match before {
         Some(text) => host.write_file(SETTINGS, text)?,
         None => host.cmd(["rm", SETTINGS]).ok().map(drop)?,

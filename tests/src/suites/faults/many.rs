@@ -60,7 +60,7 @@ fn count(host: &Host, container: &Container) -> Result<Counts> {
 }
 
 fn many(ctx: &Ctx, client: &'static dyn Client, runtime: &str, name: &str) -> Result<()> {
-    let host = host(ctx, Generation::Trixie)?;
+    let host = host(ctx, Generation::Forky)?;
     write_policy(&host, "many", POLICY)?;
     let mut setup = Setup::of("busybox", name, runtime);
     setup.annotations.push(("fastmig.dev/policy".into(), "many".into()));
