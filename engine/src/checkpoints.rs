@@ -74,7 +74,7 @@ mod tests {
         };
         let ours = make("a", "web");
         make("b", "db");
-        assert_eq!(kept_of(root.path(), "web"), [ours.clone()]);
+        assert_eq!(kept_of(root.path(), "web"), std::slice::from_ref(&ours));
         assert_eq!(modified(&ours), None);
         std::fs::write(ours.join(MANIFEST), "{}").unwrap();
         assert!(modified(&ours).is_some());

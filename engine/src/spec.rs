@@ -433,11 +433,13 @@ mod tests {
             tcp: TcpPolicy::Refuse,
             io_uring: IoUring::Allow,
             binds: Binds::Same,
+            policy: "paper".into(),
         };
-        let silent = Spec { defaults, ..spec(|_| {}) };
+        let silent = Spec { defaults: defaults.clone(), ..spec(|_| {}) };
         let facts = silent.facts().unwrap();
         assert!(facts.left_alone.unwrap().contains("defaults.mode"));
         assert_eq!((facts.start, facts.tcp), (StartMode::Standby, TcpPolicy::Refuse));
+        assert_eq!(facts.policy.as_deref(), Some("paper"));
         assert_eq!(silent.io_uring().unwrap(), IoUring::Allow);
 
         let annotations = json!({ MODE: "warm", START: "run", TCP: "close", IO_URING: "deny" });
@@ -445,6 +447,20 @@ mod tests {
         let facts = outspoken.facts().unwrap();
         assert_eq!((facts.left_alone, facts.start, facts.tcp), (None, StartMode::Run, TcpPolicy::Close));
         assert_eq!(outspoken.io_uring().unwrap(), IoUring::Deny);
+    }
+
+    #[test]
+    fn a_policy_is_a_name() {
+        let policy = |name: &str| {
+            let facts = spec(|v| v["annotations"] = json!({ POLICY: name })).facts();
+            facts.map(|facts| facts.policy)
+        };
+        assert_eq!(spec(|_| {}).facts().unwrap().policy, None);
+        assert_eq!(policy("off").unwrap(), None);
+        assert_eq!(policy("mine-1").unwrap().as_deref(), Some("mine-1"));
+        for bad in ["/etc/passwd", "../x", ""] {
+            assert!(policy(bad).unwrap_err().to_string().contains(POLICY), "{bad}");
+        }
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl Init {
             Request::Postpone { ms } => {
                 self.verdict.as_mut().ok_or(Refusal::NothingToDecide)?.postpone(milliseconds(ms));
             }
-            Request::Stay => drop(self.verdict.take().ok_or(Refusal::NothingToDecide)?),
+            Request::Stay => {
+                self.verdict.take().ok_or(Refusal::NothingToDecide)?;
+            }
             // Answered by the caller, because it changes the connection.
             Request::Subscribe => {}
         }
