@@ -2,5 +2,6 @@
 //! quiet. Trust the ratios. No test depends on a number from here.
 
 pub mod checkpoint;
+pub mod figures;
 pub mod gap;
 pub mod wrapper;

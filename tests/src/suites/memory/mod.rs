@@ -2,11 +2,13 @@
 //! stood still. The pauses are printed, and no case depends on them.
 
 mod at_rest;
+mod busy;
 mod changing;
 mod faults;
 mod filled;
 mod huge;
 mod limits;
+mod sharing;
 mod snapshot;
 mod stage;
 
@@ -20,7 +22,16 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all =
-        [filled::CASES, changing::CASES, limits::CASES, huge::CASES, at_rest::CASES, faults::CASES].concat();
+    let all = [
+        filled::CASES,
+        changing::CASES,
+        busy::CASES,
+        sharing::CASES,
+        limits::CASES,
+        huge::CASES,
+        at_rest::CASES,
+        faults::CASES,
+    ]
+    .concat();
     Ok(run_cases("memory", ctx, &all))
 }
