@@ -79,7 +79,7 @@ impl Capture {
         let bytes = steps.iter().map(|step| step.length as u64).sum();
         let workers = if plan.mappings.is_some() { WORKERS_IN_FREEZE } else { WORKERS };
         let stored = self.store_all(&round.memory, &steps, workers);
-        stored.map_err(|e| Error::io("write the memory into", &self.directory, e))?;
+        stored.map_err(|e| Error::io("take the memory into", &self.directory, e))?;
         self.areas = if plan.mappings.is_some() { std::mem::take(&mut self.areas) } else { plan.areas };
         self.shared = plan.shared;
         self.mappings = plan.mappings;

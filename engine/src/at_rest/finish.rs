@@ -57,7 +57,7 @@ impl Capture {
             content.read(first, &mut bytes).map_err(|e| unread(base, content.number, e))?;
             let numbers: Vec<u64> = run.iter().map(|(.., page)| *page).collect();
             let written = self.write_new(&bytes, process, &numbers);
-            written.map_err(|e| Error::io("write the memory into", &self.directory, e))?;
+            written.map_err(|e| Error::io("take the memory into", &self.directory, e))?;
         }
         for name in [pages_name(content.number), hashes_name(content.number)] {
             remove(&self.directory, &name);
