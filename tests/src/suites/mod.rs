@@ -4,6 +4,7 @@ mod clients;
 mod hosts;
 mod memory;
 mod migration;
+mod security;
 mod shim;
 mod unit;
 mod vm;
@@ -21,6 +22,7 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("hosts", hosts::run),
         ("shim", shim::run),
         ("migration", migration::run),
+        ("security", security::run),
         ("memory", memory::run),
         ("clients", clients::run),
         ("vm", vm::run),
