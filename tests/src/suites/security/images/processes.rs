@@ -133,7 +133,7 @@ pub(super) const IMAGES: &[Hostile] = &[
     },
     Hostile {
         name: "never killed when memory is short",
-        make: |image| task(image, |task| task.set_number(task::OOM_SCORE_ADJ, (-1000_i64).cast_unsigned())),
+        make: |image| task(image, |task| task.set_number(task::OOM_SCORE_ADJ, u64::MAX - 999)),
         ends: Harmless(|stage| {
             let own = proc_file(stage, stage.container.status()?.pid, "oom_score_adj")?;
             let scores = of_the_application(stage, |pid| proc_file(stage, pid, "oom_score_adj"))?;
@@ -229,7 +229,7 @@ pub(super) const IMAGES: &[Hostile] = &[
     },
     Hostile {
         name: "a number below nothing",
-        make: |image| second(image, |child| child.set_number(pstree::PID, (-7_i64).cast_unsigned())),
+        make: |image| second(image, |child| child.set_number(pstree::PID, u64::MAX - 6)),
         ends: Refused(&[]),
     },
     Hostile {
