@@ -1,6 +1,7 @@
 //! The test suites, by name.
 
 mod clients;
+mod faults;
 mod hosts;
 mod memory;
 mod migration;
@@ -24,6 +25,7 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("migration", migration::run),
         ("security", security::run),
         ("memory", memory::run),
+        ("faults", faults::run),
         ("clients", clients::run),
         ("vm", vm::run),
     ]
