@@ -1,10 +1,10 @@
 //! A checkpoint in the making.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
@@ -119,6 +119,8 @@ fn describe_files(
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         let file = open_nofollow(&path, 0).map_err(failed("open", &path))?;
+        // CRIU lets everybody read what it writes, and a copy of a checkpoint may lie in a directory that does, too.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("make private", &path))?;
         let size = file.metadata().map_err(failed("read", &path))?.len();
         if let Some(entry) = known.get(&name).filter(|entry| entry.size == size) {
             files.push(entry.clone());
