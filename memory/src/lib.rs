@@ -18,6 +18,7 @@
 //! | `threads` | its identity, and where its stacks are |
 //! | `huge` | huge pages, joined again |
 //! | `reader`, `hashes` | its memory, read and hashed |
+//! | [`fill`] | memory that comes after its processes |
 //! | `probe` | which method works here |
 //! | `spans`, `parallel` | sets of addresses; several threads at once |
 //! | `sys` | system calls |
@@ -32,6 +33,7 @@
 mod direct;
 mod eligible;
 mod error;
+pub mod fill;
 mod hashes;
 mod huge;
 mod inject;
@@ -53,6 +55,8 @@ mod zero_page;
 
 pub use error::{Error, InjectFailure, Unsupported};
 pub use hashes::page_hashes;
+pub use huge::join_huge_pages;
+pub use mappings::private_mappings;
 pub use probe::probe;
 pub use reader::Reader;
 pub use tracker::Tracker;

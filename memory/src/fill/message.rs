@@ -1,0 +1,54 @@
+//! What a userfaultfd says: `struct uffd_msg`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys;
+
+const LENGTH: usize = 32;
+
+/// Something has happened in an address space.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A thread waits for the page at this address.
+    Fault(u64),
+    /// A child was forked, which has a userfaultfd of its own.
+    Fork(OwnedFd),
+    /// A range was moved.
+    Remap { from: u64, to: u64, length: u64 },
+    /// A range was unmapped, or its content thrown away.
+    Gone { start: u64, end: u64 },
+}
+
+/// The next one, if there is one.
+pub(super) fn next(uffd: BorrowedFd<'_>) -> io::Result<Option<Message>> {
+    let mut bytes = [0; LENGTH];
+    loop {
+        match rustix::io::read(uffd, &mut bytes) {
+            Ok(LENGTH) => {}
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        if let Some(message) = parse(&bytes) {
+            return Ok(Some(message));
+        }
+    }
+}
+
+fn parse(bytes: &[u8; LENGTH]) -> Option<Message> {
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[8 + at * 8 + byte]));
+    match bytes[0] {
+        0x12 => Some(Message::Fault(word(1))),
+        // In the lower half of the word.
+        0x13 => sys::received(i32::from_ne_bytes(std::array::from_fn(|byte| bytes[8 + byte]))).map(Message::Fork),
+        0x14 => Some(Message::Remap { from: word(0), to: word(1), length: word(2) }),
+        0x15 | 0x16 => Some(Message::Gone { start: word(0), end: word(1) }),
+        _ => None,
+    }
+}
+
+/// A copy.
+pub(super) fn copy(uffd: &OwnedFd) -> io::Result<OwnedFd> {
+    uffd.as_fd().try_clone_to_owned()
+}
