@@ -1,6 +1,7 @@
 //! What a daemon that starts does about migrations that its predecessor left open.
 
 use std::io;
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::destination::Host;
@@ -10,7 +11,7 @@ use crate::hooks::{Hooks, Stage};
 use crate::journal::{Journal, JournalError, Record, Role};
 use crate::options::Limits;
 use crate::progress::Progress;
-use crate::source::ask::{ask, settle};
+use crate::source::ask::{ask, ask_once, rest, say_gone, settle};
 use crate::source::Origin;
 use crate::state::State;
 use crate::transport::Dialer;
@@ -18,6 +19,9 @@ use crate::wire::Verdict;
 
 /// Why a migration is given up that was not decided.
 const DIED: &str = "the daemon ended before it was decided";
+
+/// Pauses between questions of a source that owes memory.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// All that recovery works with.
 #[derive(Clone, Copy)]
@@ -66,7 +70,7 @@ impl Recovered {
     pub fn needs_peer(&self) -> bool {
         let record = &self.record;
         record.role == Role::Source
-            && (record.state == State::Deciding || record.state == State::Done && !record.settled)
+            && (matches!(record.state, State::Deciding | State::Serving) || record.state == State::Done && !record.settled)
     }
 }
 
@@ -102,6 +106,7 @@ impl Recovery<'_> {
             (Role::Source, State::Committed) => self.end(record),
             (Role::Destination, State::Preparing | State::Held | State::Abandoning) => self.abandon(record),
             (Role::Destination, State::Committed) => self.release(record),
+            (Role::Destination, State::Filling) => self.lose(record),
             // Only the destination knows, or nothing is to be done.
             _ => Ok(()),
         }
@@ -110,11 +115,18 @@ impl Recovery<'_> {
     fn ask_one(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Result<(), EndError> {
         // Looked up for each question: the host may be known again, or its name, or be at another address.
         let dialer = || self.peers.dialer(&record.peer).map_err(io::Error::other)?.dial();
+        if record.state == State::Serving {
+            self.end_serving(record, &dialer, cancel)?;
+        }
         if record.state == State::Deciding {
             match ask(&dialer, record.id, self.limits, progress, cancel) {
                 Some(Verdict::Committed) => {
                     self.step(record, State::Committed, None)?;
                     self.end(record)?;
+                }
+                Some(Verdict::Owing | Verdict::Lost) => {
+                    self.step(record, State::Serving, None)?;
+                    self.end_serving(record, &dialer, cancel)?;
                 }
                 Some(Verdict::Aborted) => return self.resume(record, "the destination gave up"),
                 None => return Err("the destination's decision is not known".into()),
@@ -122,6 +134,22 @@ impl Recovery<'_> {
         }
         settle(&dialer, record.id, self.limits)?;
         Ok(self.journal.settle(record.id, record.role)?)
+    }
+
+    /// What is owed was known to the daemon that has died, and to nobody else: the destination is to know that it does not
+    /// come, and to say what became of the application. Then nothing of it is needed here.
+    fn end_serving(&self, record: &Record, dialer: &dyn Dialer, cancel: &Cancel) -> Result<(), EndError> {
+        loop {
+            match ask_once(dialer, record.id, self.limits) {
+                Ok(Verdict::Owing) => drop(say_gone(dialer, record.id, self.limits)),
+                Ok(Verdict::Committed | Verdict::Lost) => return self.end(record),
+                Ok(Verdict::Aborted) => return Err("the destination denies a commit".into()),
+                Err(error) => tracing::warn!(migration = %record.id, reason = chain(&error), "asking again"),
+            }
+            if !rest(ASK_AGAIN, cancel) {
+                return Err("what became of the application at the destination is not known".into());
+            }
+        }
     }
 
     fn resume(&self, record: &Record, reason: &str) -> Result<(), EndError> {
@@ -148,9 +176,16 @@ impl Recovery<'_> {
     }
 
     fn release(&self, record: &Record) -> Result<(), EndError> {
-        self.host.found(record)?.release()?;
+        drop(self.host.found(record)?.release()?);
         self.step(record, State::Released, None)?;
         self.hooks.run(Stage::PostRestore, &record.told_to_hooks(None))
+    }
+
+    /// It cannot run on: what it was owed was fetched by the daemon that has died.
+    fn lose(&self, record: &Record) -> Result<(), EndError> {
+        let reason = "the daemon ended while memory was owed to the application, which cannot run without it";
+        self.host.found(record)?.lose(reason)?;
+        Ok(self.step(record, State::Lost, Some(reason))?)
     }
 
     fn undo_hooks(&self, record: &Record, reason: &str) -> Result<(), EndError> {

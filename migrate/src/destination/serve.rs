@@ -98,6 +98,7 @@ pub(super) fn serve(destination: &Destination, connection: Box<dyn Connection>, 
         Purpose::Data { token } => attach(destination, channel, peer, &token, protocol),
         Purpose::Ask => answer(destination, channel, peer),
         Purpose::Settle => settle(destination, channel, peer),
+        Purpose::Gone => gone(destination, channel, peer),
     }
 }
 
@@ -210,8 +211,9 @@ fn attach(destination: &Destination, mut channel: Channel, peer: &str, token: &s
         return refuse(channel, peer, "this data connection belongs to no migration");
     };
     let lane = channel.lane();
-    let new = (1..=destination.bounds.streams).contains(&lane)
-        && session.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
+    let first = session.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
+    // While memory is owed, connections that break are made again.
+    let new = (1..=destination.bounds.streams).contains(&lane) && (first || session.puller.is_patient());
     if !new {
         return refuse(channel, peer, "too many data connections, or the same one twice");
     }
@@ -230,6 +232,8 @@ fn attach(destination: &Destination, mut channel: Channel, peer: &str, token: &s
 fn answer(destination: &Destination, mut channel: Channel, peer: &str) -> Served {
     let verdict = match destination.journal.decide(channel.id(), peer) {
         Ok(State::Committed | State::Released) => Verdict::Committed,
+        Ok(State::Filling) => Verdict::Owing,
+        Ok(State::Lost) => Verdict::Lost,
         Ok(_) => Verdict::Aborted,
         Err(error) => return refuse(channel, peer, &chain(&error)),
     };
@@ -240,6 +244,15 @@ fn answer(destination: &Destination, mut channel: Channel, peer: &str) -> Served
         }
     }
     finish(destination, &mut channel, &Message::Decided(verdict))
+}
+
+/// The source says that what it owes does not come any more.
+fn gone(destination: &Destination, mut channel: Channel, peer: &str) -> Served {
+    let session = sessions(destination).get(&channel.id()).cloned();
+    if let Some(session) = session.filter(|session| session.peer == peer && session.puller.is_patient()) {
+        session.puller.close("the source has lost what it owed");
+    }
+    finish(destination, &mut channel, &Message::Done)
 }
 
 fn settle(destination: &Destination, mut channel: Channel, peer: &str) -> Served {

@@ -22,6 +22,8 @@ pub(crate) struct MemoryServer<'a> {
     limit: Duration,
     shown: RwLock<Vec<Shown>>,
     stopped: AtomicBool,
+    /// The application has moved, and this memory is owed: who asks no more on a connection has lost it.
+    owes: AtomicBool,
     bytes_sent: AtomicU64,
 }
 
@@ -41,6 +43,7 @@ impl<'a> MemoryServer<'a> {
             limit,
             shown: RwLock::default(),
             stopped: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
             bytes_sent: AtomicU64::new(0),
         }
     }
@@ -60,6 +63,19 @@ impl<'a> MemoryServer<'a> {
     /// All threads end soon.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// From here on there is always something to be asked for.
+    pub(crate) fn owe(&self) {
+        self.owes.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn owes(&self) -> bool {
+        self.owes.load(Ordering::Acquire)
     }
 
     pub(crate) fn bytes_sent(&self) -> u64 {
@@ -82,10 +98,17 @@ impl<'a> MemoryServer<'a> {
 
     fn answer_all(&self, channel: &mut Channel) -> Result<(), WireError> {
         let mut buffers = (Vec::new(), Vec::new());
-        while !self.stopped.load(Ordering::Acquire) {
+        let mut asked = Instant::now();
+        while !self.is_stopped() {
             let Some(received) = channel.poll(LOOK_UP)? else {
+                if !self.owes() {
+                    asked = Instant::now();
+                } else if asked.elapsed() > self.limit {
+                    return Err(WireError::Silent);
+                }
                 continue;
             };
+            asked = Instant::now();
             match received.message {
                 Message::Get { image, offset, length } => {
                     self.answer(channel, image, offset, length, &mut buffers)?;

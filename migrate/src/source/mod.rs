@@ -6,6 +6,7 @@
 //! | `travel` | the phases up to a destination that holds the restored application |
 //! | `rounds` | memory that travels while the application runs |
 //! | `pace` | when that comes to an end |
+//! | `serve` | what is owed after the commit |
 //! | `decide` | commit, and the way back from each phase |
 //! | `ask` | how did the destination decide? |
 
@@ -14,6 +15,7 @@ mod decide;
 mod pace;
 mod rounds;
 mod run;
+mod serve;
 mod travel;
 
 use std::fmt::{self, Debug};

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::ask::hello;
 use super::run::{Departure, Welcome};
+use super::serve::serve_on;
 use super::{Plan, Source};
 use crate::ends::{Files, Leaving};
 use crate::error::{chain, Error};
@@ -121,13 +122,14 @@ impl<'a> Departure<'a> {
             for lane in 1..=streams {
                 let (made, token) = (made.clone(), token.to_owned());
                 scope.spawn(move || {
-                    let opened = open_data(source, plan, token, lane, deadline);
+                    let opened = open_data(source, plan, token.clone(), lane, deadline);
                     match opened {
                         Ok(mut channel) => {
                             drop(made.send(None));
                             // Nobody waits for this thread any more.
                             drop(made);
                             server.serve(&mut channel);
+                            serve_on(source, plan, &token, lane, server);
                         }
                         Err(error) => drop(made.send(Some(error))),
                     }
@@ -236,7 +238,7 @@ fn hear_files(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
 }
 
 /// Makes one data connection.
-fn open_data(
+pub(super) fn open_data(
     source: &Source<'_>,
     plan: &Plan,
     token: String,

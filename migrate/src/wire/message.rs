@@ -30,6 +30,8 @@ pub(crate) enum Purpose {
     Ask,
     /// The source knows how it was decided; the record may go.
     Settle,
+    /// The source cannot serve what it owes any more.
+    Gone,
 }
 
 /// How a destination decided.
@@ -37,6 +39,10 @@ pub(crate) enum Purpose {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
     Committed,
+    /// Committed, and memory is owed.
+    Owing,
+    /// Committed, and killed since for want of its memory.
+    Lost,
     Aborted,
 }
 
@@ -89,6 +95,8 @@ pub(crate) enum Message {
         last: bool,
         /// Names and sizes.
         memory: Vec<(String, u64)>,
+        /// What is owed: to be asked for in any order, also after the commit.
+        owed: Vec<(String, u64)>,
     },
     /// Destination: all content of a round is in its place.
     RoundDone,
@@ -148,6 +156,20 @@ pub(crate) enum Message {
     Committed {
         /// Why it does not run yet.
         trouble: Option<String>,
+    },
+    /// Destination: all that was owed is here.
+    Here {
+        /// Bytes.
+        bytes: u64,
+        /// How often the application had to wait.
+        faults: u64,
+        /// Since its release.
+        milliseconds: u64,
+    },
+    /// Destination: what was owed did not come, and the application is killed.
+    Lost {
+        /// Why.
+        reason: String,
     },
     /// Destination, in answer to [`Purpose::Ask`].
     Decided(Verdict),
@@ -215,6 +237,8 @@ impl Message {
             Self::Held => "held",
             Self::Commit => "commit",
             Self::Committed { .. } => "committed",
+            Self::Here { .. } => "here",
+            Self::Lost { .. } => "lost",
             Self::Decided(_) => "decided",
             Self::Finished { .. } => "finished",
             Self::Settled => "settled",
