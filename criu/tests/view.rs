@@ -142,7 +142,7 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
     }
     view.align(remainders).unwrap();
     view.arrange(&placed).unwrap();
-    let options = RestoreOptions { images, inherited: vec![], common: common() };
+    let options = RestoreOptions { images, lazy: false, inherited: vec![], common: common() };
     let mut result = None;
     let begin = Instant::now();
     let pid = session.restore(&options, &mut |stage| {

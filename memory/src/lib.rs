@@ -45,7 +45,7 @@ mod process;
 mod reader;
 mod scan;
 mod sharing;
-mod spans;
+pub mod spans;
 mod sys;
 mod threads;
 mod tracker;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::{trackable, Departure, Terms};
 use fastmig_engine::{passport, Container};
-use fastmig_migrate::ends::{Choice, EndError, Files, Images, Leaving, Memory, Round};
+use fastmig_migrate::ends::{Choice, EndError, Files, Images, Leaving, Memory, Pass, Round};
 use fastmig_migrate::options::Strategy;
 use serde_json::Value;
 
@@ -45,8 +45,8 @@ impl Leaving for Leaver {
     fn choose(&mut self, asked: Strategy) -> Result<Choice, EndError> {
         let (strategy, why) = match (asked, trackable()) {
             (Strategy::StopCopy, _) => (Strategy::StopCopy, "asked for".to_owned()),
-            (Strategy::PreCopy, Ok(_)) => (Strategy::PreCopy, "asked for".to_owned()),
-            (Strategy::PreCopy, Err(reason)) => {
+            (asked, Ok(_)) if asked.has_rounds() => (asked, "asked for".to_owned()),
+            (asked, Err(reason)) if asked.has_rounds() => {
                 let what = "memory cannot travel while the application runs";
                 return Err(format!("{what}: {reason}; ask for --strategy stop-copy or auto").into());
             }
@@ -63,10 +63,11 @@ impl Leaving for Leaver {
         self.departure.ready(way(strategy)).map_err(told)
     }
 
-    fn round(&mut self) -> Result<Round, EndError> {
-        let round = self.departure.round().map_err(told)?;
+    fn round(&mut self, pass: Pass) -> Result<Round, EndError> {
+        let round = self.departure.round(pass == Pass::Owe).map_err(told)?;
         let memory = Arc::new(images::Round(round.memory));
-        Ok(Round { plan: round.plan, memory, scan: round.scan, tracked: round.tracked })
+        let owed = round.owed.map(|owed| Arc::new(images::Owed(owed)) as Arc<dyn Memory>);
+        Ok(Round { plan: round.plan, memory, owed, scan: round.scan, tracked: round.tracked })
     }
 
     fn throttle(&mut self, percent: u32) -> Result<(), EndError> {

@@ -49,7 +49,7 @@ struct Papers {
 /// The engine's part of a strategy.
 fn way(strategy: Strategy) -> Way {
     match strategy {
-        Strategy::PreCopy => Way::Rounds,
+        strategy if strategy.has_rounds() => Way::Rounds,
         _ => Way::Stream,
     }
 }

@@ -136,14 +136,14 @@ impl Departure {
         Ok(Ready::Streamed { dump, log })
     }
 
-    /// The next round of memory; the last one, once it is frozen.
+    /// The next round of memory; the last one, once it is frozen. What it is to owe travels when it has moved.
     ///
     /// # Errors
     /// When its memory cannot be tracked.
-    pub fn round(&mut self) -> Result<Round, Error> {
+    pub fn round(&mut self, owe: bool) -> Result<Round, Error> {
         match &mut self.criu {
-            Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject),
-            Some(Ready::Tracked(tracked)) => tracked.round(&self.subject),
+            Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject, owe),
+            Some(Ready::Tracked(tracked)) => tracked.round(&self.subject, owe),
             _ => Err(self.out_of_turn("track")),
         }
     }

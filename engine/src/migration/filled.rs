@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
-use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
+use fastmig_criu::{ImageSource, Launch, LazySocket, Notification, RestoreOptions, Session};
+use fastmig_memory::fill::Missing;
+use fastmig_memory::spans::{common, union, without};
 
-use super::plan::{Layout, Mapping, Pages, Plan};
+use super::owed::{Debt, Fetch};
+use super::owing::Filling;
+use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::spool::Spool;
 use crate::container::Container;
 use crate::image::ImageError;
@@ -24,6 +29,9 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// How long huge pages are made for while rounds wait.
 const COLLAPSE: Duration = Duration::from_secs(10);
 
+/// How long CRIU may take to hand over what it has said that it has handed over.
+const HANDED: Duration = Duration::from_secs(5);
+
 /// A CRIU that waits to restore, and whose memory is filled meanwhile.
 #[derive(Debug)]
 pub(super) struct Filled {
@@ -32,8 +40,13 @@ pub(super) struct Filled {
     pub(super) log: PathBuf,
     view: Arc<RwLock<RestoreView>>,
     spool: Spool,
+    /// CRIU's working directory.
+    work: PathBuf,
     rounds: u32,
+    areas: Vec<Area>,
     mappings: Option<Vec<Mapping>>,
+    /// What follows when the application runs.
+    debt: Option<Debt>,
 }
 
 /// Where the content of a round goes.
@@ -77,7 +90,7 @@ impl Filled {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
-        Ok(Self { session, options, log, view, spool, rounds: 0, mappings: None })
+        Ok(Self { session, options, log, view, spool, work, rounds: 0, areas: Vec::new(), mappings: None, debt: None })
     }
 
     /// CRIU's process, as the host counts it.
@@ -100,9 +113,19 @@ impl Filled {
                 tracing::debug!(whole, "huge pages are made of what has arrived");
             }
             view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
+            self.areas.clone_from(&plan.areas);
         }
         for pages in &plan.forgotten {
             view.discard(pages.process, &spans(pages))?;
+        }
+        self.debt = Debt::of(plan.number, &plan.owed);
+        for missing in self.debt.iter().flat_map(Debt::missing).filter(|missing| missing.of == missing.process) {
+            // What came of it in earlier rounds, or with a huge page, would be taken for its content.
+            for area in self.areas.iter().filter(|area| area.process == missing.process) {
+                let area = fastmig_memory::Span { start: area.start, end: area.end };
+                let gone = common(&missing.spans, &[area]);
+                view.discard(missing.process, &gone.iter().map(ours).collect::<Vec<_>>())?;
+            }
         }
         drop(view);
         let layout = Layout::of(&plan);
@@ -110,28 +133,74 @@ impl Filled {
         Ok(Room { layout, view: Arc::clone(&self.view) })
     }
 
-    /// Restores; `follow` is told of CRIU's stages. The root's pid, as the container counts it.
+    /// Restores; `follow` is told of CRIU's stages. What is owed to the application then, by `fetch`.
     pub(super) fn restore(
         self,
         images: &dyn ImageSource,
+        fetch: Arc<dyn Fetch>,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-    ) -> Result<i32, Error> {
-        let Self { session, options, view, spool, mappings, .. } = self;
+    ) -> Result<Option<Filling>, Error> {
+        let Self { session, options, view, spool, work, mappings, debt, .. } = self;
         let mappings = mappings.ok_or_else(|| damaged("is not all there"))?;
         let path = spool.path();
         spool.take(images).map_err(|e| Error::io("write images into", path, e))?;
         let remainders = name_mappings(path, &mappings)?;
         let mut view = write(&view);
         view.align(&remainders)?;
-        view.arrange(&mappings.iter().map(placed).collect::<Vec<_>>())?;
-        let restored = session.restore(&options, &mut |stage| {
+        let missing = debt.as_ref().map(Debt::missing).unwrap_or_default();
+        view.arrange(&mappings.iter().map(|mapping| placed(mapping, missing)).collect::<Vec<_>>())?;
+        let mut follow = |stage| {
             if stage == Notification::PreResume {
                 view.taken().map_err(|e| e.to_string())?;
             }
             follow(stage)
-        })?;
-        Ok(restored)
+        };
+        let Some(debt) = debt else {
+            session.restore(&options, &mut follow)?;
+            return Ok(None);
+        };
+        let options = RestoreOptions { lazy: true, ..options };
+        restore_owing(session, &options, &work, debt, fetch, &mut follow).map(Some)
     }
+}
+
+/// Restores processes that miss some of their memory: each fault from then on is answered.
+fn restore_owing(
+    session: Session,
+    options: &RestoreOptions,
+    work: &Path,
+    debt: Debt,
+    fetch: Arc<dyn Fetch>,
+    follow: &mut dyn FnMut(Notification) -> Result<(), String>,
+) -> Result<Filling, Error> {
+    let failed = |e| Error::io("have memory follow through", work, e);
+    let (origin, missing) = debt.origin(fetch);
+    let filling = Filling::begin(origin, missing).map_err(failed)?;
+    let socket = LazySocket::listen(work).map_err(failed)?;
+    let listener = socket.listener().map_err(failed)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let receive = || LazySocket::receive(&listener, &stop, |pid, uffd| filling.add(pid, uffd));
+        let mut handed = Some(scope.spawn(receive));
+        let restored = session.restore(options, &mut |stage| {
+            if let Some(handed) = (stage == Notification::PreResume).then(|| handed.take()).flatten() {
+                let begun = Instant::now();
+                while !handed.is_finished() && begun.elapsed() < HANDED {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                stop.store(true, Ordering::Release);
+                match handed.join() {
+                    Ok(Ok(true)) => {}
+                    Ok(Err(e)) => return Err(format!("CRIU has not handed over its userfaultfds: {e}")),
+                    _ => return Err("CRIU has not handed over its userfaultfds".to_owned()),
+                }
+            }
+            follow(stage)
+        });
+        stop.store(true, Ordering::Release);
+        restored
+    })?;
+    Ok(filling)
 }
 
 /// Lets CRIU say of each mapping which one it is, when it maps it. Where CRIU's own place for the mappings of a process should
@@ -169,10 +238,27 @@ fn spans(pages: &Pages) -> Vec<Span> {
     pages.spans().map(|span| Span { start: span.start, end: span.end }).collect()
 }
 
-fn placed(mapping: &Mapping) -> Placed {
+fn ours(span: &fastmig_memory::Span) -> Span {
+    Span { start: span.start, end: span.end }
+}
+
+fn placed(mapping: &Mapping, missing: &[Missing]) -> Placed {
+    let theirs = |pages: &Pages| -> Vec<fastmig_memory::Span> {
+        pages.spans().map(|span| fastmig_memory::Span { start: span.start, end: span.end }).collect()
+    };
     let content = match &mapping.inherited {
         None => Content::Own,
-        Some((own, absent)) => Content::Inherited { own: spans(own), absent: spans(absent) },
+        Some((own, absent)) => {
+            // Its own that is missing must not be the parent's meanwhile, nor zeros.
+            let of_it = missing.iter().find(|m| (m.process, m.of) == (mapping.process, mapping.process));
+            let own_missing = common(&theirs(own), of_it.map(|m| m.spans.as_slice()).unwrap_or_default());
+            let own = without(&theirs(own), &own_missing);
+            let absent = union(&theirs(absent), &own_missing);
+            Content::Inherited {
+                own: own.iter().map(ours).collect(),
+                absent: absent.iter().map(ours).collect(),
+            }
+        }
     };
     Placed { process: mapping.process, start: mapping.start, end: mapping.end, content }
 }

@@ -17,6 +17,7 @@
 //! | [`departure`] | the source |
 //! | [`arrival`] | the destination |
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
+//! | [`owed`], [`owing`] | memory that follows an application that has moved |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -31,6 +32,8 @@
 pub mod arrival;
 pub mod departure;
 mod filled;
+pub mod owed;
+pub mod owing;
 mod fingerprint;
 pub mod mark;
 mod plan;
@@ -45,6 +48,8 @@ pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 pub use arrival::Arrival;
 pub use departure::{Departure, Terms};
 pub use filled::Room;
+pub use owed::{Fetch, OwedMemory};
+pub use owing::Owing;
 pub use mark::{Mark, Role};
 pub use settle::Verdict;
 pub(crate) use throttle::Throttle;

@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) pages: Vec<Pages>,
     /// What was sent earlier and is no content any more.
     pub(crate) forgotten: Vec<Pages>,
+    /// What travels when the application runs at the destination: each process's own, and what it misses for its parent does.
+    pub(crate) owed: Vec<Owed>,
     /// The last round: which mappings the destination has whole then.
     pub(crate) mappings: Option<Vec<Mapping>>,
 }
@@ -44,6 +46,15 @@ pub(crate) struct Area {
 pub(crate) struct Pages {
     pub(crate) process: i32,
     steps: Vec<(u64, u64)>,
+}
+
+/// See [`fastmig_memory::fill::Missing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owed {
+    /// Whose content it is.
+    pub(crate) of: i32,
+    /// Who misses it, and where.
+    pub(crate) pages: Pages,
 }
 
 /// See [`fastmig_memory::Mapping`].
@@ -67,7 +78,8 @@ impl Plan {
         let plan: Self = postcard::from_bytes(bytes).ok()?;
         let inherited = plan.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
         let inherited = inherited.flat_map(|(own, absent)| [own, absent]);
-        let valid = plan.pages.iter().chain(&plan.forgotten).chain(inherited).all(Pages::is_valid);
+        let owed = plan.owed.iter().map(|owed| &owed.pages);
+        let valid = plan.pages.iter().chain(&plan.forgotten).chain(inherited).chain(owed).all(Pages::is_valid);
         valid.then_some(plan)
     }
 }
@@ -171,7 +183,7 @@ mod tests {
     use super::*;
 
     fn plan(pages: Vec<Pages>) -> Plan {
-        Plan { number: 3, areas: Vec::new(), pages, forgotten: Vec::new(), mappings: None }
+        Plan { number: 3, areas: Vec::new(), pages, forgotten: Vec::new(), owed: Vec::new(), mappings: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The source of rounds: an application whose memory is tracked while it runs, and then dumped without it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use fastmig_criu::view::{DumpView, HiddenMapping};
 use fastmig_criu::{DumpOptions, ImageSink, Session};
+use fastmig_memory::spans::{union, without};
 use fastmig_memory::{Content, Last, Process, Reader, Span, Tracker};
 
+use super::owed::{owe, OwedLayout, OwedMemory};
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::spool::Spool;
 use crate::container::Container;
@@ -23,6 +25,8 @@ pub struct Round {
     pub plan: Vec<u8>,
     /// Its content.
     pub memory: Arc<RoundMemory>,
+    /// Of the last round: what travels when the application has moved.
+    pub owed: Option<Arc<OwedMemory>>,
     /// How long looking for it took.
     pub scan: Duration,
     /// Bytes of all memory that is tracked.
@@ -75,6 +79,8 @@ pub(super) struct Tracked {
     tracking: Tracking,
     readers: HashMap<i32, Arc<Reader>>,
     rounds: u32,
+    /// What was told of in rounds and has not travelled.
+    withheld: BTreeMap<i32, Vec<Span>>,
     /// What the destination has whole.
     mappings: Vec<Mapping>,
 }
@@ -93,21 +99,29 @@ impl Tracked {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let tracking = Tracking(Some(Tracker::new(method)));
-        Ok(Self { session, options, log, view, spool, tracking, readers: HashMap::new(), rounds: 0, mappings: Vec::new() })
+        Ok(Self { session, options, log, view, spool, tracking, readers: HashMap::new(), rounds: 0, withheld: BTreeMap::new(), mappings: Vec::new() })
     }
 
-    /// The next round, while the application runs.
-    pub(super) fn round(&mut self, subject: &Subject) -> Result<Round, Error> {
+    /// The next round, while the application runs. When it is to owe, nothing of it travels.
+    pub(super) fn round(&mut self, subject: &Subject, owe: bool) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
         let scan = round.cost.scan;
         tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), "memory is looked through");
         let tracked = round.areas.iter().map(|area| area.end - area.start).sum();
+        let forgotten = &round.forgotten;
+        if owe {
+            self.withhold(&round.pages);
+        }
+        forgotten.iter().for_each(|gone| self.hold_no_more(gone));
+        let sent: &[fastmig_memory::Pages] = if owe { &[] } else { &round.pages };
+        sent.iter().for_each(|sent| self.hold_no_more(sent));
         let plan = Plan {
             number: self.next_number(),
+            owed: Vec::new(),
             areas: round.areas.iter().map(area).collect(),
-            pages: round.pages.iter().map(pages).collect(),
+            pages: sent.iter().map(pages).collect(),
             forgotten: round.forgotten.iter().map(pages).collect(),
             mappings: None,
         };
@@ -115,23 +129,43 @@ impl Tracked {
     }
 
     /// The last one, of a frozen application; CRIU does not see then what the destination has.
-    pub(super) fn last(&mut self, subject: &Subject) -> Result<Round, Error> {
+    pub(super) fn last(&mut self, subject: &Subject, owing: bool) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
         let scan = last.cost.scan;
         tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), "what was written last is known");
         self.hide(&last)?;
+        last.discard.iter().for_each(|gone| self.hold_no_more(gone));
+        if owing || !self.withheld.is_empty() {
+            self.withhold(&last.pages);
+        }
+        let owed = owe(&self.withheld, &last.mappings, &processes);
+        let sent: &[fastmig_memory::Pages] = if self.withheld.is_empty() { &last.pages } else { &[] };
         let plan = Plan {
             number: self.next_number(),
+            owed,
             areas: Vec::new(),
-            pages: last.pages.iter().map(pages).collect(),
+            pages: sent.iter().map(pages).collect(),
             forgotten: last.discard.iter().map(pages).collect(),
             mappings: Some(last.mappings.iter().map(mapping).collect()),
         };
         self.mappings = plan.mappings.clone().unwrap_or_default();
         let tracked = last.mappings.iter().map(|mapping| mapping.end - mapping.start).sum();
         self.made(subject, &processes, &plan, scan, tracked)
+    }
+
+    fn withhold(&mut self, pages: &[fastmig_memory::Pages]) {
+        for pages in pages {
+            let held = self.withheld.entry(pages.process).or_default();
+            *held = union(held, &pages.spans);
+        }
+    }
+
+    fn hold_no_more(&mut self, pages: &fastmig_memory::Pages) {
+        if let Some(held) = self.withheld.get_mut(&pages.process) {
+            *held = without(held, &pages.spans);
+        }
     }
 
     fn hide(&mut self, last: &Last) -> Result<(), Error> {
@@ -157,7 +191,8 @@ impl Tracked {
         scan: Duration,
         tracked: u64,
     ) -> Result<Round, Error> {
-        let wanted: BTreeSet<i32> = plan.pages.iter().map(|pages| pages.process).collect();
+        let owed = plan.owed.iter().map(|owed| &owed.pages);
+        let wanted: BTreeSet<i32> = plan.pages.iter().chain(owed).map(|pages| pages.process).collect();
         self.readers.retain(|id, _| wanted.contains(id));
         for process in processes.iter().filter(|process| wanted.contains(&process.id)) {
             // Opened anew: after an exec the old one shows memory that is gone.
@@ -169,7 +204,8 @@ impl Tracked {
         }
         let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
         let memory = Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone() });
-        Ok(Round { plan: encoded, memory, scan, tracked })
+        let owed = OwedMemory::new(OwedLayout::of(plan.number, &plan.owed), self.readers.clone());
+        Ok(Round { plan: encoded, memory, owed, scan, tracked })
     }
 
     /// Dumps the frozen application, but for what the destination has, into `sink`.

@@ -145,12 +145,13 @@ impl Fill {
     }
 
     /// Lets go of everything: faults are the kernel's again.
-    pub fn end(mut self) {
+    pub fn end(mut self) -> Filled {
         self.shared.stop();
         for thread in self.threads.drain(..) {
             // One that panicked has said so.
             drop(thread.join());
         }
+        self.filled()
     }
 }
 

@@ -219,8 +219,7 @@ fn what_is_touched_comes_first_and_the_rest_behind() {
     assert_eq!(fill.wait(Duration::from_millis(10)), Ok(false));
     fill.begin().unwrap();
     wait(&fill);
-    assert_eq!(fill.filled().bytes, ((PAGES - 1) * PAGE) as u64);
-    fill.end();
+    assert_eq!(fill.end().bytes, ((PAGES - 1) * PAGE) as u64);
 }
 
 #[test]

@@ -31,6 +31,7 @@ impl Arrival<'_> {
         match self.release() {
             Ok((trouble, Some(owing))) => self.finish_owing(talk, trouble, owing),
             Ok((trouble, None)) => self.finish(talk, trouble),
+            Err(error) if self.owes && !matches!(error, Error::Died) => self.lost_unreleased(talk, &chain(&error)),
             Err(error) => (Outcome::Undecided, Some(chain(&error))),
         }
     }
@@ -52,7 +53,7 @@ impl Arrival<'_> {
         let released = match released {
             Err(Error::Died) => return Err(Error::Died),
             // What is owed to it is fetched by nobody else.
-            Err(error) if self.owes => Err(error),
+            Err(error) if self.owes => return Err(error),
             Err(error) => release_again(destination, id, waiting, error).map(|()| None),
             Ok(owing) => Ok(owing),
         };

@@ -72,6 +72,27 @@ impl Arrival<'_> {
         (Outcome::Moved, None)
     }
 
+    /// It could not be let run, and nobody else can fetch what it is owed.
+    pub(super) fn lost_unreleased(&mut self, talk: &mut Talk, reason: &str) -> End {
+        let (destination, id) = (self.destination, self.id);
+        self.session.puller.close(reason);
+        let lost = destination.journal.record(id, Role::Destination).map_err(|error| chain(&error)).and_then(|record| {
+            let found = destination.host.found(&record).and_then(|found| found.lose(reason));
+            found.map_err(|error| chain(error.as_ref()))
+        });
+        match lost {
+            Ok(()) => destination.journal.note_step(id, Role::Destination, State::Lost, Some(reason)),
+            Err(error) => {
+                self.warnings.push(format!("it could not be killed: {error}; this is tried again at the daemon's next start"));
+            }
+        }
+        let lost = Message::Lost { reason: reason.to_owned() };
+        if let Err(error) = talk.say(&lost, &[], Deadline::after(PATIENCE)) {
+            tracing::info!(reason = chain(&error), "the source does not hear the end");
+        }
+        (Outcome::Lost, Some(reason.to_owned()))
+    }
+
     /// What is owed does not come: the application cannot run on.
     fn lost(&mut self, talk: &mut Talk, owing: Box<dyn Owing>, reason: &str) -> End {
         let (destination, id) = (self.destination, self.id);

@@ -43,12 +43,14 @@ impl Departure<'_> {
             talk.say(&Message::Commit, &[], deadline)?;
             points.at("commit-sent")?;
             talk.expect("committed", deadline, |message| match message {
-                Message::Committed { trouble } => Some(trouble),
+                Message::Committed { trouble } => Some(Ok(trouble)),
+                Message::Lost { reason } => Some(Err(reason)),
                 _ => None,
             })
         });
         match committed {
-            Ok(trouble) => {
+            Ok(Err(reason)) => self.lost(leaving, &reason),
+            Ok(Ok(trouble)) => {
                 self.account.warnings.extend(trouble.map(|trouble| format!("at the destination: {trouble}")));
                 self.serve_and_end(Some(talk), leaving)
             }
