@@ -127,6 +127,7 @@ fn descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
         ControlMessageOwned::ScmRights(numbers) => numbers.first().copied(),
         _ => None,
     });
-    let number = number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "CRIU has sent no descriptor"))?;
+    let number =
+        number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "CRIU has sent no descriptor"))?;
     Ok(crate::sys::received(number))
 }

@@ -70,7 +70,8 @@ impl Recovered {
     pub fn needs_peer(&self) -> bool {
         let record = &self.record;
         record.role == Role::Source
-            && (matches!(record.state, State::Deciding | State::Serving) || record.state == State::Done && !record.settled)
+            && (matches!(record.state, State::Deciding | State::Serving)
+                || record.state == State::Done && !record.settled)
     }
 }
 

@@ -68,8 +68,8 @@ impl State {
     /// When it must not follow.
     pub fn step(self, to: Self) -> Result<Self, IllegalStep> {
         use State::{
-            Abandoned, Abandoning, Aborted, Committed, Deciding, Done, Filling, Frozen, Held, Lost, Preparing,
-            Released, Resuming, Serving,
+            Abandoned, Abandoning, Aborted, Committed, Deciding, Done, Filling, Frozen, Held, Lost,
+            Preparing, Released, Resuming, Serving,
         };
         match (self, to) {
             (Preparing, Frozen | Aborted | Held | Abandoning)
@@ -97,8 +97,8 @@ mod tests {
     use super::State::{self, *};
 
     const ALL: [State; 14] = [
-        Preparing, Frozen, Deciding, Resuming, Aborted, Done, Held, Committed, Serving, Filling, Lost, Released,
-        Abandoning, Abandoned,
+        Preparing, Frozen, Deciding, Resuming, Aborted, Done, Held, Committed, Serving, Filling, Lost,
+        Released, Abandoning, Abandoned,
     ];
 
     /// All states that can follow, directly or not.

@@ -25,6 +25,10 @@ pub enum Strategy {
     StopCopy,
     /// Its memory travels in rounds while it runs; what it wrote since the last one travels while it is frozen.
     PreCopy,
+    /// It moves first; its memory follows while it runs at the destination. Should the source be lost meanwhile, it is lost.
+    PostCopy,
+    /// Rounds first; what is left after them follows.
+    Hybrid,
 }
 
 impl std::fmt::Display for Strategy {
@@ -33,6 +37,8 @@ impl std::fmt::Display for Strategy {
             Self::Auto => "auto",
             Self::StopCopy => "stop-copy",
             Self::PreCopy => "pre-copy",
+            Self::PostCopy => "post-copy",
+            Self::Hybrid => "hybrid",
         })
     }
 }
@@ -48,6 +54,8 @@ pub enum OnTimeout {
     Abort,
     /// It gets less and less of the processor until the rest is small enough.
     Throttle,
+    /// It moves, and the rest follows while it runs at the destination.
+    PostCopy,
 }
 
 /// How memory is compressed on its way.
@@ -240,7 +248,9 @@ mod tests {
 
     #[test]
     fn a_strategy_is_shown_as_it_is_written() {
-        for strategy in [Strategy::Auto, Strategy::StopCopy, Strategy::PreCopy] {
+        for strategy in
+            [Strategy::Auto, Strategy::StopCopy, Strategy::PreCopy, Strategy::PostCopy, Strategy::Hybrid]
+        {
             assert_eq!(serde_json::to_value(strategy).unwrap(), strategy.to_string());
         }
     }

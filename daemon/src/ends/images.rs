@@ -3,7 +3,9 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use fastmig_engine::migration::{Fetch, ImageSink, ImageSource, OwedMemory, ProcessMemory, Room, RoundMemory};
+use fastmig_engine::migration::{
+    Fetch, ImageSink, ImageSource, OwedMemory, ProcessMemory, Room, RoundMemory,
+};
 use fastmig_migrate::ends;
 
 /// Where CRIU's images go.

@@ -54,7 +54,9 @@ impl Leaving for Leaver {
                 let what = "memory can travel while the application runs";
                 (Strategy::PreCopy, format!("{what}: this host tracks what it writes by {how}"))
             }
-            (_, Err(reason)) => (Strategy::StopCopy, format!("this host cannot track what it writes: {reason}")),
+            (_, Err(reason)) => {
+                (Strategy::StopCopy, format!("this host cannot track what it writes: {reason}"))
+            }
         };
         Ok(Choice { strategy, why })
     }

@@ -8,7 +8,7 @@ use fastmig_engine::migration::Verdict;
 use fastmig_engine::{Config, Container, Key, Kind};
 use fastmig_migrate::destination::{Host, Placed};
 use fastmig_migrate::ends::{
-    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Place, Round, Waiting,
+    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
 };
 use fastmig_migrate::journal::Record;
 use fastmig_migrate::options::{Strategy, Wanted};
@@ -177,8 +177,12 @@ impl Waiting for Made {
         self.waiting.verify()
     }
 
-    fn release(self: Box<Self>) -> Result<(), EndError> {
+    fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
         self.waiting.release()
+    }
+
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError> {
+        self.waiting.lose(reason)
     }
 
     fn abandon(self: Box<Self>) -> Result<(), EndError> {
@@ -226,7 +230,7 @@ impl Leaving for Settled {
         too_late()
     }
 
-    fn round(&mut self) -> Result<Round, EndError> {
+    fn round(&mut self, _: Pass) -> Result<Round, EndError> {
         too_late()
     }
 
@@ -292,8 +296,12 @@ impl Waiting for Settled {
         too_late()
     }
 
-    fn release(self: Box<Self>) -> Result<(), EndError> {
-        self.settle(Verdict::Here)
+    fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
+        self.settle(Verdict::Here).map(|()| None)
+    }
+
+    fn lose(self: Box<Self>, _: &str) -> Result<(), EndError> {
+        self.settle(Verdict::Elsewhere)
     }
 
     fn abandon(self: Box<Self>) -> Result<(), EndError> {

@@ -9,10 +9,10 @@ use fastmig_control::{State, INIT_PATH};
 use fastmig_criu::{Common, ImageSource, Launch, Notification, RestoreOptions, StreamedRestore};
 
 use super::filled::{Filled, Room};
-use super::owed::Fetch;
-use super::owing::{Filling, Owing};
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
+use super::owed::Fetch;
+use super::owing::{Filling, Owing};
 use super::ticket::Ticket;
 use super::Way;
 use crate::container::{Container, Operation};
@@ -350,7 +350,9 @@ impl Drop for Arrival {
     fn drop(&mut self) {
         if self.decided {
             // Whoever waits for memory waits until the one who settles this has killed it: wrong content is worse.
-            self.filling.take().map_or((), std::mem::forget);
+            if let Some(filling) = self.filling.take() {
+                std::mem::forget(filling);
+            }
             return;
         }
         self.criu = None;

@@ -62,7 +62,8 @@ impl Room {
     /// # Errors
     /// When there is no such part of an image, or no room left.
     pub fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()> {
-        let runs = self.layout.runs(image, offset, content.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let runs =
+            self.layout.runs(image, offset, content.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         let view = read(&self.view);
         let mut rest = content;
         for run in runs {
@@ -90,7 +91,18 @@ impl Filled {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
-        Ok(Self { session, options, log, view, spool, work, rounds: 0, areas: Vec::new(), mappings: None, debt: None })
+        Ok(Self {
+            session,
+            options,
+            log,
+            view,
+            spool,
+            work,
+            rounds: 0,
+            areas: Vec::new(),
+            mappings: None,
+            debt: None,
+        })
     }
 
     /// CRIU's process, as the host counts it.
@@ -119,7 +131,9 @@ impl Filled {
             view.discard(pages.process, &spans(pages))?;
         }
         self.debt = Debt::of(plan.number, &plan.owed);
-        for missing in self.debt.iter().flat_map(Debt::missing).filter(|missing| missing.of == missing.process) {
+        for missing in
+            self.debt.iter().flat_map(Debt::missing).filter(|missing| missing.of == missing.process)
+        {
             // What came of it in earlier rounds, or with a huge page, would be taken for its content.
             for area in self.areas.iter().filter(|area| area.process == missing.process) {
                 let area = fastmig_memory::Span { start: area.start, end: area.end };

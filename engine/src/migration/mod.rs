@@ -32,10 +32,10 @@
 pub mod arrival;
 pub mod departure;
 mod filled;
-pub mod owed;
-pub mod owing;
 mod fingerprint;
 pub mod mark;
+pub mod owed;
+pub mod owing;
 mod plan;
 pub mod settle;
 mod spool;
@@ -48,9 +48,9 @@ pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 pub use arrival::Arrival;
 pub use departure::{Departure, Terms};
 pub use filled::Room;
+pub use mark::{Mark, Role};
 pub use owed::{Fetch, OwedMemory};
 pub use owing::Owing;
-pub use mark::{Mark, Role};
 pub use settle::Verdict;
 pub(crate) use throttle::Throttle;
 pub use ticket::Ticket;
@@ -64,4 +64,3 @@ pub enum Way {
     /// In rounds while it runs, and the rest while it stands still.
     Rounds,
 }
-

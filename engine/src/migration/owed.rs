@@ -11,7 +11,11 @@ use fastmig_memory::{Content, Mapping, Process, Reader, Span};
 use super::plan::{Owed, Pages};
 
 /// Whose content is not sent in the freeze: each process's own, and what its children have in common with it.
-pub(super) fn owe(pages: &BTreeMap<i32, Vec<Span>>, mappings: &[Mapping], processes: &[Process]) -> Vec<Owed> {
+pub(super) fn owe(
+    pages: &BTreeMap<i32, Vec<Span>>,
+    mappings: &[Mapping],
+    processes: &[Process],
+) -> Vec<Owed> {
     let mut missing: BTreeMap<i32, Vec<(i32, Vec<Span>)>> = BTreeMap::new();
     for process in parents_first(processes) {
         let ours: Vec<&Mapping> = mappings.iter().filter(|mapping| mapping.process == process.id).collect();
@@ -210,7 +214,8 @@ mod tests {
         let process = |id, parent| Process { host: id, id, parent };
         let processes = [process(3, Some(2)), process(2, Some(1)), process(1, None)];
         let whole = page(16, 32);
-        let inherited = |own: &[Span], absent: &[Span]| Content::Inherited { own: own.to_vec(), absent: absent.to_vec() };
+        let inherited =
+            |own: &[Span], absent: &[Span]| Content::Inherited { own: own.to_vec(), absent: absent.to_vec() };
         let mappings = [
             mapping(1, whole, Content::Own),
             mapping(2, whole, inherited(&[page(18, 20)], &[page(20, 21)])),
@@ -218,7 +223,8 @@ mod tests {
         ];
         let pages = BTreeMap::from([(1, vec![page(17, 24), page(100, 101)]), (2, vec![page(18, 19)])]);
         let owed = owe(&pages, &mappings, &processes);
-        let found: Vec<_> = owed.iter().map(|owed| (owed.pages.process, owed.of, spans(&owed.pages))).collect();
+        let found: Vec<_> =
+            owed.iter().map(|owed| (owed.pages.process, owed.of, spans(&owed.pages))).collect();
         let of_two = vec![page(17, 18), page(21, 24)];
         assert_eq!(
             found,

@@ -183,7 +183,8 @@ mod tests {
         for (said, lives) in [(&b"done\n"[..], true), (b"", false)] {
             let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
             let directory = tempfile::tempdir().unwrap();
-            let (file, processes) = (directory.path().join("freezer.state"), directory.path().join("cgroup.procs"));
+            let (file, processes) =
+                (directory.path().join("freezer.state"), directory.path().join("cgroup.procs"));
             std::fs::write(&file, "").unwrap();
             std::fs::write(&processes, format!("{}\n", sleeper.id())).unwrap();
             let mut process = Command::new("/bin/sh")

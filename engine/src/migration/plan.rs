@@ -79,7 +79,8 @@ impl Plan {
         let inherited = plan.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
         let inherited = inherited.flat_map(|(own, absent)| [own, absent]);
         let owed = plan.owed.iter().map(|owed| &owed.pages);
-        let valid = plan.pages.iter().chain(&plan.forgotten).chain(inherited).chain(owed).all(Pages::is_valid);
+        let valid =
+            plan.pages.iter().chain(&plan.forgotten).chain(inherited).chain(owed).all(Pages::is_valid);
         valid.then_some(plan)
     }
 }
@@ -205,7 +206,8 @@ mod tests {
         for pages in [far, beyond, nothing] {
             let bytes = plan(vec![pages.clone()]).encode().unwrap();
             assert_eq!(Plan::decode(&bytes), None, "{pages:?}");
-            let mapping = Mapping { process: 1, start: 0, end: PAGE, inherited: Some((Pages::new(1, []), pages)) };
+            let mapping =
+                Mapping { process: 1, start: 0, end: PAGE, inherited: Some((Pages::new(1, []), pages)) };
             let bytes = Plan { mappings: Some(vec![mapping]), ..plan(Vec::new()) }.encode().unwrap();
             assert_eq!(Plan::decode(&bytes), None);
         }
@@ -218,7 +220,10 @@ mod tests {
         let spans = [16 * MIB..27 * MIB, 30 * MIB..30 * MIB + PAGE, 64 * MIB..80 * MIB];
         let layout = Layout::of(&plan(vec![Pages::new(1, spans.clone()), Pages::new(2, [PAGE..2 * PAGE])]));
         let images = layout.images();
-        assert!(images.len() == 3 && images.iter().all(|(name, _)| name.starts_with("memory-3-")), "{images:?}");
+        assert!(
+            images.len() == 3 && images.iter().all(|(name, _)| name.starts_with("memory-3-")),
+            "{images:?}"
+        );
         let mut seen = Vec::new();
         for (name, size) in &images {
             for offset in (0..*size).step_by(1 << 20) {

@@ -99,7 +99,18 @@ impl Tracked {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let tracking = Tracking(Some(Tracker::new(method)));
-        Ok(Self { session, options, log, view, spool, tracking, readers: HashMap::new(), rounds: 0, withheld: BTreeMap::new(), mappings: Vec::new() })
+        Ok(Self {
+            session,
+            options,
+            log,
+            view,
+            spool,
+            tracking,
+            readers: HashMap::new(),
+            rounds: 0,
+            withheld: BTreeMap::new(),
+            mappings: Vec::new(),
+        })
     }
 
     /// The next round, while the application runs. When it is to owe, nothing of it travels.
@@ -311,4 +322,3 @@ pub fn trackable() -> Result<&'static str, String> {
         Err(e) => Err(e.to_string()),
     }
 }
-

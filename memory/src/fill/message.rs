@@ -41,7 +41,9 @@ fn parse(bytes: &[u8; LENGTH]) -> Option<Message> {
     match bytes[0] {
         0x12 => Some(Message::Fault(word(1))),
         // In the lower half of the word.
-        0x13 => sys::received(i32::from_ne_bytes(std::array::from_fn(|byte| bytes[8 + byte]))).map(Message::Fork),
+        0x13 => {
+            sys::received(i32::from_ne_bytes(std::array::from_fn(|byte| bytes[8 + byte]))).map(Message::Fork)
+        }
         0x14 => Some(Message::Remap { from: word(0), to: word(1), length: word(2) }),
         0x15 | 0x16 => Some(Message::Gone { start: word(0), end: word(1) }),
         _ => None,

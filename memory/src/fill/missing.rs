@@ -73,7 +73,9 @@ impl Missing {
         let first = self.0.range(..=span.start).next_back().map_or(span.start, |(start, _)| *start);
         let within: Vec<u64> = self.0.range(first..span.end.max(first)).map(|(start, _)| *start).collect();
         for start in within {
-            let Some(range) = self.0.get(&start).copied().filter(|range| range.end > span.start) else { continue };
+            let Some(range) = self.0.get(&start).copied().filter(|range| range.end > span.start) else {
+                continue;
+            };
             self.0.remove(&start);
             self.put_cut(start, &range, Span { start, end: span.start });
             self.put_cut(start, &range, Span { start: span.end, end: range.end });

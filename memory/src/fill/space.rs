@@ -135,9 +135,9 @@ impl Space {
         while at < content.len() {
             let (address, left) = (start + at as u64, (content.len() - at) as u64);
             // Only what is still missing, and of the same origin.
-            let still = self.at(address, left).filter(|(_, now)| {
-                now.of == place.of && now.address == place.address + at as u64
-            });
+            let still = self
+                .at(address, left)
+                .filter(|(_, now)| now.of == place.of && now.address == place.address + at as u64);
             let Some((span, _)) = still else {
                 at += PAGE_LENGTH.min(content.len() - at);
                 continue;

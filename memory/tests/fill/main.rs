@@ -59,7 +59,9 @@ fn target() {
     io::stdin().read_line(&mut String::new()).unwrap();
     drop(uffd);
     match role.split_once(' ').unwrap_or((&role, "")) {
-        ("read", _) => (0..PAGES).rev().for_each(|page| expect(start + page * PAGE, Some(start + page * PAGE))),
+        ("read", _) => {
+            (0..PAGES).rev().for_each(|page| expect(start + page * PAGE, Some(start + page * PAGE)))
+        }
         ("random", seed) => random(start, seed.parse().unwrap()),
         ("idle", _) => io::stdin().read_line(&mut String::new()).map(drop).unwrap(),
         ("touch", _) => drop(sys::get(start)),
@@ -247,7 +249,8 @@ fn memory_that_is_moved_forked_and_thrown_away_meanwhile_is_whole() {
         origin.slow.store(seed % 3 * 500, Ordering::Relaxed);
         let fill = Fill::new(Arc::clone(&origin) as Arc<dyn Origin>).unwrap();
         let span = Span { start: target.start, end: target.start + (PAGES * PAGE) as u64 };
-        fill.add(9, target.uffd.try_clone().unwrap(), &[Missing { process: 9, of: 7, spans: vec![span] }]).unwrap();
+        fill.add(9, target.uffd.try_clone().unwrap(), &[Missing { process: 9, of: 7, spans: vec![span] }])
+            .unwrap();
         target.tell();
         let mut fill = fill;
         fill.begin().unwrap();

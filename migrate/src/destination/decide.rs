@@ -31,7 +31,9 @@ impl Arrival<'_> {
         match self.release() {
             Ok((trouble, Some(owing))) => self.finish_owing(talk, trouble, owing),
             Ok((trouble, None)) => self.finish(talk, trouble),
-            Err(error) if self.owes && !matches!(error, Error::Died) => self.lost_unreleased(talk, &chain(&error)),
+            Err(error) if self.owes && !matches!(error, Error::Died) => {
+                self.lost_unreleased(talk, &chain(&error))
+            }
             Err(error) => (Outcome::Undecided, Some(chain(&error))),
         }
     }
@@ -114,7 +116,9 @@ impl Arrival<'_> {
         match journal.record(id, Role::Destination) {
             Ok(record) if undecided(&record) => {}
             // It is decided, and there is only one way from there.
-            Ok(record) if matches!(record.state, State::Committed | State::Filling) => return self.run_it(talk),
+            Ok(record) if matches!(record.state, State::Committed | State::Filling) => {
+                return self.run_it(talk)
+            }
             // The commit may be on disk: neither side may run before that is known.
             Ok(_) | Err(_) => return self.stand_still(&reason),
         }

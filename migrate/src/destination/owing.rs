@@ -23,7 +23,12 @@ const LONG: Duration = Duration::from_secs(24 * 3600);
 
 impl Arrival<'_> {
     /// It runs; the source is told, and then again when all is here.
-    pub(super) fn finish_owing(&mut self, talk: &mut Talk, trouble: Option<String>, owing: Box<dyn Owing>) -> End {
+    pub(super) fn finish_owing(
+        &mut self,
+        talk: &mut Talk,
+        trouble: Option<String>,
+        owing: Box<dyn Owing>,
+    ) -> End {
         let begun = Instant::now();
         let limits = &self.session.limits;
         self.warnings.extend(trouble.clone());
@@ -76,14 +81,18 @@ impl Arrival<'_> {
     pub(super) fn lost_unreleased(&mut self, talk: &mut Talk, reason: &str) -> End {
         let (destination, id) = (self.destination, self.id);
         self.session.puller.close(reason);
-        let lost = destination.journal.record(id, Role::Destination).map_err(|error| chain(&error)).and_then(|record| {
-            let found = destination.host.found(&record).and_then(|found| found.lose(reason));
-            found.map_err(|error| chain(error.as_ref()))
-        });
+        let lost = destination.journal.record(id, Role::Destination).map_err(|error| chain(&error)).and_then(
+            |record| {
+                let found = destination.host.found(&record).and_then(|found| found.lose(reason));
+                found.map_err(|error| chain(error.as_ref()))
+            },
+        );
         match lost {
             Ok(()) => destination.journal.note_step(id, Role::Destination, State::Lost, Some(reason)),
             Err(error) => {
-                self.warnings.push(format!("it could not be killed: {error}; this is tried again at the daemon's next start"));
+                self.warnings.push(format!(
+                    "it could not be killed: {error}; this is tried again at the daemon's next start"
+                ));
             }
         }
         let lost = Message::Lost { reason: reason.to_owned() };

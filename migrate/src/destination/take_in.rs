@@ -87,7 +87,9 @@ impl Arrival<'_> {
         loop {
             let received = talk.hear(Deadline::after(patience))?;
             match received.message {
-                Message::Round { last: false, memory, owed } if owed.is_empty() => self.round(talk, memory)?,
+                Message::Round { last: false, memory, owed } if owed.is_empty() => {
+                    self.round(talk, memory)?
+                }
                 _ => return Ok(received),
             }
         }

@@ -41,7 +41,11 @@ impl Owed {
 
     /// The next to be asked for.
     pub(super) fn next(&mut self, urgent: bool) -> Option<(Wish, Piece)> {
-        if urgent { self.urgent.pop_front() } else { self.behind.pop_front() }
+        if urgent {
+            self.urgent.pop_front()
+        } else {
+            self.behind.pop_front()
+        }
     }
 
     /// A connection broke before it came.

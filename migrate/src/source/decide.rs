@@ -106,7 +106,10 @@ impl Departure<'_> {
             Ok(Served::Unknown(reason)) => {
                 // It stays fenced, for the next start to find.
                 drop(leaving);
-                (Outcome::Undecided, Some(format!("{reason}; whether all of its memory is there is not known")))
+                (
+                    Outcome::Undecided,
+                    Some(format!("{reason}; whether all of its memory is there is not known")),
+                )
             }
             Err(error) => {
                 drop(leaving);
@@ -117,14 +120,17 @@ impl Departure<'_> {
 
     /// It lived on the destination, and does not any more.
     fn lost(&mut self, leaving: Box<dyn Leaving>, reason: &str) -> End {
-        if self.source.journal.record(self.plan.id, Role::Source).is_ok_and(|record| record.state == State::Deciding) {
+        if self
+            .source
+            .journal
+            .record(self.plan.id, Role::Source)
+            .is_ok_and(|record| record.state == State::Deciding)
+        {
             self.source.journal.note_step(self.plan.id, Role::Source, State::Serving, None);
         }
         let (outcome, ended) = self.end(None, leaving);
         match outcome {
-            Outcome::Moved => {
-                (Outcome::Lost, Some(format!("it was killed at the destination: {reason}")))
-            }
+            Outcome::Moved => (Outcome::Lost, Some(format!("it was killed at the destination: {reason}"))),
             _ => (outcome, ended),
         }
     }

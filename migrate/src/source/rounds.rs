@@ -43,11 +43,18 @@ impl Departure<'_> {
             let mut scanned = None;
             loop {
                 let begun = Instant::now();
-                let round = leaving.round(Pass::Send).map_err(Error::end("track the application's memory"))?;
+                let round =
+                    leaving.round(Pass::Send).map_err(Error::end("track the application's memory"))?;
                 let number = u32::try_from(account.rounds.len() + 1).unwrap_or(u32::MAX);
                 points.at(&format!("round-{number}"))?;
                 // A plan is small, and taken at once by whoever is still there.
-                let bytes = send(talk, images.server, &round, false, Deadline::after(limits.ready).or(Some(deadline)))?;
+                let bytes = send(
+                    talk,
+                    images.server,
+                    &round,
+                    false,
+                    Deadline::after(limits.ready).or(Some(deadline)),
+                )?;
                 hear_done(talk, deadline)?;
                 let sample = Sample {
                     bytes,

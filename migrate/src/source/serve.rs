@@ -67,7 +67,9 @@ fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>) -> Result<Mes
         match talk.channel().poll(LISTEN)? {
             None => {}
             Some(Received { message: Message::Working, .. }) => heard = Instant::now(),
-            Some(Received { message: Message::Refused { reason }, .. }) => return Err(Error::Refused(reason)),
+            Some(Received { message: Message::Refused { reason }, .. }) => {
+                return Err(Error::Refused(reason))
+            }
             Some(received) => return Ok(received.message),
         }
     }
@@ -75,7 +77,12 @@ fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>) -> Result<Mes
 }
 
 /// Asks again and again; data connections are others' business.
-fn ask_on(source: &Source<'_>, id: crate::MigrationId, limits: &crate::options::Limits, reason: &str) -> Served {
+fn ask_on(
+    source: &Source<'_>,
+    id: crate::MigrationId,
+    limits: &crate::options::Limits,
+    reason: &str,
+) -> Served {
     let mut heard = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut reason = reason.to_owned();

@@ -31,6 +31,18 @@ pub(in crate::commands) fn throttled(percent: u32) -> String {
 
 /// What the rounds came to; only how memory travelled where there were none.
 pub(super) fn all_together(report: &MigrationReport) -> String {
+    let mut text = while_it_ran_here(report);
+    if report.owed_bytes > 0 {
+        text.push_str(&format!("\nmemory: {} followed it", bytes(report.owed_bytes)));
+        if let Some(filled) = report.filled_ms {
+            text.push_str(&format!(" within {}", milliseconds(filled)));
+        }
+        text.push_str(&format!(", of which it waited for some {} times", report.owed_faults));
+    }
+    text
+}
+
+fn while_it_ran_here(report: &MigrationReport) -> String {
     let mut text = chosen(report.strategy, &report.why);
     if report.rounds.is_empty() {
         return text;
