@@ -44,14 +44,26 @@ impl Arrival<'_> {
         let (destination, id) = (self.destination, self.id);
         let points = self.phases.points();
         let mut waiting = self.waiting.take();
+        let mut owed = None;
         let released = self.phases.run(Phase::Release, self.session.limits.finish, |_| {
             points.at("committed")?;
             let released =
                 waiting.take().map_or_else(|| Err("there is no container".into()), Waiting::release);
-            let owing = released.map_err(Error::end("let it run"))?;
-            points.at("released")?;
-            Ok(owing)
+            owed = released.map_err(Error::end("let it run"))?;
+            points.at("released")
         });
+        let released = match (released, owed) {
+            (Err(Error::Died), owed) => {
+                // Nobody would drop it.
+                std::mem::forget(owed);
+                Err(Error::Died)
+            }
+            (Err(error), Some(owed)) => {
+                self.warnings.push(format!("it runs nevertheless: {}", chain(&error)));
+                Ok(Some(owed))
+            }
+            (released, owed) => released.map(|()| owed),
+        };
         let released = match released {
             Err(Error::Died) => return Err(Error::Died),
             // What is owed to it is fetched by nobody else.

@@ -40,7 +40,7 @@ impl Arrival<'_> {
             }
             self.warnings.push(chain(&error));
         }
-        let filled = self.phases.run(Phase::Fill, LONG, |_| Ok(fill(talk, &mut heard, owing.as_ref())));
+        let filled = self.fill(talk, &mut heard, owing.as_ref());
         self.filled = owing.told();
         match filled {
             Ok(Ok(())) => self.all_is_here(talk, heard, owing, milliseconds(begun.elapsed())),
@@ -50,6 +50,26 @@ impl Arrival<'_> {
                 (Outcome::Undecided, Some(chain(&error)))
             }
         }
+    }
+
+    /// Waits until all is here. What goes wrong besides does not change that it is needed.
+    fn fill(
+        &mut self,
+        talk: &mut Talk,
+        heard: &mut Result<(), Error>,
+        owing: &dyn Owing,
+    ) -> Result<Result<(), String>, Error> {
+        let mut filled = None;
+        let run = self.phases.run(Phase::Fill, LONG, |_| {
+            filled = Some(fill(talk, heard, owing));
+            Ok(())
+        });
+        match run {
+            Err(Error::Died) => return Err(Error::Died),
+            Err(error) => self.warnings.push(chain(&error)),
+            Ok(()) => {}
+        }
+        Ok(filled.unwrap_or_else(|| fill(talk, heard, owing)))
     }
 
     fn all_is_here(

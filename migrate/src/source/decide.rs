@@ -100,7 +100,11 @@ impl Departure<'_> {
         }
         self.source.journal.note_step(self.plan.id, Role::Source, State::Serving, None);
         self.images.server.owe();
-        match self.serve(talk) {
+        let served = self.serve(talk).or_else(|error| match error {
+            Error::Died => Err(error),
+            _ => self.serve(None),
+        });
+        match served {
             Ok(Served::All(talk)) => self.end(talk, leaving),
             Ok(Served::Lost(reason)) => self.lost(leaving, &reason),
             Ok(Served::Unknown(reason)) => {

@@ -41,6 +41,7 @@ pub fn limits() -> Limits {
         prepare: Duration::from_secs(3),
         ask_again: Duration::from_millis(200),
         ask: Some(Duration::from_secs(20)),
+        apart: Duration::from_secs(10),
         ..Limits::default()
     }
 }
