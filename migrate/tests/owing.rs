@@ -85,8 +85,7 @@ fn a_link_that_is_cut_for_a_while_costs_only_time() {
 #[test]
 fn a_source_that_is_lost_ends_it_and_is_told_when_it_comes_back() {
     let world = World::new(23, 3, MEMORY);
-    let mut hosts = Hosts::new(&world);
-    Arc::get_mut(&mut hosts).unwrap().options.limits.apart = Duration::from_secs(1);
+    let hosts = Hosts::apart(&world, Duration::from_secs(1));
     cut_when_released(&hosts, None);
     let report = migrate(&hosts, Strategy::PostCopy, Duration::from_secs(1));
     assert_eq!(report.outcome, Outcome::Undecided, "{report:#?}");

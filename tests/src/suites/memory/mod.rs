@@ -3,6 +3,7 @@
 
 mod changing;
 mod filled;
+mod following;
 mod stage;
 
 use anyhow::Result;
@@ -15,6 +16,6 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all = [filled::CASES, changing::CASES].concat();
+    let all = [filled::CASES, changing::CASES, following::CASES].concat();
     Ok(run_cases("memory", ctx, &all))
 }

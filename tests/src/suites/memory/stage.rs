@@ -30,7 +30,7 @@ pub(super) fn moves(ctx: &Ctx, words: &[&str], times: usize) -> Result<Vec<Moved
     Ok(moved)
 }
 
-fn tell(words: &[&str], moved: &Moved) {
+pub(super) fn tell(words: &[&str], moved: &Moved) {
     let [before, after] = moved.held_kib.map(|kib| kib / 1024);
     println!(
         "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {}; {before} MiB held before, {after} after",
