@@ -110,7 +110,7 @@ fn cut(ctx: &Ctx) -> Result<()> {
 /// Cuts the link when the program runs at the destination, and mends it.
 fn cut_meanwhile(host: &Host, source: &Container, destination: &Container) -> Result<Value> {
     let options = [POST_COPY, &["--compression", "none"]].concat();
-    let mut migration = migrating::command(source, destination, &options).spawn()?;
+    let migration = migrating::command(source, destination, &options).spawn()?;
     let begun = Instant::now();
     while destination.require("running").is_err() {
         ensure!(begun.elapsed() < SOON, "it does not run: {}", migrating::logs(source, destination));
