@@ -173,6 +173,7 @@ impl Filled {
             session.restore(&options, &mut follow)?;
             return Ok(None);
         };
+        view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };
         restore_owing(session, &options, &work, debt, fetch, &mut follow).map(Some)
     }
