@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys;
 
 const LENGTH: usize = 32;
+/// Messages that are read at a time: threads that wait for their being heard go on then, and say more.
+const MOST: usize = 64;
 
 /// Something has happened in an address space.
 #[derive(Debug)]
@@ -20,18 +22,20 @@ pub(super) enum Message {
     Gone { start: u64, end: u64 },
 }
 
-/// The next one, if there is one.
-pub(super) fn next(uffd: BorrowedFd<'_>) -> io::Result<Option<Message>> {
-    let mut bytes = [0; LENGTH];
+/// All that is to be heard now, in the order in which it happened: the kernel tells the latest first.
+pub(super) fn batch(uffd: BorrowedFd<'_>) -> io::Result<Vec<Message>> {
+    let mut bytes = [0; LENGTH * MOST];
     loop {
         match rustix::io::read(uffd, &mut bytes) {
-            Ok(LENGTH) => {}
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(rustix::io::Errno::INTR) => continue,
+            Ok(length) => {
+                let messages = bytes[..length].chunks_exact(LENGTH).filter_map(|one| parse(one.try_into().ok()?));
+                let mut messages: Vec<Message> = messages.collect();
+                messages.reverse();
+                return Ok(messages);
+            }
+            Err(rustix::io::Errno::AGAIN) => return Ok(Vec::new()),
+            Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
-        }
-        if let Some(message) = parse(&bytes) {
-            return Ok(Some(message));
         }
     }
 }

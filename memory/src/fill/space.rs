@@ -39,14 +39,6 @@ pub(super) enum Put {
     Later,
 }
 
-/// What was heard.
-#[derive(Debug, Default)]
-pub(super) struct Heard {
-    /// Addresses that are waited for.
-    pub(super) faults: Vec<u64>,
-    pub(super) children: Vec<Space>,
-}
-
 impl Space {
     pub(super) fn new(process: i32, uffd: OwnedFd, missing: impl Iterator<Item = (Span, i32)>) -> Self {
         Self::with(process, uffd, Missing::new(missing))
@@ -109,29 +101,33 @@ impl Space {
         }
     }
 
-    /// Hears all that there is to be heard.
-    pub(super) fn hear(&self) -> Heard {
-        let mut heard = Heard::default();
+    /// Hears all that there is to be heard: addresses that are waited for. `born` is told of children.
+    pub(super) fn hear(&self, mut born: impl FnMut(Self)) -> Vec<u64> {
+        let mut faults = Vec::new();
         let _order = self.order.write().unwrap_or_else(PoisonError::into_inner);
-        while let Ok(Some(message)) = message::next(self.uffd()) {
+        while let Ok(messages) = message::batch(self.uffd()) {
+            if messages.is_empty() {
+                break;
+            }
             let mut state = self.state();
-            match message {
-                Message::Fault(address) => heard.faults.push(address & !(PAGE - 1)),
-                Message::Fork(uffd) => {
-                    heard.children.push(Self::with(self.process, uffd, state.missing.clone()));
+            for message in messages {
+                match message {
+                    Message::Fault(address) => faults.push(address & !(PAGE - 1)),
+                    // Before the lock is free: what is missing here is missing there, whatever comes here next.
+                    Message::Fork(uffd) => born(Self::with(self.process, uffd, state.missing.clone())),
+                    Message::Remap { from, to, length } => state.missing.move_to(from, to, length),
+                    Message::Gone { start, end } => state.missing.remove(Span { start, end }),
                 }
-                Message::Remap { from, to, length } => state.missing.move_to(from, to, length),
-                Message::Gone { start, end } => state.missing.remove(Span { start, end }),
             }
         }
-        heard
+        faults
     }
 
     /// Puts content in its place, which was missing from `start` on and came from `place`, as far as that is still so.
     pub(super) fn put(&self, start: u64, place: Place, content: &[u8]) -> io::Result<Put> {
         let mut done = 0;
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        let mut at = 0;
+        let (mut at, mut nowhere) = (0, None);
         while at < content.len() {
             let (address, left) = (start + at as u64, (content.len() - at) as u64);
             // Only what is still missing, and of the same origin.
@@ -156,8 +152,11 @@ impl Space {
                         self.state().gone = true;
                         return Ok(Put::Done(done));
                     }
-                    // Told to be gone soon, if it is.
-                    Some(libc::EAGAIN | libc::ENOENT) => return Ok(Put::Later),
+                    // It has something to say first.
+                    Some(libc::EAGAIN) => return Ok(Put::Later),
+                    // Were something on its way that we have not heard, it would be told so the second time.
+                    Some(libc::ENOENT) if nowhere.replace(address) == Some(address) => PAGE_LENGTH,
+                    Some(libc::ENOENT) => continue,
                     _ => return Err(e),
                 },
             };

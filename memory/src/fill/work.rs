@@ -139,13 +139,11 @@ impl Shared {
     }
 
     fn take(&self, space: &Arc<Space>) {
-        let heard = space.hear();
-        if !heard.children.is_empty() {
-            let children = heard.children.into_iter().map(Arc::new);
-            self.spaces.lock().unwrap_or_else(PoisonError::into_inner).extend(children);
-        }
-        if !heard.faults.is_empty() {
-            self.queue().faults.extend(heard.faults.into_iter().map(|address| (Arc::clone(space), address)));
+        let faults = space.hear(|child| {
+            self.spaces.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(child));
+        });
+        if !faults.is_empty() {
+            self.queue().faults.extend(faults.into_iter().map(|address| (Arc::clone(space), address)));
             self.changed.notify_all();
         }
     }
