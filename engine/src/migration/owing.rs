@@ -45,6 +45,15 @@ impl Filling {
     /// come.
     pub(super) fn go_on(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
         for process in application::relations(&cgroup.pids()) {
+            let untimely = self.fill.untimely(process.inner, process.host)?;
+            if let Some(first) = untimely.first() {
+                let (count, inner) = (untimely.len(), process.inner);
+                let what = format!(
+                    "process {inner} has something in {count} places where it misses memory, the first at {:#x}",
+                    first.start
+                );
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
             self.fill.let_go(process.inner, &fastmig_memory::private_mappings(process.host)?);
         }
         self.fill.begin()

@@ -43,6 +43,10 @@ impl Missing {
         self.0.is_empty()
     }
 
+    pub(super) fn spans(&self) -> Vec<Span> {
+        self.0.iter().map(|(start, range)| Span { start: *start, end: range.end }).collect()
+    }
+
     /// Whether anything within is missing.
     pub(super) fn touches(&self, span: Span) -> bool {
         self.0.range(..span.end).next_back().is_some_and(|(_, range)| range.end > span.start)

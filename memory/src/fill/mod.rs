@@ -116,6 +116,17 @@ impl Fill {
         }
     }
 
+    /// What a process, with this pid on the host, is said to miss and has: something else than it should. While it stands
+    /// still, and before [`Fill::begin`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn untimely(&self, process: i32, host: i32) -> io::Result<Vec<Span>> {
+        let spaces = self.shared.spaces();
+        let found = spaces.iter().filter(|space| space.process() == process).map(|space| space.untimely(host));
+        Ok(found.collect::<io::Result<Vec<_>>>()?.concat())
+    }
+
     /// Fills in what nobody has touched, from now on.
     ///
     /// # Errors

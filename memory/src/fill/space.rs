@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::message::{self, Message};
 use super::missing::{Missing, Place};
-use crate::{sys, Span, PAGE};
+use crate::scan::Scanner;
+use crate::{pagemap, sys, Span, PAGE};
 
 #[derive(Debug)]
 pub(super) struct Space {
@@ -78,6 +79,22 @@ impl Space {
     /// What is missing at an address, and some pages after it.
     pub(super) fn at(&self, address: u64, most: u64) -> Option<(Span, Place)> {
         self.state().missing.at(address, most)
+    }
+
+    /// What is said to be missing, and is there.
+    pub(super) fn untimely(&self, host: i32) -> io::Result<Vec<Span>> {
+        let scanner = Scanner::open(host)?;
+        let missing = self.state().missing.spans();
+        let mut found = Vec::new();
+        for span in missing {
+            // The zero page is something, too.
+            pagemap::entries(scanner.pagemap(), span, |page, entry| {
+                if entry.is_populated() {
+                    found.push(Span { start: page, end: page + PAGE });
+                }
+            })?;
+        }
+        Ok(found)
     }
 
     /// The next piece to be filled in.

@@ -72,7 +72,7 @@ fn require_followed(moved: &Moved) -> Result<()> {
 }
 
 fn changing(ctx: &Ctx) -> Result<()> {
-    for seed in ["301", "302", "303"] {
+    for seed in ["301", "302", "303", "304", "305", "306"] {
         let words = ["churn", "--seed", seed, "--mib", "256", "--children", "4", "--fork-ms", "50"];
         follows(ctx, POST_COPY, &words, 1).with_context(|| format!("seed {seed}"))?;
     }
