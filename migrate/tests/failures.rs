@@ -101,8 +101,17 @@ const DESTINATION: [&str; 26] = [
     "post-restore",
 ];
 
-const SOURCE_OWING: [&str; 9] =
-    ["rounds", "last-round", "restore-done", "fenced", "deciding", "commit-sent", "commit-done", "serve", "end"];
+const SOURCE_OWING: [&str; 9] = [
+    "rounds",
+    "last-round",
+    "restore-done",
+    "fenced",
+    "deciding",
+    "commit-sent",
+    "commit-done",
+    "serve",
+    "end",
+];
 
 const DESTINATION_OWING: [&str; 9] = [
     "last-round",

@@ -28,7 +28,8 @@ pub(super) fn batch(uffd: BorrowedFd<'_>) -> io::Result<Vec<Message>> {
     loop {
         match rustix::io::read(uffd, &mut bytes) {
             Ok(length) => {
-                let messages = bytes[..length].chunks_exact(LENGTH).filter_map(|one| parse(one.try_into().ok()?));
+                let messages =
+                    bytes[..length].chunks_exact(LENGTH).filter_map(|one| parse(one.try_into().ok()?));
                 let mut messages: Vec<Message> = messages.collect();
                 messages.reverse();
                 return Ok(messages);

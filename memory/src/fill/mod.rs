@@ -123,7 +123,8 @@ impl Fill {
     /// When it is gone.
     pub fn untimely(&self, process: i32, host: i32) -> io::Result<Vec<Span>> {
         let spaces = self.shared.spaces();
-        let found = spaces.iter().filter(|space| space.process() == process).map(|space| space.untimely(host));
+        let found =
+            spaces.iter().filter(|space| space.process() == process).map(|space| space.untimely(host));
         Ok(found.collect::<io::Result<Vec<_>>>()?.concat())
     }
 

@@ -144,7 +144,7 @@ impl Space {
     pub(super) fn put(&self, start: u64, place: Place, content: &[u8]) -> io::Result<Put> {
         let mut done = 0;
         let _order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut at, mut nowhere) = (0, None);
+        let (mut at, mut nowhere) = (0, None::<(u64, u32)>);
         while at < content.len() {
             let (address, left) = (start + at as u64, (content.len() - at) as u64);
             // Only what is still missing, and of the same origin.
@@ -155,7 +155,9 @@ impl Space {
                 at += PAGE_LENGTH.min(content.len() - at);
                 continue;
             };
-            let length = usize::try_from(span.end - span.start).unwrap_or(0);
+            let whole = usize::try_from(span.end - span.start).unwrap_or(0);
+            // What lies in several mappings is refused as a whole.
+            let length = if nowhere.is_some_and(|(at, _)| at == address) { PAGE_LENGTH } else { whole };
             let copied = sys::uffd_copy(self.uffd(), address, &content[at..at + length]);
             let passed = match copied {
                 Ok(bytes) => {
@@ -172,8 +174,20 @@ impl Space {
                     // It has something to say first.
                     Some(libc::EAGAIN) => return Ok(Put::Later),
                     // Were something on its way that we have not heard, it would be told so the second time.
-                    Some(libc::ENOENT) if nowhere.replace(address) == Some(address) => PAGE_LENGTH,
-                    Some(libc::ENOENT) => continue,
+                    Some(libc::ENOENT) => {
+                        let tries =
+                            nowhere.filter(|(at, _)| *at == address).map_or(1, |(_, tries)| tries + 1);
+                        nowhere = Some((address, tries));
+                        if tries < 3 {
+                            continue;
+                        }
+                        tracing::debug!(
+                            process = self.process,
+                            address,
+                            "missing memory has no place any more"
+                        );
+                        PAGE_LENGTH
+                    }
                     _ => return Err(e),
                 },
             };

@@ -20,7 +20,9 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "memory follows that is written meanwhile, there and back",
-        run: |ctx| follows(ctx, POST_COPY, &["tick", "--mib", "128", "--writes", "100", "--threads", "4"], 2).into(),
+        run: |ctx| {
+            follows(ctx, POST_COPY, &["tick", "--mib", "128", "--writes", "100", "--threads", "4"], 2).into()
+        },
     },
     Case {
         name: "memory follows processes that inherited it",
@@ -80,7 +82,8 @@ fn changing(ctx: &Ctx) -> Result<()> {
 }
 
 fn on_timeout(ctx: &Ctx) -> Result<()> {
-    let how = ["--strategy", "pre-copy", "--max-rounds", "2", "--max-downtime", "1", "--on-timeout", "post-copy"];
+    let how =
+        ["--strategy", "pre-copy", "--max-rounds", "2", "--max-downtime", "1", "--on-timeout", "post-copy"];
     follows(ctx, &how, &["burst", "--mib", "64", "--threads", "2"], 1)
 }
 
