@@ -85,7 +85,7 @@ impl OwedLayout {
         let after = self.runs.partition_point(|(of, start, ..)| (*of, *start) <= (process, address));
         let (of, start, end, at) = *self.runs.get(after.checked_sub(1)?)?;
         let inside = of == process && address.checked_add(length).is_some_and(|last| last <= end);
-        inside.then_some(at + (address - start))
+        inside.then(|| at + (address - start))
     }
 
     /// Who has what lies from `offset` on: process, address and length.

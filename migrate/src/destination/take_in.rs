@@ -88,7 +88,7 @@ impl Arrival<'_> {
             let received = talk.hear(Deadline::after(patience))?;
             match received.message {
                 Message::Round { last: false, memory, owed } if owed.is_empty() => {
-                    self.round(talk, memory)?
+                    self.round(talk, memory)?;
                 }
                 _ => return Ok(received),
             }
