@@ -110,7 +110,12 @@ fn ask_on(
 /// A data connection is of no more use: as long as memory is owed, another takes its place.
 pub(super) fn serve_on(source: &Source<'_>, plan: &Plan, token: &str, lane: u32, server: &MemoryServer<'_>) {
     let mut pause = FIRST_PAUSE;
-    while server.owes() && !server.is_stopped() && !source.cancel.is_leaving() {
+    while !server.is_stopped() && !source.cancel.is_leaving() {
+        // It may have broken before the commit's answer came.
+        if !server.owes() {
+            std::thread::sleep(LISTEN);
+            continue;
+        }
         match open_data(source, plan, token.to_owned(), lane, Deadline::after(plan.options.limits.connect)) {
             Ok(mut channel) => {
                 pause = FIRST_PAUSE;
