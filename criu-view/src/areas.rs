@@ -3,7 +3,7 @@
 
 use core::ffi::c_int;
 
-use fastmig_criu_view_layout::{area, AREAS, HUGE, SPANS, WANTED};
+use fastmig_criu_view_layout::{area, AREAS, HUGE, RANGES, WANTED};
 
 use crate::memory::{self, PageMap, PAGE};
 use crate::table::{Entry, Table};
@@ -192,7 +192,10 @@ fn fresh(new: Entry) -> Result<usize, c_int> {
     let length = length(start, new.get(area::END));
     let remainder = usize::try_from(start % HUGE).unwrap_or(0);
     let reserve = new.get(area::FLAGS) & area::NO_RESERVE == 0;
-    memory::map_private(length, remainder, HUGE_BYTES, reserve).ok_or_else(sys::error)
+    let place = memory::map_private(length, remainder, HUGE_BYTES, reserve).ok_or_else(sys::error)?;
+    // Until CRIU restores: see `family`.
+    memory::inherit(place, length, false);
+    Ok(place)
 }
 
 fn copy_populated(pages: &mut PageMap, from: usize, to: usize, length: usize) -> Result<(), c_int> {
@@ -216,11 +219,11 @@ pub(crate) fn find(table: Table, process: u64, start: u64, end: u64) -> Option<u
     (start < end && end <= area.get(area::END)).then(|| location(area, start))
 }
 
-/// Empties `count` ranges in the region of spans. Answers an error number, or 0.
+/// Empties the first `count` ranges. Answers an error number, or 0.
 pub(crate) fn discard(count: u64) -> c_int {
     let Some(table) = table::get() else { return libc::EINVAL };
     for index in 0..count {
-        let range = table.entry(SPANS, index).map(|span| (span.get(0), span.get(1), span.get(2)));
+        let range = table.entry(RANGES, index).map(|span| (span.get(0), span.get(1), span.get(2)));
         let place = range
             .and_then(|(process, start, end)| Some((find(table, process, start, end)?, length(start, end))));
         let Some((place, length)) = place else { return libc::EINVAL };

@@ -3,11 +3,11 @@
 //!
 //! Some of them take a variable number of arguments, which on this machine arrive where fixed ones would.
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_long, c_void};
 
 use crate::memory::{unsigned, word};
 use crate::premap::Request;
-use crate::{premap, scan, serve, shared, smaps, sys};
+use crate::{family, premap, scan, serve, shared, smaps, sys};
 
 fn int(result: isize) -> c_int {
     c_int::try_from(result).unwrap_or(-1)
@@ -83,6 +83,16 @@ pub extern "C" fn lseek64(fd: c_int, offset: i64, whence: c_int) -> i64 {
     seek(fd, offset, whence)
 }
 
+/// `pread(2)` for large files, which all are here: page tables, read where the kernel cannot scan them, are empty in what
+/// is hidden.
+#[no_mangle]
+pub extern "C" fn pread64(fd: c_int, buffer: *mut c_void, length: usize, offset: i64) -> isize {
+    let from = unsigned(isize::try_from(offset).unwrap_or(-1));
+    let count = sys::call(libc::SYS_pread64, word(fd), buffer as usize, length, from, 0, 0);
+    scan::blank(fd, buffer as usize, count, from);
+    count
+}
+
 fn map(request: Request) -> *mut c_void {
     premap::map(request).unwrap_or_else(|| premap::really(request)) as *mut c_void
 }
@@ -129,6 +139,15 @@ pub extern "C" fn mremap(
     inherited.unwrap_or_else(really) as *mut c_void
 }
 
+/// `madvise(2)`: what is filled stays.
+#[no_mangle]
+pub extern "C" fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int {
+    if advice == libc::MADV_DONTNEED && premap::is_filled(address as usize, length) {
+        return 0;
+    }
+    int(sys::call(libc::SYS_madvise, address as usize, length, word(advice), 0, 0, 0))
+}
+
 /// `memfd_create(2)`: the last one is remembered.
 #[no_mangle]
 pub extern "C" fn memfd_create(name: *const c_char, flags: u32) -> c_int {
@@ -142,4 +161,19 @@ pub extern "C" fn memfd_create(name: *const c_char, flags: u32) -> c_int {
 pub extern "C" fn recv(fd: c_int, buffer: *mut c_void, length: usize, flags: c_int) -> isize {
     serve::until_readable(fd);
     sys::call(libc::SYS_recvfrom, word(fd), buffer as usize, length, word(flags), 0, 0)
+}
+
+/// `syscall(2)`: the processes that CRIU makes get their own areas alone.
+#[no_mangle]
+pub extern "C" fn syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
+    let cloned = if number == libc::SYS_clone3 { family::clone(a, b) } else { None };
+    cloned.unwrap_or_else(|| sys::call(number, a, b, c, d, e, f)) as c_long
 }

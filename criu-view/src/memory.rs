@@ -96,9 +96,10 @@ pub(crate) fn empty(address: usize, length: usize) -> bool {
     sys::call(libc::SYS_madvise, address, length, word(libc::MADV_DONTNEED), 0, 0, 0) != -1
 }
 
-/// Children do not inherit it.
-pub(crate) fn keep_from_children(address: usize, length: usize) {
-    sys::call(libc::SYS_madvise, address, length, word(libc::MADV_DONTFORK), 0, 0, 0);
+/// Whether children inherit it.
+pub(crate) fn inherit(address: usize, length: usize, inherited: bool) {
+    let advice = if inherited { libc::MADV_DOFORK } else { libc::MADV_DONTFORK };
+    sys::call(libc::SYS_madvise, address, length, word(advice), 0, 0, 0);
 }
 
 /// Makes a huge page of what is there.

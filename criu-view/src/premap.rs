@@ -38,7 +38,7 @@ pub(crate) fn map(request: Request) -> Option<isize> {
     }
     let Request { length, address, protection, offset, .. } = request;
     let mapping = listed(table, offset, length);
-    remember(Place { address, length, key: offset, protection });
+    remember(Place { address, length, key: offset, protection, filled: mapping.is_some() });
     let mapping = mapping?;
     let done = if mapping.get(mapping::KIND) == mapping::OWN {
         take(table, mapping, address, protection)
@@ -65,8 +65,11 @@ pub(crate) fn inherit(old: usize, length: usize, flags: c_int, new: usize) -> Op
         return None;
     }
     let parent = place_of_parent(|place| (place.address, place.length) == (old, length))?;
-    remember(Place { address: new, ..parent });
-    let mapping = listed(table, parent.key, length)?;
+    let mapping = listed(table, parent.key, length);
+    remember(Place { address: new, filled: mapping.is_some(), ..parent });
+    let Some(mapping) = mapping else {
+        return parent.filled.then(|| begin_empty(new, length, parent.protection));
+    };
     let done = if mapping.get(mapping::KIND) == mapping::OWN {
         take(table, mapping, new, parent.protection)
     } else {
@@ -75,6 +78,21 @@ pub(crate) fn inherit(old: usize, length: usize, flags: c_int, new: usize) -> Op
     mapping.add(mapping::TAKEN, if done.is_some() { 1 } else { mapping::FAILED });
     // Failed: the engine sees it and gives the restore up.
     Some(signed(new))
+}
+
+/// Whether these addresses are of a mapping that is filled. CRIU takes from a child what it has put into the parent at the same
+/// place and has not seen in the child; where the child is filled it has not seen anything.
+pub(crate) fn is_filled(address: usize, length: usize) -> bool {
+    let end = address.saturating_add(length);
+    let inside = |place: &Place| {
+        place.filled && place.address <= address && end <= place.address.saturating_add(place.length)
+    };
+    restored_process().is_some() && find(own_half(), inside).is_some()
+}
+
+/// CRIU has dumped the child's pages and knows nothing of the parent's: what it does not know it would leave in the child.
+fn begin_empty(address: usize, length: usize, protection: c_int) -> isize {
+    really(Request { address, length, protection, flags: KEYED, fd: -1, offset: 0 })
 }
 
 /// The table, in a process that CRIU restores.
@@ -146,10 +164,12 @@ struct Place {
     /// The mapping's address in the end.
     key: u64,
     protection: c_int,
+    /// Its content is of our filling, and CRIU does not know it.
+    filled: bool,
 }
 
 const PLACES: usize = 1 << 15;
-const PLACE_WORDS: usize = 4;
+const PLACE_WORDS: usize = 5;
 
 /// The places of this process and those of its parent, each in one half. They are copied by fork with everything else.
 static HALVES: [[AtomicU64; PLACES * PLACE_WORDS]; 2] =
@@ -180,13 +200,16 @@ fn remember(place: Place) {
     let first = index.saturating_mul(PLACE_WORDS);
     let Some(words) = words.get(first..first.saturating_add(PLACE_WORDS)) else { return };
     let protection = u64::try_from(place.protection).unwrap_or(0);
-    let values = [place.address as u64, place.length as u64, place.key, protection];
+    let values = [place.address as u64, place.length as u64, place.key, protection, place.filled.into()];
     words.iter().zip(values).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
     count.store(index + 1, Ordering::Relaxed);
 }
 
 fn place_of_parent(wanted: impl Fn(&Place) -> bool) -> Option<Place> {
-    let half = 1 - own_half().min(1);
+    find(1 - own_half().min(1), wanted)
+}
+
+fn find(half: usize, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
     let count = COUNTS.get(half)?.load(Ordering::Relaxed);
     let places = HALVES.get(half)?.chunks_exact(PLACE_WORDS).take(count);
     places.filter_map(Place::read).find(wanted)
@@ -200,6 +223,7 @@ impl Place {
             length: usize::try_from(values.next()?).ok()?,
             key: values.next()?,
             protection: c_int::try_from(values.next()?).ok()?,
+            filled: values.next()? != 0,
         })
     }
 }

@@ -1,10 +1,10 @@
-//! A dump's choice of pages: CRIU scans the page tables of each mapping, and finds nothing in those that are hidden.
+//! A dump's choice of pages: CRIU scans or reads the page tables of each mapping, and finds nothing in those that are hidden.
 
 use core::ffi::c_int;
 
 use fastmig_criu_view_layout::{hidden, process_word, HIDDEN};
 
-use crate::memory::word;
+use crate::memory::{word, PAGE};
 use crate::table::{Entry, Table};
 use crate::{proc_path, sys, table};
 
@@ -35,6 +35,9 @@ pub(crate) struct Scan {
 
 const RANGE_BYTES: u64 = 24;
 
+/// Bytes that a file of page tables has for each page.
+const WORD: usize = 8;
+
 /// Answers a scan with what is not hidden; nothing when it is none of ours.
 pub(crate) fn scan(fd: c_int, scan: &mut Scan) -> Option<isize> {
     let table = table::get()?;
@@ -44,6 +47,27 @@ pub(crate) fn scan(fd: c_int, scan: &mut Scan) -> Option<isize> {
     let process = process_word(proc_path::process_of(fd, b"/pagemap")?);
     next_hidden(table, process, scan.start).filter(|mapping| mapping.get(hidden::START) < scan.end)?;
     Some(scan_between(table, process, fd, scan))
+}
+
+/// Takes out what is hidden, if `count` bytes were read of page tables (kernels before 6.7): a word for each page.
+pub(crate) fn blank(fd: c_int, buffer: usize, count: isize, offset: usize) {
+    let Some(table) = table::get().filter(|table| table.count(HIDDEN) > 0) else { return };
+    let Some(process) = proc_path::process_of(fd, b"/pagemap").map(process_word) else { return };
+    let words = sys::lent_answer(buffer, usize::try_from(count).unwrap_or(0) / WORD);
+    let address = |page: usize| u64::try_from(page).unwrap_or(u64::MAX).saturating_mul(PAGE);
+    let start = address(offset / WORD);
+    let (mut at, end) = (start, start.saturating_add(address(words.len())));
+    while at < end {
+        let next = next_hidden(table, process, at).filter(|mapping| mapping.get(hidden::START) < end);
+        let Some(mapping) = next else { return };
+        let (from, to) = (at.max(mapping.get(hidden::START)), end.min(mapping.get(hidden::END)));
+        let page = |address: u64| usize::try_from((address - start) / PAGE).unwrap_or(usize::MAX);
+        if let Some(pages) = words.get_mut(page(from)..page(to)) {
+            pages.fill(0);
+        }
+        cover(mapping, from, to);
+        at = to;
+    }
 }
 
 /// The first hidden mapping of `process` that ends after `address`.

@@ -4,16 +4,21 @@ use core::ffi::c_int;
 
 use fastmig_criu_view_layout::command;
 
-use crate::{areas, shared, start, sys};
+use crate::{areas, family, shared, start, sys};
 
 /// Serves commands until the socket `fd` can be read; at once when it is not the one that CRIU gets its requests on.
 pub(crate) fn until_readable(fd: c_int) {
     let Some(restore) = start::restore() else { return };
-    if fd != restore.rpc || restore.socket < 0 || sys::process() != restore.main {
+    let is_rpc = || sys::identity(fd).is_some_and(|(_, inode)| inode == restore.rpc);
+    if sys::process() != restore.main || !is_rpc() {
+        return;
+    }
+    family::looks_for_message();
+    if restore.socket < 0 {
         return;
     }
     loop {
-        match sys::readable(restore.rpc, restore.socket) {
+        match sys::readable(fd, restore.socket) {
             Some((true, _)) => return end(),
             Some((_, true)) if serve(restore.socket) => {}
             Some(_) => return end(),

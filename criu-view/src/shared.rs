@@ -134,7 +134,7 @@ fn make_segment(segment: Entry) -> Result<(), c_int> {
     }
     let location = memory::map_shared(fd, size).ok_or_else(sys::error)?;
     // A child's mapping would stand in the way of seals.
-    memory::keep_from_children(location, size);
+    memory::inherit(location, size, false);
     segment.set(segment::FD, unsigned(made) as u64);
     segment.set(segment::LOCATION, location as u64);
     Ok(())

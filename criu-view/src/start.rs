@@ -1,7 +1,7 @@
 //! Before CRIU's `main`: the table is mapped, and what the engine passed is remembered.
 
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use fastmig_criu_view_layout::{MAGIC, SIZE};
 
@@ -14,13 +14,13 @@ pub(crate) struct Restore {
     pub(crate) main: i32,
     /// The socket on which the engine sends commands; -1 when that is over.
     pub(crate) socket: c_int,
-    /// The socket on which CRIU gets its requests.
-    pub(crate) rpc: c_int,
+    /// The inode of the socket on which CRIU gets its requests, under more than one number.
+    pub(crate) rpc: u64,
 }
 
 static MAIN: AtomicI32 = AtomicI32::new(0);
 static SOCKET: AtomicI32 = AtomicI32::new(-1);
-static RPC: AtomicI32 = AtomicI32::new(-1);
+static RPC: AtomicU64 = AtomicU64::new(0);
 
 /// What a restore has; nothing in a dump, or when CRIU was not started by the engine.
 pub(crate) fn restore() -> Option<Restore> {
@@ -50,7 +50,7 @@ pub(crate) extern "C" fn start() {
         // What CRIU executes must not hold it.
         sys::call(libc::SYS_fcntl, word(socket), word(libc::F_SETFD), word(libc::FD_CLOEXEC), 0, 0, 0);
         SOCKET.store(socket, Ordering::Relaxed);
-        RPC.store(rpc, Ordering::Relaxed);
+        RPC.store(sys::identity(rpc).map_or(0, |(_, inode)| inode), Ordering::Relaxed);
         MAIN.store(sys::process(), Ordering::Relaxed);
     }
 }

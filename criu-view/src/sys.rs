@@ -13,8 +13,27 @@ extern "C" {}
 
 /// Makes a system call; sets `errno` and answers -1 when it fails, as the C library's functions do.
 pub(crate) fn call(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
-    // SAFETY: what the arguments point to is the caller's, who hands on what CRIU asked for or mappings of its own.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let result: c_long;
+    // SAFETY: what the arguments point to is the caller's, who hands on what CRIU asked for or mappings of its own; a child
+    // that comes back from this has a copy of everything.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            in("r9") f,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if (-4095..0).contains(&result) {
+        return fail(c_int::try_from(-result).unwrap_or(libc::EIO));
+    }
     isize::try_from(result).unwrap_or(-1)
 }
 
@@ -43,6 +62,33 @@ pub(crate) fn variable(name: &CStr) -> Option<&'static [u8]> {
     let value = unsafe { libc::getenv(name.as_ptr()) };
     // SAFETY: the C library answers null or a string that ends with a zero; nobody changes it before `main`.
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+/// The words at an address that CRIU handed over, aligned as its own.
+pub(crate) fn lent<'a>(address: usize, count: usize) -> &'a [u64] {
+    if address == 0 || address % align_of::<u64>() != 0 {
+        return &[];
+    }
+    // SAFETY: the caller has heard from CRIU how many there are, and CRIU lends them for the call.
+    unsafe { core::slice::from_raw_parts(address as *const u64, count) }
+}
+
+/// The words at an address that CRIU handed over for an answer, aligned as its own.
+pub(crate) fn lent_answer<'a>(address: usize, count: usize) -> &'a mut [u64] {
+    if address == 0 || address % align_of::<u64>() != 0 {
+        return &mut [];
+    }
+    // SAFETY: the kernel has just written as many words there, and CRIU lends them for the call.
+    unsafe { core::slice::from_raw_parts_mut(address as *mut u64, count) }
+}
+
+/// The number at an address that CRIU handed over.
+pub(crate) fn lent_number(address: usize) -> i32 {
+    if address == 0 || address % align_of::<i32>() != 0 {
+        return 0;
+    }
+    // SAFETY: CRIU lends it for the call.
+    unsafe { *(address as *const i32) }
 }
 
 /// A string that CRIU handed over; empty for none.

@@ -16,7 +16,7 @@ use nix::sched::{setns, CloneFlags};
 use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 
 use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
-use crate::view::{DumpView, RestoreView};
+use crate::view::Passed;
 use crate::{sys, Bundle, CriuError, DumpOptions, RestoreOptions, Session};
 
 /// What a CRIU worker needs before it can be spoken to.
@@ -28,15 +28,8 @@ pub struct Launch<'a> {
     capabilities: CapsHashSet,
     fds: Vec<OwnedFd>,
     oom_score_adj: Option<i32>,
-    view: Option<View>,
+    view: Option<Passed>,
     limit: Duration,
-}
-
-/// What CRIU's library of ours gets: descriptors of the table, and for a restore of the socket.
-#[derive(Debug)]
-struct View {
-    table: RawFd,
-    socket: Option<RawFd>,
 }
 
 /// The namespaces of one process that a worker joins. The IPC namespace is left out on purpose: it travels
@@ -158,34 +151,14 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// Has a dump see memory as `view` shows it.
-    ///
-    /// # Errors
-    /// When the bundle has no library for that.
-    pub fn with_dump_view(mut self, view: &DumpView) -> Result<Self, LaunchError> {
-        self.need_view()?;
-        let table =
-            view.descriptor().map_err(|source| LaunchError::Prepare { what: "pass the view", source })?;
-        self.view = Some(View { table: self.pass(table), socket: None });
-        Ok(self)
+    /// The bundle that it starts.
+    pub(crate) fn bundle(&self) -> &Bundle {
+        self.bundle
     }
 
-    /// Has a restore find the memory that is filled in `view`, which serves one worker.
-    ///
-    /// # Errors
-    /// When the bundle has no library for that, or another worker was started with this view.
-    pub fn with_restore_view(mut self, view: &RestoreView) -> Result<Self, LaunchError> {
-        self.need_view()?;
-        let (table, socket) =
-            view.descriptors().map_err(|source| LaunchError::Prepare { what: "pass the view", source })?;
-        self.view = Some(View { table: self.pass(table), socket: Some(self.pass(socket)) });
-        Ok(self)
-    }
-
-    fn need_view(&self) -> Result<(), LaunchError> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "the CRIU bundle has no such library");
-        let view = self.bundle.view();
-        view.map(drop).ok_or_else(|| LaunchError::Prepare { what: "show CRIU memory", source: missing() })
+    /// Starts it under the library that shows CRIU memory otherwise.
+    pub(crate) fn under(&mut self, view: Passed) {
+        self.view = Some(view);
     }
 
     /// Hands `fd` to the worker; returns its number there, which is its number here.
@@ -300,7 +273,13 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn execute(self, arguments: &[String], view: Option<String>, work: RawFd, log: &Path) -> Result<Child, LaunchError> {
+    fn execute(
+        self,
+        arguments: &[String],
+        view: Option<String>,
+        work: RawFd,
+        log: &Path,
+    ) -> Result<Child, LaunchError> {
         let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
         let loader = self.bundle.loader();
         // No PATH: CRIU must not run a program of the container.
@@ -325,15 +304,6 @@ impl<'a> Launch<'a> {
         let pid_namespace = entry.pid_namespace()?;
         sys::before_exec(&mut command, move || entry.run());
         spawn(command, pid_namespace).map_err(|source| LaunchError::Start { loader, source })
-    }
-}
-
-impl View {
-    /// What the library is told, with `rpc` the descriptor on which CRIU gets its requests.
-    fn variable(&self, rpc: RawFd) -> String {
-        let (name, table) = (fastmig_criu_view_layout::VARIABLE, self.table);
-        self.socket
-            .map_or_else(|| format!("{name}={table}"), |socket| format!("{name}={table},{socket},{rpc}"))
     }
 }
 

@@ -141,6 +141,10 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
         assert!(view.collapse(Duration::from_secs(10)).unwrap());
     }
     view.align(remainders).unwrap();
+    let pstree = fs::read(directory.join("images/pstree.img")).unwrap();
+    let family = images::family(&pstree).unwrap();
+    assert_eq!(family.len(), tree.processes.len());
+    view.relate(&family).unwrap();
     view.arrange(&placed).unwrap();
     let options = RestoreOptions { images, lazy: false, inherited: vec![], common: common() };
     let mut result = None;
@@ -207,6 +211,7 @@ const CASES: &[Case] = &[
     ("a_process_finds_its_memory_in_huge_pages", a_process_finds_its_memory_in_huge_pages),
     ("children_share_what_they_shared", children_share_what_they_shared),
     ("shared_memory_is_found_filled", shared_memory_is_found_filled),
+    ("a_large_tree_of_huge_pages", || move_tree(6, 128, false, true)),
 ];
 
 /// One after the other, for restored processes need their numbers.

@@ -106,6 +106,48 @@ fn content_stays_where_areas_overlap() {
 }
 
 #[test]
+fn segments_are_emptied_and_given_up() {
+    let Some(Waiting { mut view, session, .. }) = waiting() else { return };
+    let spec = |id, name: &str| SegmentSpec { id, size: 4 * MIB, name: name.into() };
+    view.make_segments(&[spec(7, "seven"), spec(8, "")]).unwrap();
+    for id in [7, 8] {
+        view.write_segment(id, 0, &vec![1; 4 << 20]).unwrap();
+    }
+    let span = |start, end| Span { start, end };
+    view.empty_segment(7, &[span(0, MIB), span(2 * MIB, 3 * MIB)]).unwrap();
+    assert!(view.empty_segment(7, &[span(3 * MIB, 5 * MIB)]).is_err());
+    assert!(view.empty_segment(9, &[span(0, MIB)]).is_err());
+    let content = |name: &str| std::fs::read(memfd(session.pid(), name)).unwrap();
+    let expected: Vec<u8> = [0, 1, 0, 1].iter().flat_map(|byte| vec![*byte; 1 << 20]).collect();
+    assert!(content("seven") == expected);
+    let held = |name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(memfd(session.pid(), name)).unwrap().blocks() * 512
+    };
+    assert_eq!((held("seven"), held("/dev/zero")), (2 * MIB, 4 * MIB));
+    view.drop_segment(8).unwrap();
+    assert_eq!(held("/dev/zero"), 0);
+    assert!(view.drop_segment(8).is_err() && view.write_segment(8, 0, &[1]).is_err());
+    // Of the same number, and yet another; and nobody waits for what was given up.
+    view.make_segments(&[spec(8, "eight")]).unwrap();
+    view.write_segment(8, 0, &vec![2; 4 << 20]).unwrap();
+    assert!(content("eight") == vec![2; 4 << 20]);
+    view.drop_segment(8).unwrap();
+    assert!(matches!(view.taken().unwrap_err(), ViewError::SegmentNotTaken { id: 7, .. }));
+    view.drop_segment(7).unwrap();
+    view.taken().unwrap();
+}
+
+/// Where the process `pid` has the memfd of this name.
+fn memfd(pid: u32, name: &str) -> std::path::PathBuf {
+    let mut files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|file| file.unwrap().path());
+    let wanted = format!("/memfd:{name} (deleted)");
+    files
+        .find(|file| std::fs::read_link(file).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
+        .unwrap()
+}
+
+#[test]
 fn what_is_discarded_is_empty() {
     let Some(Waiting { mut view, session: _session, .. }) = waiting() else { return };
     view.lay_out(&[area(1, 10, 20)]).unwrap();
@@ -199,4 +241,8 @@ fn a_criu_that_hangs_runs_out_of_time() {
     kill(Pid::from_raw(i32::try_from(session.pid()).unwrap()), Signal::SIGSTOP).unwrap();
     let error = view.lay_out(&[area(1, 10, 30)]).unwrap_err();
     assert!(matches!(error, ViewError::TimedOut { .. }), "{error}");
+    assert!(
+        matches!(view.lay_out(&[]), Err(ViewError::Gone { .. })),
+        "a late answer may be taken for another"
+    );
 }

@@ -1,14 +1,13 @@
 //! What it would cost now to move an application's memory while it runs: looked at for a moment, with nothing sent.
 
-use std::collections::{BTreeSet, HashMap};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastmig_memory::{probe, Pages, Process, Round, Tracker};
 
-use crate::migration::trackable;
+use crate::migration::{processes, trackable};
 use crate::state::ApplicationState;
-use crate::{application, Container, Error};
+use crate::{Container, Error};
 
 /// What was seen of an application's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +28,15 @@ pub struct Cost {
     pub window: Duration,
     /// Bytes per second of that.
     pub dirty_rate: u64,
+    /// How long it took to look through all memory.
+    pub scan: Duration,
     /// The longest that any process was stopped for it.
     pub stopped: Duration,
 }
 
 impl Container {
-    /// Looks at what the application writes during `window`. It runs on meanwhile; each process is stopped for less than a
-    /// millisecond, and the container is locked.
+    /// Looks at what the application writes during `window`. It runs on meanwhile; each process is stopped for a moment, as
+    /// [`Cost::stopped`] tells, and the container is locked.
     ///
     /// # Errors
     /// When the application does not run, or this host cannot track what it writes.
@@ -79,6 +80,7 @@ fn measure(
         dirty,
         window,
         dirty_rate: per_second(dirty, window),
+        scan: second.cost.scan,
         stopped: first.cost.stop.max(second.cost.stop),
     })
 }
@@ -94,18 +96,6 @@ fn bytes(pages: &[Pages]) -> u64 {
 
 fn length(round: &Round) -> u64 {
     round.areas.iter().map(|area| area.end - area.start).sum()
-}
-
-/// What a tracker must know of them; those that have ended are left out.
-fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
-    let relations = application::relations(pids);
-    let inner: HashMap<i32, i32> = relations.iter().map(|relation| (relation.host, relation.inner)).collect();
-    let process = |relation: &application::Relation| Process {
-        host: relation.host,
-        id: relation.inner,
-        parent: inner.get(&relation.parent).copied(),
-    };
-    relations.iter().map(process).collect()
 }
 
 #[cfg(test)]

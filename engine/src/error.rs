@@ -17,8 +17,23 @@ use crate::state::ApplicationState;
 /// A failed operation on a container.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The container that waits may not hold what comes.
+    #[error(
+        "the application has {} MiB of memory and container {id} here may hold {} MiB more; raise its memory limit",
+        .needed.div_ceil(1 << 20), .left >> 20
+    )]
+    TooLittleMemory {
+        /// The container.
+        id: String,
+        /// Bytes that come.
+        needed: u64,
+        /// Bytes that there is room for.
+        left: u64,
+    },
     /// What the application writes cannot be followed.
-    #[error("the memory of the application of {id} cannot be tracked; it can move with --strategy stop-copy")]
+    #[error(
+        "the memory of the application of {id} cannot be tracked; it can move with --strategy stop-copy"
+    )]
     Untracked {
         /// The container.
         id: String,
@@ -314,6 +329,7 @@ impl Error {
             | Self::TooPrivileged { .. }
             | Self::LacksCapabilities { .. }
             | Self::Untracked { .. }
+            | Self::TooLittleMemory { .. }
             | Self::CannotLeave { .. }
             | Self::Image(_)
             | Self::Bundle(_)
@@ -324,9 +340,13 @@ impl Error {
             Self::Busy { .. } => Kind::Unavailable,
             Self::NotFrozen { .. } | Self::Criu(CriuError::TimedOut { .. }) => Kind::DeadlineExceeded,
             Self::Runc(e) => e.kind(),
-            Self::Differs { .. } | Self::View(_) | Self::State { .. } | Self::Init { .. } | Self::Criu(_) | Self::Launch(_) | Self::Io { .. } => {
-                Kind::Internal
-            }
+            Self::Differs { .. }
+            | Self::View(_)
+            | Self::State { .. }
+            | Self::Init { .. }
+            | Self::Criu(_)
+            | Self::Launch(_)
+            | Self::Io { .. } => Kind::Internal,
         }
     }
 

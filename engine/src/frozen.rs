@@ -34,7 +34,13 @@ impl Frozen {
         if paused {
             return Ok(Self { cgroup, thaw: false, watchdog: None });
         }
-        let watchdog = Watchdog::start(&cgroup).map_err(|e| Error::io("start", Path::new("/bin/sh"), e))?;
+        Self::enter_watched(container, watchdog(container)?)
+    }
+
+    /// The same, with a watchdog that was started before.
+    pub(crate) fn enter_watched(container: &Container, mut watchdog: Watchdog) -> Result<Self, Error> {
+        let cgroup = container.application_cgroup()?;
+        watchdog.arm().map_err(|e| Error::io("arm the watchdog", Path::new("/bin/sh"), e))?;
         container.freeze()?;
         let frozen = Self { cgroup, thaw: true, watchdog: Some(watchdog) };
         frozen.let_children_begin(container)?;
@@ -76,6 +82,12 @@ impl Drop for Frozen {
             }
         }
     }
+}
+
+/// What thaws the application should we die.
+pub(crate) fn watchdog(container: &Container) -> Result<Watchdog, Error> {
+    let cgroup = container.application_cgroup()?;
+    Watchdog::start(&cgroup).map_err(|e| Error::io("start", Path::new("/bin/sh"), e))
 }
 
 /// A dumped application whose tasks are stopped and whose connections may be locked; on drop both are undone, for it

@@ -172,8 +172,11 @@ mod tests {
         let (_root, place) = checkpoint();
         let image = Image::open(&place).unwrap();
         assert_eq!(image.manifest.files.len(), 2);
-        image.manifest.check_fit(&place, false).unwrap();
-        assert!(matches!(image.manifest.check_fit(&place, true), Err(ImageError::Terminal { .. })));
+        image.manifest.check_fit(&place, false, &cpu_features()).unwrap();
+        assert!(matches!(
+            image.manifest.check_fit(&place, true, &cpu_features()),
+            Err(ImageError::Terminal { .. })
+        ));
     }
 
     #[test]
@@ -237,7 +240,12 @@ mod tests {
         let (_root, place) = checkpoint();
         let mut image = Image::open(&place).unwrap();
         image.manifest.cpu_features.insert("avx9000".into());
-        assert!(image.manifest.check_fit(&place, false).unwrap_err().to_string().contains("avx9000"));
+        assert!(image
+            .manifest
+            .check_fit(&place, false, &cpu_features())
+            .unwrap_err()
+            .to_string()
+            .contains("avx9000"));
     }
 
     #[test]

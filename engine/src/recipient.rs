@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use fastmig_control::{Pid, Reply, Request as InitRequest};
 use fastmig_criu::{Bundle, Common, InheritedFd, Launch, Notification};
@@ -19,6 +21,8 @@ pub(crate) struct Recipient<'a> {
     root: Pid,
     /// The next process gets a number above.
     highest: i32,
+    /// That is seen to while CRIU restores.
+    numbering: Mutex<Option<JoinHandle<Result<(), Error>>>>,
 }
 
 impl<'a> Recipient<'a> {
@@ -32,7 +36,7 @@ impl<'a> Recipient<'a> {
             problem: "names an impossible pid",
         })?;
         let highest = manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
-        Ok(Self { container, root, highest })
+        Ok(Self { container, root, highest, numbering: Mutex::default() })
     }
 
     /// The application's root, as the container counts it.
@@ -48,13 +52,30 @@ impl<'a> Recipient<'a> {
     /// What is due at a stage of CRIU's.
     pub(crate) fn follow(&self, stage: Notification) -> Result<(), String> {
         match stage {
-            Notification::SetupNamespaces => self.inherit_orphans().map_err(|e| e.report()),
-            // Before anything of it runs: its next fork must get a number that it has not used yet.
-            Notification::PostRestore => self.container.set_last_pid(self.highest).map_err(|e| e.report()),
+            Notification::SetupNamespaces => {
+                self.begin_numbering();
+                self.inherit_orphans().map_err(|e| e.report())
+            }
+            Notification::PostRestore => self.finish_numbering().map_err(|e| e.report()),
             Notification::PreResume => privilege::verify(self.container, self.root.get())
                 .inspect_err(|_| self.kill_before_it_runs())
                 .map_err(|e| e.report()),
             _ => Ok(()),
+        }
+    }
+
+    /// Before anything of it runs: its next fork must get a number that it has not used yet. Restored processes get theirs by
+    /// `clone3`, which counts nothing on; whatever else CRIU forks meanwhile takes numbers above.
+    fn begin_numbering(&self) {
+        let (container, highest) = (self.container.clone(), self.highest);
+        let thread = std::thread::spawn(move || container.set_last_pid(highest));
+        *self.numbering.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    }
+
+    fn finish_numbering(&self) -> Result<(), Error> {
+        match self.numbering.lock().unwrap_or_else(PoisonError::into_inner).take().map(JoinHandle::join) {
+            Some(Ok(numbered)) => numbered,
+            _ => self.container.set_last_pid(self.highest),
         }
     }
 

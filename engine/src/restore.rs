@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
-use crate::image::Image;
+use crate::image::{cpu_features, Image};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::start_options::TcpPolicy;
@@ -84,7 +84,7 @@ pub(crate) fn perform(
 fn attempt(container: &Container, operation: &Operation, request: &Request) -> Result<Report, Error> {
     let begun = Instant::now();
     let image = Image::open(&request.path)?;
-    image.manifest.check_fit(&image.path, operation.record.terminal)?;
+    image.manifest.check_fit(&image.path, operation.record.terminal, &cpu_features())?;
     let recipient = Recipient::admit(container, &image.manifest, &image.path)?;
     let verify_ms = milliseconds(begun);
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::cgroup::ApplicationCgroup;
 
-/// A small process that outlives ours: when our end of its pipe closes unsaid, it thaws the application.
+/// A small process that outlives ours: when our end of its pipe closes unsaid after it was armed, it thaws the application.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     process: Child,
@@ -14,13 +14,14 @@ pub(crate) struct Watchdog {
 
 /// `read` fails at the end of the pipe, which the kernel brings about whatever kills us. A CRIU that has dumped leaves its
 /// tasks stopped.
-const SCRIPT: &str = r#"read -r done || {
+const SCRIPT: &str = r#"read -r armed || exit 0
+read -r done || {
     while read -r pid; do kill -CONT "$pid"; done < "${1%/*}/cgroup.procs"
     echo "$2" > "$1"
 }"#;
 
 impl Watchdog {
-    /// Starts watching over `cgroup`; to be called before the freeze.
+    /// Starts what will watch over `cgroup`, and does nothing yet.
     pub(crate) fn start(cgroup: &ApplicationCgroup) -> io::Result<Self> {
         let (file, value) = cgroup.thaw_write();
         let process = Command::new("/bin/sh")
@@ -33,6 +34,12 @@ impl Watchdog {
             .process_group(0) // what kills our group leaves it alone
             .spawn()?;
         Ok(Self { process })
+    }
+
+    /// Watches from here on; to be called before the freeze.
+    pub(crate) fn arm(&mut self) -> io::Result<()> {
+        let pipe = self.process.stdin.as_mut();
+        pipe.map_or(Err(io::ErrorKind::BrokenPipe.into()), |pipe| pipe.write_all(b"armed\n"))
     }
 }
 
@@ -71,8 +78,9 @@ mod tests {
 
     #[test]
     fn it_thaws_only_when_its_master_died() {
-        assert_eq!(watch(b"", ""), "THAWED\n");
-        assert_eq!(watch(b"done\n", ""), "");
+        assert_eq!(watch(b"armed\n", ""), "THAWED\n");
+        assert_eq!(watch(b"armed\ndone\n", ""), "");
+        assert_eq!(watch(b"", ""), "");
     }
 
     #[test]
@@ -85,7 +93,7 @@ mod tests {
         while state() != 'T' {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        watch(b"", &format!("{pid}\n"));
+        watch(b"armed\n", &format!("{pid}\n"));
         // On its way to sleep it still runs.
         assert_ne!(state(), 'T');
         sleeper.kill().unwrap();

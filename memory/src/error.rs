@@ -81,6 +81,7 @@ impl Error {
     }
 
     /// For `map_err`.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn io<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
         move |e| Self::Io { action, source: e.into() }
     }

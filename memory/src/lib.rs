@@ -9,7 +9,7 @@
 //! | `types` | what a tracker is told, and what it says |
 //! | `tracker` | a tree, over rounds |
 //! | `process` | one process: what was sent, what that says now |
-//! | `watch` | its writes, by either method |
+//! | `watch` | its writes, by either method (`places`: what soft-dirty bits do not tell) |
 //! | `inject` | a userfaultfd out of it (`courier`: the child that fetches it, `halt`: threads stopped, `call`: a system call made) |
 //! | `mappings`, `eligible` | its mappings; which of them are sent, and the areas around them |
 //! | `scan`, `pagemap`, `zero_page` | its page tables |
@@ -17,14 +17,15 @@
 //! | `sharing` | what it has in common with its parent |
 //! | `threads` | its identity, and where its stacks are |
 //! | `huge` | huge pages, joined again |
+//! | `shared` | shared memory, over rounds |
 //! | `reader`, `hashes` | its memory, read and hashed |
 //! | [`fill`] | memory that comes after its processes |
 //! | `probe` | which method works here |
 //! | `spans`, `parallel` | sets of addresses; several threads at once |
 //! | `sys` | system calls |
 //!
-//! What is sent are large private anonymous mappings that are nobody's stack: most memory of most programs. All else is left to
-//! CRIU, as is every mapping about which there is a doubt.
+//! What is sent are large private anonymous mappings that are nobody's stack, most memory of most programs, and shared memory that
+//! is no file system's ([`SharedTracker`]). All else is left to CRIU, as is every mapping about which there is a doubt.
 //!
 //! A process notices nothing but a stop of a fraction of a millisecond when tracking begins, and what any stop does: a few calls,
 //! `epoll_wait` among them, then return early with EINTR, as they do after SIGCONT or the freezer. While it is tracked,
@@ -40,10 +41,12 @@ mod inject;
 mod mappings;
 mod pagemap;
 mod parallel;
+mod places;
 mod probe;
 mod process;
 mod reader;
 mod scan;
+mod shared;
 mod sharing;
 pub mod spans;
 mod sys;
@@ -59,6 +62,9 @@ pub use huge::join_huge_pages;
 pub use mappings::private_mappings;
 pub use probe::probe;
 pub use reader::Reader;
+pub use shared::{
+    shared_hashes, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound, SharedTracker,
+};
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};
 

@@ -47,10 +47,18 @@ impl Entry {
         (self.0 & PRESENT != 0).then_some(self.0 & FRAME).filter(|frame| *frame != 0)
     }
 
+    /// The frame, or the place in swap, as a number for comparing; zero where nothing is.
+    pub(crate) fn place(self) -> u64 {
+        if self.is_populated() {
+            self.0 & (PRESENT | SWAPPED | FRAME)
+        } else {
+            0
+        }
+    }
+
     /// In the same frame, or the same place of swap.
     pub(crate) fn is_same_as(self, other: Self) -> bool {
-        const PLACE: u64 = PRESENT | SWAPPED | FRAME;
-        self.is_populated() && self.0 & FRAME != 0 && self.0 & PLACE == other.0 & PLACE
+        self.is_populated() && self.0 & FRAME != 0 && self.place() == other.place()
     }
 }
 

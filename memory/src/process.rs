@@ -193,8 +193,9 @@ impl Tracked {
         (send, forgotten)
     }
 
-    /// Looks at the process, which is frozen: the mappings of the latest round that have not changed and are no stack.
-    pub(crate) fn look_frozen(&self) -> Result<Frozen, Error> {
+    /// Looks at the process, which is frozen: the mappings of the latest round that have not changed, and are no stack unless
+    /// these are wanted.
+    pub(crate) fn look_frozen(&self, with_stacks: bool) -> Result<Frozen, Error> {
         let scanner = Scanner::open(self.host).map_err(Error::process("open the page tables", self.host))?;
         let pointers = stack_pointers(self.host)?;
         let now = mappings::maps(self.host).map_err(Error::process("read the mappings", self.host))?;
@@ -203,7 +204,8 @@ impl Tracked {
         }
         let lines: std::collections::HashSet<&str> =
             now.iter().map(|mapping| mapping.line.as_str()).collect();
-        let is_stack = |span: Span| pointers.iter().any(|sp| (span.start..=span.end).contains(sp));
+        let is_stack =
+            |span: Span| !with_stacks && pointers.iter().any(|sp| (span.start..=span.end).contains(sp));
         let spans: Vec<Span> = self
             .eligible
             .iter()

@@ -21,8 +21,12 @@ const GUARD: u64 = 256;
 const WRITE_PROTECT: u64 = 1;
 const CHECK_ASYNC: u64 = 2;
 
-/// Regions of one call; more are asked for by further ones.
-const AT_ONCE: usize = 4096;
+/// Regions of one call: more than there are pages in a piece.
+const AT_ONCE: usize = 512;
+/// What one call scans.
+const PIECE: u64 = 1 << 20;
+/// What is looked at for whether there is anything.
+const BLOCK: u64 = 1 << 30;
 
 /// What is populated in a mapping. Pages of zeros that the kernel shares among all are not: there is nothing to send.
 #[derive(Debug, Clone, Default)]
@@ -141,14 +145,51 @@ impl Scanner {
         Ok(found)
     }
 
-    fn scan(&self, span: Span, mut argument: ScanArgument, mut each: impl FnMut(&Region)) -> io::Result<()> {
-        let mut regions = vec![Region::default(); AT_ONCE];
+    /// Scans what there is in `span`, piece by piece: where a scan that write-protects has more than 512 regions to tell, the
+    /// kernel (seen on 6.18) protects pages of which it tells nothing, and what was written there would be lost.
+    fn scan(&self, span: Span, argument: ScanArgument, mut each: impl FnMut(&Region)) -> io::Result<()> {
+        if argument.flags & CHECK_ASYNC != 0 {
+            return self.scan_at_once(span, argument, &mut each);
+        }
+        for block in cut(span, BLOCK) {
+            // A mapping may be reserved by the terabyte.
+            if span.end - span.start > BLOCK && !self.has_pages(block)? {
+                continue;
+            }
+            for piece in cut(block, PIECE) {
+                self.scan_at_once(piece, argument, &mut each)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything is there at all.
+    fn has_pages(&self, span: Span) -> io::Result<bool> {
+        let mut argument = ScanArgument {
+            any_of: PRESENT | SWAPPED,
+            returned: PRESENT,
+            max_pages: 1,
+            start: span.start,
+            end: span.end,
+            ..ScanArgument::default()
+        };
+        let found = sys::pagemap_scan(self.pagemap.as_fd(), &mut argument, &mut [Region::default()])?;
+        Ok(found > 0)
+    }
+
+    fn scan_at_once(
+        &self,
+        span: Span,
+        mut argument: ScanArgument,
+        each: &mut impl FnMut(&Region),
+    ) -> io::Result<()> {
+        let mut regions = [Region::default(); AT_ONCE];
         let mut from = span.start;
         while from < span.end {
             argument.start = from;
             argument.end = span.end;
             let count = sys::pagemap_scan(self.pagemap.as_fd(), &mut argument, &mut regions)?;
-            regions.iter().take(count).for_each(&mut each);
+            regions.iter().take(count).for_each(&mut *each);
             if argument.walk_end <= from {
                 // The process has ended, and its page tables with it.
                 return Err(io::ErrorKind::NotFound.into());
@@ -157,6 +198,15 @@ impl Scanner {
         }
         Ok(())
     }
+}
+
+/// Parts of a span that end at multiples of `size`.
+fn cut(span: Span, size: u64) -> impl Iterator<Item = Span> {
+    let part = move |start: u64| {
+        let end = (start - start % size).saturating_add(size).min(span.end);
+        (start < span.end).then_some(Span { start, end })
+    };
+    std::iter::successors(part(span.start), move |before| part(before.end))
 }
 
 /// What a scan tells of guard pages.
@@ -190,6 +240,15 @@ fn guards() -> Guards {
 mod tests {
     use super::*;
     use crate::PAGE;
+
+    #[test]
+    fn a_span_is_cut_without_gaps() {
+        let span = |start, end| Span { start, end };
+        let parts: Vec<_> = cut(span(0x5000, 0x12_3000), 0x10_0000).collect();
+        assert_eq!(parts, [span(0x5000, 0x10_0000), span(0x10_0000, 0x12_3000)]);
+        assert_eq!(cut(span(0x1000, 0x2000), 0x10_0000).collect::<Vec<_>>(), [span(0x1000, 0x2000)]);
+        assert_eq!(cut(span(0x1000, 0x1000), 0x10_0000).count(), 0);
+    }
 
     #[test]
     fn what_is_populated_is_told() {

@@ -194,9 +194,11 @@ pub(crate) fn fork(child: impl FnOnce() -> i32) -> io::Result<i32> {
 }
 
 /// Blocks every signal for this thread while it lives.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug)]
 pub(crate) struct SignalsBlocked(libc::sigset_t);
 
+#[cfg(target_arch = "x86_64")]
 impl SignalsBlocked {
     pub(crate) fn new() -> Self {
         // SAFETY: a signal set is plain bits.
@@ -210,6 +212,7 @@ impl SignalsBlocked {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         // SAFETY: the set is live; the old one is not asked for.
@@ -217,7 +220,24 @@ impl Drop for SignalsBlocked {
     }
 }
 
+/// In a process of its own: closes all descriptors but these, which need not be sorted.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn keep_only(descriptors: &mut [libc::c_int]) {
+    descriptors.sort_unstable();
+    let mut from: libc::c_uint = 0;
+    for kept in descriptors.iter().map(|descriptor| descriptor.unsigned_abs()) {
+        if kept > from {
+            // SAFETY: what is closed has owners in the parent alone; the child drops none of them, and leaves by `_exit`.
+            unsafe { libc::syscall(libc::SYS_close_range, from, kept - 1, 0) };
+        }
+        from = kept + 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0) };
+}
+
 /// In a process of its own with all signals blocked: lets it run before all others, and hear of each stop of what it traces.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn be_a_tracer() {
     let priority = libc::sched_param { sched_priority: 1 };
     // SAFETY: the parameter is live.
@@ -230,6 +250,7 @@ pub(crate) fn be_a_tracer() {
 }
 
 /// Waits, with all signals blocked, until a child or a traced thread has stopped or ended, or for so long.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn wait_for_child(limit: std::time::Duration) {
     // SAFETY: a signal set is plain bits.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };

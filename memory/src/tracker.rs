@@ -19,13 +19,21 @@ pub struct Tracker {
     processes: BTreeMap<i32, Tracked>,
     /// What was split of those that are not tracked any more.
     split: Vec<Split>,
+    with_stacks: bool,
 }
 
 impl Tracker {
     /// Tracks nothing yet.
     #[must_use]
     pub fn new(method: Method) -> Self {
-        Self { method, processes: BTreeMap::new(), split: Vec::new() }
+        Self { method, processes: BTreeMap::new(), split: Vec::new(), with_stacks: false }
+    }
+
+    /// Lists also mappings that hold a thread's stack pointer, which are otherwise left to CRIU: of a program in Go that is
+    /// its heap. Never the main thread's stack, which grows.
+    #[must_use]
+    pub fn with_stacks(self) -> Self {
+        Self { with_stacks: true, ..self }
     }
 
     /// Looks at the running processes, the whole tree as it is now: what is to be read and sent.
@@ -67,11 +75,15 @@ impl Tracker {
         for process in &order {
             let Some(survey) = surveys.remove(&process.id) else { continue };
             let parent = process.parent.and_then(|id| surveys.get(&id));
-            self.settle(process.id, &survey, parent, &mut round);
+            let shared = self.settle(process.id, &survey, parent, &mut round);
+            if let Some(parent) = process.parent {
+                push(&mut round.common, parent, shared);
+            }
             // A parent comes before its children, which compare themselves with it.
             surveys.insert(process.id, survey);
         }
         round.areas.extend(surveys.into_values().flat_map(|survey| survey.areas));
+        keep_sent(&mut round);
         round.cost.scan = begun.elapsed();
         Ok(round)
     }
@@ -109,8 +121,9 @@ impl Tracker {
         Ok(survey)
     }
 
-    fn settle(&mut self, id: i32, survey: &Survey, parent: Option<&Survey>, round: &mut Round) {
-        let Some(tracked) = self.processes.get_mut(&id) else { return };
+    /// What it has in common with its parent.
+    fn settle(&mut self, id: i32, survey: &Survey, parent: Option<&Survey>, round: &mut Round) -> Spans {
+        let Some(tracked) = self.processes.get_mut(&id) else { return Spans::default() };
         tracked.pairs.clear();
         let mut shared = Spans::default();
         for (span, look) in &survey.mappings {
@@ -130,6 +143,7 @@ impl Tracker {
         let (send, forgotten) = tracked.settle(survey, &shared);
         push(&mut round.pages, id, send);
         push(&mut round.forgotten, id, forgotten);
+        shared
     }
 
     /// Looks at the same processes, which the caller has frozen: what is still to be read and sent, and what the receiver has
@@ -149,7 +163,7 @@ impl Tracker {
                 last.cost.untracked += 1;
                 continue;
             };
-            match tracked.look_frozen() {
+            match tracked.look_frozen(self.with_stacks) {
                 Ok(frozen) => {
                     looks.insert(process.id, frozen);
                 }
@@ -235,6 +249,17 @@ fn push(list: &mut Vec<Pages>, process: i32, spans: Spans) {
     if !spans.is_empty() {
         list.push(Pages { process, spans: spans.into_vec() });
     }
+}
+
+/// What was forgotten with a process, and is sent of the one that has taken its place, is not to be forgotten.
+fn keep_sent(round: &mut Round) {
+    for gone in &mut round.forgotten {
+        let sent = round.pages.iter().filter(|pages| pages.process == gone.process);
+        let sent = Spans::from_unsorted(sent.flat_map(|pages| pages.spans.clone()).collect());
+        let spans = Spans::from_unsorted(std::mem::take(&mut gone.spans));
+        gone.spans = spans.without(&sent).into_vec();
+    }
+    round.forgotten.retain(|gone| !gone.spans.is_empty());
 }
 
 /// Each after its parent.

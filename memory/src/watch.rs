@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::inject::{self, Injected};
 use crate::pagemap::{self, Entry};
+use crate::places::Places;
 use crate::scan::{Populated, Scanner};
 use crate::spans::Spans;
 use crate::{parallel, sys, zero_page, Error, Method, Span};
@@ -21,7 +22,10 @@ pub(crate) enum Watch {
         /// What we have registered with it.
         registered: Spans,
     },
-    SoftDirty,
+    SoftDirty {
+        /// Where the pages were when the bits were cleared.
+        places: Places,
+    },
 }
 
 /// What has become of a mapping that is to be watched.
@@ -39,7 +43,7 @@ impl Watch {
     /// Begins; how long the process was stopped for it.
     pub(crate) fn begin(method: Method, host: i32) -> Result<(Self, Duration), Error> {
         match method {
-            Method::SoftDirty => Ok((Self::SoftDirty, Duration::ZERO)),
+            Method::SoftDirty => Ok((Self::SoftDirty { places: Places::default() }, Duration::ZERO)),
             Method::WriteProtect => {
                 let Injected { uffd, stop } = inject::inject(host)?;
                 sys::uffd_api(uffd.as_fd(), FEATURES)
@@ -73,7 +77,7 @@ impl Watch {
     /// Whether a mapping is still the one that was registered.
     pub(crate) fn holds(&self, scanner: &Scanner, mapping: Span) -> bool {
         match self {
-            Self::SoftDirty => true,
+            Self::SoftDirty { .. } => true,
             Self::WriteProtect { registered, .. } => {
                 registered.covers(mapping) && matches!(scanner.is_registered(mapping), Ok(true))
             }
@@ -83,7 +87,7 @@ impl Watch {
     /// What was written in each mapping since the last time, and what is populated in it; from here on, writes count anew.
     ///
     /// What is written while it looks is either among what is returned as written, or will be the next time.
-    pub(crate) fn take(&self, host: i32, scanner: &Scanner, mappings: &[Span]) -> Result<Taken, Error> {
+    pub(crate) fn take(&mut self, host: i32, scanner: &Scanner, mappings: &[Span]) -> Result<Taken, Error> {
         let failed = |e: io::Error| Error::process("scan the pages", host)(e);
         match self {
             Self::WriteProtect { .. } => {
@@ -94,42 +98,55 @@ impl Watch {
                 }
                 Ok(Taken { looks, stop: Duration::ZERO })
             }
-            Self::SoftDirty => {
+            Self::SoftDirty { places } => {
                 // Between a look at the bits and their clearing nothing may be written.
                 let (looked, stop) = inject::halted(host, || {
-                    let now = self.look(scanner, mappings);
+                    let now = soft_dirty(scanner, places, mappings);
                     std::fs::write(format!("/proc/{host}/clear_refs"), "4").and(now)
                 })?;
+                let (looks, seen) = looked.map_err(failed)?;
+                *places = Places::of(seen);
                 let look = |now: Populated| Look {
                     written: now.written.clone(),
                     now: Populated { clean: now.clean.union(&now.written), written: Spans::default(), ..now },
                 };
-                Ok(Taken { looks: looked.map_err(failed)?.into_iter().map(look).collect(), stop })
+                Ok(Taken { looks: looks.into_iter().map(look).collect(), stop })
             }
         }
     }
 
     /// What is populated in each mapping, and which of it was written. Changes nothing.
     pub(crate) fn look(&self, scanner: &Scanner, mappings: &[Span]) -> io::Result<Vec<Populated>> {
-        let pieces: Vec<(usize, Span)> =
-            (0..).zip(mappings).flat_map(|(at, span)| pieces(at, *span)).collect();
-        let looks = parallel::map(&pieces, |(_, piece)| match self {
-            Self::WriteProtect { .. } => scanner.populated(*piece),
-            Self::SoftDirty => soft_dirty(scanner, *piece),
-        });
-        let mut whole = vec![Populated::default(); mappings.len()];
-        for ((at, _), look) in pieces.into_iter().zip(looks) {
-            whole[at].append(&look?);
+        match self {
+            Self::WriteProtect { .. } => {
+                let pieces = pieces(mappings);
+                let looks = parallel::map(&pieces, |(_, piece)| scanner.populated(*piece));
+                let looks = looks.into_iter().collect::<io::Result<Vec<_>>>()?;
+                Ok(joined(mappings, &pieces, &looks))
+            }
+            Self::SoftDirty { places } => soft_dirty(scanner, places, mappings).map(|(looks, _)| looks),
         }
-        Ok(whole)
     }
 }
 
-/// Pieces for several threads of the mapping `at` some place of a list.
-fn pieces(at: usize, mapping: Span) -> impl Iterator<Item = (usize, Span)> {
+/// What was found in pieces, for each mapping.
+fn joined(mappings: &[Span], pieces: &[(usize, Span)], looks: &[Populated]) -> Vec<Populated> {
+    let mut whole = vec![Populated::default(); mappings.len()];
+    for ((at, _), look) in pieces.iter().zip(looks) {
+        whole[*at].append(look);
+    }
+    whole
+}
+
+/// Pieces for several threads, each with the place of its mapping in the list.
+fn pieces(mappings: &[Span]) -> Vec<(usize, Span)> {
     const LENGTH: u64 = 128 << 20;
-    let starts = (mapping.start..mapping.end).step_by(128 << 20);
-    starts.map(move |start| (at, Span { start, end: mapping.end.min(start + LENGTH) }))
+    let of = |(at, mapping): (usize, &Span)| {
+        let Span { start, end } = *mapping;
+        let starts = (start..end).step_by(128 << 20);
+        starts.map(move |start| (at, Span { start, end: end.min(start + LENGTH) }))
+    };
+    mappings.iter().enumerate().flat_map(of).collect()
 }
 
 /// What [`Watch::take`] finds.
@@ -150,24 +167,44 @@ pub(crate) struct Look {
     pub(crate) now: Populated,
 }
 
-fn soft_dirty(scanner: &Scanner, mapping: Span) -> io::Result<Populated> {
-    let mut found = Populated::default();
+/// A page that is there: its address, and what the page tables say.
+type Seen = (u64, Entry);
+
+/// What the bits say of each mapping, and where the pages are.
+fn soft_dirty(
+    scanner: &Scanner,
+    places: &Places,
+    mappings: &[Span],
+) -> io::Result<(Vec<Populated>, Vec<Seen>)> {
     let zeros = zero_page::frame();
-    pagemap::entries(scanner.pagemap(), mapping, |page, entry| sort(&mut found, page, entry, zeros))?;
-    Ok(found)
+    let pieces = pieces(mappings);
+    let looks = parallel::map(&pieces, |(_, piece)| {
+        let (mut found, mut seen) = (Populated::default(), Vec::new());
+        pagemap::entries(scanner.pagemap(), *piece, |page, entry| {
+            if sort(&mut found, places, page, entry, zeros) {
+                seen.push((page, entry));
+            }
+        })?;
+        Ok((found, seen))
+    });
+    let (looks, seen): (Vec<_>, Vec<_>) =
+        looks.into_iter().collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+    Ok((joined(mappings, &pieces, &looks), seen.concat()))
 }
 
-fn sort(found: &mut Populated, page: u64, entry: Entry, zeros: Option<u64>) {
+/// Whether anything is there.
+fn sort(found: &mut Populated, places: &Places, page: u64, entry: Entry, zeros: Option<u64>) -> bool {
     let span = Span { start: page, end: page + crate::PAGE };
     found.guarded |= entry.is_guard();
     if !entry.is_populated() || (entry.frame().is_some() && entry.frame() == zeros) {
-        return;
+        return false;
     }
-    if entry.is_soft_dirty() {
+    if entry.is_soft_dirty() || !places.has(page, entry) {
         found.written.append(span);
     } else {
         found.clean.append(span);
     }
+    true
 }
 
 #[cfg(test)]
@@ -180,15 +217,25 @@ mod tests {
         const DIRTY: u64 = 1 << 55;
         let words = [PRESENT | 1, PRESENT | 2 | DIRTY, DIRTY, 0, PRESENT | 9 | DIRTY, 1 << 62 | DIRTY | 5];
         let mut found = Populated::default();
-        for (at, word) in (0_u64..).zip(words) {
-            sort(&mut found, at * 4096, Entry(word), Some(9));
-        }
+        let pages = || (0_u64..).map(|at| at * 4096).zip(words.map(Entry));
+        let places = Places::of(pages());
+        let there: Vec<bool> =
+            pages().map(|(page, entry)| sort(&mut found, &places, page, entry, Some(9))).collect();
+        assert_eq!(there, [true, true, false, false, false, true]);
         let span = |from: u64, to: u64| Span { start: from * 4096, end: to * 4096 };
         assert_eq!(found.clean.into_vec(), [span(0, 1)]);
         assert_eq!(found.written.into_vec(), [span(1, 2), span(5, 6)]);
         assert!(!found.guarded);
         let mut guarded = Populated::default();
-        sort(&mut guarded, 0, Entry(1 << 58), None);
+        sort(&mut guarded, &places, 0, Entry(1 << 58), None);
         assert!(guarded.guarded);
+    }
+
+    #[test]
+    fn a_clean_page_in_another_frame_is_another_page() {
+        const PRESENT: u64 = 1 << 63;
+        let mut found = Populated::default();
+        sort(&mut found, &Places::of([(0, Entry(PRESENT | 1))]), 0, Entry(PRESENT | 2), None);
+        assert_eq!(found.written.into_vec(), [Span { start: 0, end: 4096 }]);
     }
 }

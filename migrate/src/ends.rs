@@ -53,6 +53,8 @@ pub struct Round {
     pub scan: Duration,
     /// All memory that travels in rounds, in bytes: what the freeze has to look through.
     pub tracked: u64,
+    /// Processes of the application.
+    pub processes: u32,
 }
 
 /// A running application that is to leave its container. Dropped undecided, it runs on.
@@ -204,6 +206,12 @@ pub trait Waiting: Send + Debug {
     /// # Errors
     /// When the plan is damaged, or there is no room for it.
     fn round(&mut self, plan: &[u8]) -> Result<Arc<dyn Place>, EndError>;
+
+    /// All content of a round is in its place, and the application still runs: time for what makes the restore shorter.
+    ///
+    /// # Errors
+    /// When what was filled is gone.
+    fn round_is_there(&mut self) -> Result<(), EndError>;
 
     /// Restores from `images`; `dumped` is what [`Leaving::dump`] returned. The application is whole then, and stopped; should
     /// our process die it stays so, and the journal decides what becomes of it.

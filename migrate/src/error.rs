@@ -55,7 +55,7 @@ pub enum Error {
     /// Rounds of memory do not come to an end.
     #[error(
         "the application writes {dirty:.0} MiB/s and the link carries {link:.0} MiB/s: stopped now it would stand still for \
-         {freeze:.1} s. It runs on here. Let it be slowed down (--on-timeout {}), stopped all the same (--on-timeout force), \
+         {freeze:.1} s. Let it be slowed down (--on-timeout {}), stopped all the same (--on-timeout force), \
          or allow more with --max-downtime", .instead.name()
     )]
     DoesNotConverge {

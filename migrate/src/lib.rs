@@ -11,6 +11,7 @@
 //! | [`recover`] | what a daemon's start does about migrations that its predecessor left open |
 //! | [`state`], [`journal`] | what is decided, in which order, and on disk |
 //! | [`phase`], [`options`], [`cancel`] | what is done, how, and how long it may take |
+//! | [`forecast`] | how one would go, before anything is sent |
 //! | [`hooks`], [`progress`], [`report`], [`faults`] | who else is called and told |
 //! | `wire`, `talk`, [`transport`] | messages, and connections that carry them |
 //! | `phases` | how a phase is run: timed, limited, told |
@@ -61,6 +62,7 @@ pub mod ends;
 mod error;
 pub mod faults;
 mod files;
+pub mod forecast;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod hooks;

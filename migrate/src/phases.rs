@@ -74,6 +74,12 @@ impl<'a> Phases<'a> {
         self.took.clone()
     }
 
+    /// How long a phase took that is over; nothing of one that was not run.
+    pub(crate) fn took_of(&self, phase: Phase) -> Duration {
+        let took = self.took.iter().filter(|took| took.phase == phase).map(|took| took.milliseconds);
+        Duration::from_millis(took.sum())
+    }
+
     pub(crate) fn total(&self) -> u64 {
         milliseconds(self.begun.elapsed())
     }

@@ -86,3 +86,14 @@ fn or_is_slowed_down_step_by_step() {
     assert_eq!(report.outcome, Outcome::Moved, "{report:#?}");
     assert!(report.throttled >= 80 && world.throttled.load(Ordering::SeqCst) >= 80, "{report:#?}");
 }
+
+#[test]
+fn what_the_destination_does_beside_says_nothing_of_the_link() {
+    let world = World::new(14, 3, 8 << 20);
+    world.aside_ms.store(700, Ordering::SeqCst);
+    let report = migrate(&world, Rounds { most: 1, ..Rounds::default() });
+    let round = &report.rounds[0];
+    assert!(round.milliseconds >= 700, "{round:?}");
+    let with_all = round.bytes * 1000 / round.milliseconds;
+    assert!(round.rate > with_all * 3 / 2, "{with_all} {round:?}");
+}

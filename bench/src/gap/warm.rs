@@ -3,7 +3,7 @@
 use std::thread::sleep;
 
 use anyhow::Result;
-use fastmig_tests::apps::memory::{Pair, MIGRATE};
+use fastmig_tests::apps::memory::Pair;
 use fastmig_tests::apps::migrating;
 use fastmig_tests::apps::watch::Watch;
 
@@ -18,7 +18,7 @@ pub(super) fn measure(stage: &Stage, words: &[&str], options: &Options) -> Resul
     let watch = if options.client { Some(Watch::start([&stage.a, &stage.b])?) } else { None };
     let [source, destination] = pair.containers();
     let further = options.migrate.iter().map(String::as_str);
-    migrating::migrate(source, destination, &MIGRATE.iter().copied().chain(further).collect::<Vec<_>>())?;
+    migrating::migrate(source, destination, &further.collect::<Vec<_>>())?;
     pair.has_moved();
     let client = watch.map(Watch::stop).transpose()?;
     let (own, _) = pair.require_alive(&life)?;

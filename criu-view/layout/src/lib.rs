@@ -65,14 +65,18 @@ pub const WANTED: Region = Region::after(SMAPS, 4, 1 << 17, area::WORDS);
 pub const AREAS: Region = Region::after(WANTED, 5, 1 << 17, area::WORDS);
 /// Restore: what becomes of the mappings of the restored processes, by process and address ([`mapping`]).
 pub const MAPPINGS: Region = Region::after(AREAS, 6, 1 << 17, mapping::WORDS);
-/// Restore: spans of addresses (start, end), which mappings point to; or the ranges of a command (process, start, end).
+/// Restore: spans that mappings point to: process, start, end.
 pub const SPANS: Region = Region::after(MAPPINGS, 7, 1 << 22, 3);
 /// Restore: segments of shared memory ([`segment`]).
 pub const SEGMENTS: Region = Region::after(SPANS, 8, 1 << 12, segment::WORDS);
 /// Restore: where CRIU's own reservation shall lie, modulo [`HUGE`]: process, remainder.
 pub const REMAINDERS: Region = Region::after(SEGMENTS, 9, 1 << 16, 2);
+/// Restore: the process tree: process, parent; by process. Without it, every process inherits all areas for a while.
+pub const FAMILY: Region = Region::after(REMAINDERS, 11, 1 << 16, 2);
+/// Restore: the ranges of a command: process, start, end.
+pub const RANGES: Region = Region::after(FAMILY, 12, 1 << 16, 3);
 /// Dump: text, eight bytes in a word.
-pub const TEXT: Region = Region::after(REMAINDERS, 10, 1 << 24, 1);
+pub const TEXT: Region = Region::after(RANGES, 10, 1 << 24, 1);
 
 /// The size of a table in bytes.
 pub const SIZE: u64 = TEXT.end() * 8;
@@ -114,7 +118,7 @@ pub mod smaps {
     pub const SHOWN: u64 = 3;
 }
 
-/// The words of an entry of [`WANTED`](super::WANTED) and [`AREAS`](super::AREAS).
+/// The words of an entry of [`WANTED`] and [`AREAS`].
 pub mod area {
     /// How many there are.
     pub const WORDS: u64 = 5;
@@ -134,7 +138,7 @@ pub mod area {
     pub const NO_HUGE: u64 = 2;
 }
 
-/// The words of an entry of [`MAPPINGS`](super::MAPPINGS).
+/// The words of an entry of [`MAPPINGS`].
 pub mod mapping {
     /// How many there are.
     pub const WORDS: u64 = 9;
@@ -164,7 +168,7 @@ pub mod mapping {
     pub const FAILED: u64 = 1 << 32;
 }
 
-/// The words of an entry of [`SEGMENTS`](super::SEGMENTS).
+/// The words of an entry of [`SEGMENTS`].
 pub mod segment {
     /// How many there are.
     pub const WORDS: u64 = 5 + NAME_WORDS;
@@ -190,7 +194,7 @@ pub mod command {
     pub const WORDS: usize = 4;
     /// Make the areas as they are wanted, keeping the content of those that overlap.
     pub const LAY_OUT: u64 = 1;
-    /// Empty the ranges in the region of spans (word 1: how many).
+    /// Empty the ranges (word 1: how many).
     pub const DISCARD: u64 = 2;
     /// Make huge pages, from word 1 (area) and word 2 (bytes into it) on; the answer says where to go on, or `u64::MAX`.
     pub const COLLAPSE: u64 = 3;

@@ -21,6 +21,9 @@ const STATUS: u64 = 7;
 // pagemap_entry
 const PAGE_FLAGS: u64 = 4;
 const LAZY: u64 = 2;
+// pstree_entry
+const PID: u64 = 1;
+const PARENT: u64 = 2;
 
 // The status of a mapping
 const REGULAR: u64 = 1;
@@ -126,6 +129,18 @@ pub fn place_remainder(mm: &[u8], start: u64) -> Option<u64> {
     None
 }
 
+/// Who is whose parent (process, parent), from the image `pstree.img`, for
+/// [`RestoreView::relate`](super::RestoreView::relate). Nothing when it is damaged.
+#[must_use]
+pub fn family(pstree: &[u8]) -> Option<Vec<(i32, i32)>> {
+    let relation = |entry: &[u8]| {
+        let fields = fields(entry)?;
+        let process = |field| i32::try_from(number_of(&fields, field)?).ok();
+        Some((process(PID)?, process(PARENT)?))
+    };
+    messages(pstree)?.into_iter().map(relation).collect()
+}
+
 /// Gives the images in `directory` a parent that holds nothing: CRIU then maps all private memory itself before it forks
 /// children, instead of having each process map its own at the end.
 ///
@@ -140,9 +155,10 @@ pub fn parent_directory(directory: &Path) -> io::Result<()> {
             continue;
         }
         let image = fs::read(directory.join(&name))?;
-        let head = messages(&image).and_then(|messages| messages.first().map(|head| head.len()));
-        let end = head.map(|length| HEADER + 4 + length).ok_or(io::ErrorKind::InvalidData)?;
+        let (end, pages) = head(&image).ok_or(io::ErrorKind::InvalidData)?;
         fs::write(parent.join(&name), &image[..end])?;
+        // CRIU looks at what it has opened of it, also when it reads nothing.
+        fs::write(parent.join(format!("pages-{pages}.img")), b"")?;
     }
     Ok(())
 }
@@ -179,6 +195,16 @@ fn present(pagemap: &[u8]) -> Option<Vec<u8>> {
         image.extend(message);
     }
     Some(image)
+}
+
+/// Where the head of an image `pagemap-PID.img` ends, and the number of its image of pages.
+fn head(image: &[u8]) -> Option<(usize, u64)> {
+    let head = *messages(image)?.first()?;
+    let pages = fields(head)?.into_iter().find_map(|field| match field.content {
+        Content::Number(number) if field.number == 1 => Some(number),
+        _ => None,
+    })?;
+    Some((HEADER + 4 + head.len(), pages))
 }
 
 /// `pagemap-PID.img`, and not that of shared memory.
@@ -289,6 +315,14 @@ mod tests {
     }
 
     #[test]
+    fn a_family_is_read() {
+        let pstree =
+            image(&[numbers(&[(1, 7), (2, 0), (3, 7)]), numbers(&[(1, 9), (2, 7), (5, 9), (5, 10)])]);
+        assert_eq!(family(&pstree).unwrap(), [(7, 0), (9, 7)]);
+        assert!(family(&pstree[..pstree.len() - 1]).is_none());
+    }
+
+    #[test]
     fn a_page_of_a_hidden_mapping_is_found() {
         let pages = |address, count| numbers(&[(1, address), (2, count), (4, 4)]);
         let pagemap = image(&[numbers(&[(1, 1)]), pages(0x1000, 2), pages(0x8000, 1)]);
@@ -298,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_has_heads_of_page_maps_alone() {
+    fn a_parent_has_heads_of_page_maps_and_no_pages() {
         let directory = tempfile::tempdir().unwrap();
         let head = numbers(&[(1, 1)]);
         let pages = numbers(&[(1, 0x1000), (2, 2), (4, 4)]);
@@ -306,9 +340,11 @@ mod tests {
             fs::write(directory.path().join(name), image(&[head.clone(), pages.clone()])).unwrap();
         }
         parent_directory(directory.path()).unwrap();
-        let parent: Vec<_> =
-            fs::read_dir(directory.path().join("parent")).unwrap().map(|file| file.unwrap().path()).collect();
-        assert_eq!(parent, [directory.path().join("parent/pagemap-12.img")]);
-        assert_eq!(fs::read(&parent[0]).unwrap(), image(&[head]));
+        let parent = directory.path().join("parent");
+        let mut files: Vec<_> = fs::read_dir(&parent).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files, ["pagemap-12.img", "pages-1.img"].map(|name| parent.join(name)));
+        assert_eq!(fs::read(&files[0]).unwrap(), image(&[head]));
+        assert!(fs::read(&files[1]).unwrap().is_empty());
     }
 }

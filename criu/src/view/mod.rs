@@ -8,8 +8,10 @@
 //! Library and engine share a table (`fastmig-criu-view-layout`), which this side reads and writes as a file.
 
 mod areas;
+mod commands;
 mod dump;
 pub mod images;
+mod launch;
 mod memory;
 mod restore;
 mod segments;
@@ -17,6 +19,8 @@ mod table;
 
 use std::io;
 use std::time::Duration;
+
+pub(crate) use launch::Passed;
 
 pub use areas::{AreaSpec, Content, Placed, Span};
 pub use dump::{DumpView, HiddenFile, HiddenMapping};

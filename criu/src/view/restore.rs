@@ -1,21 +1,17 @@
 //! A restore that finds its memory filled: areas in the CRIU that waits for its request.
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use fastmig_criu_view_layout::{
-    area, command, mapping, process_word, segment, AREAS, MAPPINGS, REMAINDERS, SEGMENTS, SPANS, WANTED,
-};
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::socket::{
-    recvmsg, send, setsockopt, socketpair, sockopt, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag,
-    SockType,
+    area, command, mapping, process_word, segment, AREAS, FAMILY, MAPPINGS, RANGES, REMAINDERS, SEGMENTS,
+    SPANS, WANTED,
 };
 use nix::unistd::Pid;
 
 use super::areas::{self, in_area, Area, SPAN_WORDS};
+use super::commands::Commands;
 use super::dump::{entries, field};
 use super::segments::{self, Segment};
 use super::table::Table;
@@ -37,9 +33,7 @@ pub struct Limits {
 pub struct RestoreView {
     table: Table,
     limits: Limits,
-    ours: OwnedFd,
-    /// The library's end, until CRIU is started with it.
-    theirs: Mutex<Option<OwnedFd>>,
+    commands: Commands,
     /// CRIU's process, once it has answered.
     process: Option<Pid>,
     areas: Vec<Area>,
@@ -53,18 +47,10 @@ impl RestoreView {
     /// # Errors
     /// When the system has no memory to share.
     pub fn new(limits: Limits) -> Result<Self, ViewError> {
-        let failed =
-            |errno: nix::errno::Errno| ViewError::Prepare { what: "make the socket", source: errno.into() };
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .map_err(failed)?;
-        // Each answer says who sends it: the process that has the areas.
-        setsockopt(&ours, sockopt::PassCred, &true).map_err(failed)?;
         Ok(Self {
             table: Table::new()?,
             limits,
-            ours,
-            theirs: Mutex::new(Some(theirs)),
+            commands: Commands::new(limits.command)?,
             process: None,
             areas: Vec::new(),
             segments: Vec::new(),
@@ -74,7 +60,7 @@ impl RestoreView {
 
     /// What CRIU gets: table and socket.
     pub(crate) fn descriptors(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        let socket = self.theirs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let socket = self.commands.take_other_end();
         let socket = socket.ok_or_else(|| io::Error::other("CRIU was started with this view before"))?;
         Ok((self.table.descriptor()?, socket))
     }
@@ -140,6 +126,38 @@ impl RestoreView {
         memory::write(self.process()?, segment.location + offset, content)
     }
 
+    /// Empties spans of segment `id`.
+    ///
+    /// # Errors
+    /// When there is no such segment or it is shorter (`InvalidInput`), or CRIU is gone.
+    pub fn empty_segment(&self, id: u64, spans: &[Span]) -> io::Result<()> {
+        let index = self.segments.iter().position(|segment| segment.spec.id == id);
+        let index = index.ok_or(io::ErrorKind::InvalidInput)?;
+        let size = self.segments[index].spec.size;
+        if spans.iter().any(|span| span.start >= span.end || span.end > size) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let file = segments::open(&self.table, self.process()?, index as u64)?;
+        spans.iter().try_for_each(|span| segments::empty(&file, *span))
+    }
+
+    /// Gives up segments: CRIU restores what has such an `id` from the images, and their memory is free again.
+    ///
+    /// # Errors
+    /// When there is no such segment (`InvalidInput`), or CRIU is gone.
+    pub fn drop_segment(&mut self, id: u64) -> Result<(), ViewError> {
+        let failed = |source| ViewError::Prepare { what: "give up shared memory", source };
+        let index = self.segments.iter().position(|segment| segment.spec.id == id);
+        let index = index.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let process = self.process().map_err(failed)?;
+        let file = segments::open(&self.table, process, index as u64).map_err(failed)?;
+        segments::empty(&file, Span { start: 0, end: self.segments[index].spec.size }).map_err(failed)?;
+        // Its entry stays, for others are counted behind it.
+        self.table.set(SEGMENTS, index as u64, segment::ID, segments::DROPPED)?;
+        self.segments[index].spec.id = segments::DROPPED;
+        Ok(())
+    }
+
     fn process(&self) -> io::Result<Pid> {
         self.process.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -157,10 +175,10 @@ impl RestoreView {
     /// When no area holds one of them, or CRIU is gone.
     pub fn discard(&mut self, process: i32, spans: &[Span]) -> Result<(), ViewError> {
         spans.iter().try_for_each(|span| in_area(&self.areas, process, *span))?;
-        for part in spans.chunks(usize::try_from(SPANS.entries).unwrap_or(1)) {
+        for part in spans.chunks(usize::try_from(RANGES.entries).unwrap_or(1)) {
             let words: Vec<u64> =
                 part.iter().flat_map(|span| [process_word(process), span.start, span.end]).collect();
-            self.table.write(SPANS, "spans", 0, &words)?;
+            self.table.write(RANGES, "spans", 0, &words)?;
             self.command("empty memory", [command::DISCARD, part.len() as u64, 0, 0])?;
         }
         Ok(())
@@ -200,6 +218,21 @@ impl RestoreView {
         self.table.write(REMAINDERS, "processes", 0, &words)
     }
 
+    /// Says who is whose parent (process, parent), so that no process inherits, with its page tables, what its branch of the
+    /// tree does not need.
+    ///
+    /// # Errors
+    /// When there are too many processes.
+    pub fn relate(&mut self, family: &[(i32, i32)]) -> Result<(), ViewError> {
+        let mut sorted = family.to_vec();
+        sorted.sort_unstable();
+        let words: Vec<u64> = sorted
+            .iter()
+            .flat_map(|(process, parent)| [process_word(*process), process_word(*parent)])
+            .collect();
+        self.table.write(FAMILY, "processes", 0, &words)
+    }
+
     /// Says which mappings of the restored processes get which content: all of them, right before the request. In the
     /// images these must be keyed ([`images::key_mappings`](super::images::key_mappings)).
     ///
@@ -232,7 +265,7 @@ impl RestoreView {
         let words = self.table.read(SEGMENTS, self.segments.len() as u64)?;
         for entry in entries(&words, segment::WORDS) {
             let times = field(entry, segment::TAKEN);
-            if times != 1 {
+            if times != 1 && field(entry, segment::ID) != segments::DROPPED {
                 return Err(ViewError::SegmentNotTaken { id: field(entry, segment::ID), times });
             }
         }
@@ -244,54 +277,9 @@ impl RestoreView {
         what: &'static str,
         words: [u64; command::WORDS],
     ) -> Result<[u64; command::WORDS], ViewError> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        send(self.ours.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)
-            .map_err(|_| ViewError::Gone { command: what })?;
-        self.wait(what)?;
-        let (answer, process) = self.hear(what)?;
+        let (answer, process) = self.commands.ask(what, words)?;
         self.process = Some(process);
-        if answer[0] != 0 {
-            let number = i32::try_from(answer[0]).unwrap_or(libc::EIO);
-            return Err(ViewError::Refused { command: what, source: io::Error::from_raw_os_error(number) });
-        }
         Ok(answer)
-    }
-
-    fn wait(&self, command: &'static str) -> Result<(), ViewError> {
-        let limit = self.limits.command;
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ViewError::TimedOut { command, limit });
-            }
-            let wait = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.ours.as_fd(), PollFlags::POLLIN)], wait) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(errno) => return Err(ViewError::Prepare { what: "wait", source: errno.into() }),
-            }
-        }
-    }
-
-    fn hear(&self, command: &'static str) -> Result<([u64; command::WORDS], Pid), ViewError> {
-        let gone = || ViewError::Gone { command };
-        let mut bytes = [0_u8; command::WORDS * 8];
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let mut control = nix::cmsg_space!(libc::ucred);
-        let message = recvmsg::<()>(self.ours.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
-            .map_err(|_| gone())?;
-        let sender = message.cmsgs().map_err(|_| gone())?.find_map(|part| match part {
-            ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
-            _ => None,
-        });
-        let complete = message.bytes == command::WORDS * 8;
-        let sender = sender.filter(|pid| complete && *pid > 0).ok_or_else(gone)?;
-        let mut words = [0; command::WORDS];
-        for (word, part) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = part.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
-        }
-        Ok((words, Pid::from_raw(sender)))
     }
 }
 

@@ -1,8 +1,18 @@
 //! Shared memory that is filled before its processes are there: memfds, which CRIU takes instead of its own.
 
-use fastmig_criu_view_layout::{segment, SEGMENTS};
+use std::fs::File;
+use std::io;
 
-use super::ViewError;
+use fastmig_criu_view_layout::{segment, SEGMENTS};
+use nix::fcntl::{fallocate, FallocateFlags};
+use nix::unistd::Pid;
+
+use super::dump::{entries, field};
+use super::table::Table;
+use super::{Span, ViewError};
+
+/// The id of a segment that was given up: no image has it, for they are named by inodes.
+pub(super) const DROPPED: u64 = u64::MAX;
 
 /// Shared memory that CRIU restores from `pagemap-shmem-ID.img`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +36,13 @@ pub(super) struct Segment {
 /// The words of segments that are wanted.
 pub(super) fn words(segments: &[SegmentSpec], there: &[Segment], most: u64) -> Result<Vec<u64>, ViewError> {
     let mut words = Vec::new();
-    let mut bytes: u64 = there.iter().map(|segment| segment.spec.size).sum();
+    let kept = there.iter().filter(|segment| segment.spec.id != DROPPED);
+    let mut bytes: u64 = kept.map(|segment| segment.spec.size).sum();
     let mut ids: Vec<u64> = there.iter().map(|segment| segment.spec.id).collect();
     for spec in segments {
         let wrong =
             |why| ViewError::Wrong { what: "shared memory", process: 0, start: spec.id, end: spec.id, why };
-        if spec.size == 0 || ids.contains(&spec.id) {
+        if spec.size == 0 || spec.id == DROPPED || ids.contains(&spec.id) {
             return Err(wrong("it is empty or there twice"));
         }
         // The kernel's own limit on names.
@@ -56,6 +67,22 @@ fn name_words(name: &[u8]) -> impl Iterator<Item = u64> + '_ {
         bytes[..part.len()].copy_from_slice(part);
         u64::from_le_bytes(bytes)
     })
+}
+
+/// The memfd of the segment with this place in the table, in CRIU's process.
+pub(super) fn open(table: &Table, criu: Pid, index: u64) -> io::Result<File> {
+    let words = table.read(SEGMENTS, index + 1).map_err(io::Error::other)?;
+    let entry = entries(&words, SEGMENTS.words).last().ok_or(io::ErrorKind::NotFound)?;
+    let path = format!("/proc/{criu}/fd/{}", field(entry, segment::FD));
+    File::options().read(true).write(true).open(path)
+}
+
+/// Frees the memory of a span.
+pub(super) fn empty(memfd: &File, span: Span) -> io::Result<()> {
+    let number = |value: u64| i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(memfd, flags, number(span.start)?, number(span.end - span.start)?)?;
+    Ok(())
 }
 
 /// How many words an entry has.

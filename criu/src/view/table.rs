@@ -45,6 +45,11 @@ impl Table {
         self.put(region.count, &[count])
     }
 
+    /// Puts one word of an entry that is there.
+    pub(super) fn set(&self, region: Region, entry: u64, word: u64, value: u64) -> Result<(), ViewError> {
+        self.put(region.at + entry * region.words + word, &[value])
+    }
+
     /// Puts bytes at the beginning of a region, filled up with zeros to a whole word.
     pub(super) fn write_bytes(
         &self,

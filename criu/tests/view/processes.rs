@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fastmig_criu::view::{HiddenFile, SegmentSpec, Span};
+use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -147,7 +148,20 @@ impl Tree {
         for process in &self.processes {
             for mapping in &process.hidden {
                 let now = Mapping::read(process.pid, mapping.start, mapping.end);
-                assert!(now.memory == mapping.memory, "the memory of {} differs", process.pid);
+                let pages = now.memory.chunks(4096).zip(mapping.memory.chunks(4096));
+                let differing: Vec<usize> = pages
+                    .enumerate()
+                    .filter(|(_, (now, before))| now != before)
+                    .map(|(page, _)| page)
+                    .collect();
+                assert!(
+                    differing.is_empty(),
+                    "the memory of {} differs at {:#x} in {} pages from {} on",
+                    process.pid,
+                    mapping.start,
+                    differing.len(),
+                    differing[0]
+                );
                 let populated =
                     |mapping: &Mapping| mapping.frames.iter().filter(|frame| **frame != 0).count();
                 assert_eq!(populated(mapping), populated(&now));
@@ -162,7 +176,12 @@ impl Tree {
             } else {
                 format!("/proc/{}/fd/{}", root.pid, root.memfd)
             };
-            assert!(fs::read(path).unwrap() == segment.content, "shared memory differs");
+            assert!(fs::read(&path).unwrap() == segment.content, "shared memory differs");
+            if !segment.spec.name.is_empty() {
+                let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE;
+                let found = fcntl(File::open(path).unwrap(), FcntlArg::F_GET_SEALS).unwrap();
+                assert_eq!(SealFlag::from_bits_truncate(found), seals);
+            }
         }
     }
 }
@@ -170,7 +189,6 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = fs::copy(self.directory.join("restore.log"), "/run/v/restore.log");
             for log in ["dump.log", "restore.log"] {
                 let text = fs::read_to_string(self.directory.join(log)).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
@@ -229,10 +247,12 @@ impl Process {
             let words: Vec<&str> = pair[0].split_whitespace().collect();
             // Inodes are new, and memory that is shared without a file is a memfd now.
             let name = words[5..].join(" ").replace("/memfd:/dev/zero", "/dev/zero");
-            (name.clone(), format!("{} {} {name} {}", words[0], words[1], pair[1]))
+            // That a mapping is new, or has grown, marks it until somebody clears that.
+            let flags = pair[1].replace(" sd", "");
+            (name.clone(), format!("{} {} {name} {flags}", words[0], words[1]))
         });
         pairs
-            .filter(|(name, _)| !name.starts_with("/usr") && !name.ends_with("/view"))
+            .filter(|(name, _)| !name.starts_with('/') || name.starts_with("/dev/zero"))
             .map(|(_, line)| line)
             .collect()
     }
@@ -254,14 +274,7 @@ impl Process {
 impl Mapping {
     fn read(pid: i32, start: u64, end: u64) -> Self {
         let length = usize::try_from(end - start).unwrap();
-        let pages = File::open(format!("/proc/{pid}/pagemap")).unwrap();
-        let mut entries = vec![0; length / 4096 * 8];
-        pages.read_exact_at(&mut entries, start / PAGE * 8).unwrap();
-        let frames = entries
-            .chunks_exact(8)
-            .map(|entry| u64::from_le_bytes(entry.try_into().unwrap()))
-            .map(|entry| if entry >> 63 == 1 { entry & ((1 << 55) - 1) } else { 0 })
-            .collect();
+        let frames = frames(pid, start, length / 4096);
         let mut mapping = Self { start, end, memory: vec![0; length], frames };
         let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
         for span in mapping.populated() {
@@ -307,6 +320,25 @@ impl Mapping {
 
     fn frame(&self, page: usize) -> u64 {
         self.frames.get(page).copied().unwrap_or(0)
+    }
+}
+
+fn frames(pid: i32, start: u64, count: usize) -> Vec<u64> {
+    let pages = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+    loop {
+        let mut entries = vec![0; count * 8];
+        pages.read_exact_at(&mut entries, start / PAGE * 8).unwrap();
+        let entries: Vec<u64> =
+            entries.chunks_exact(8).map(|entry| u64::from_le_bytes(entry.try_into().unwrap())).collect();
+        // A page that the kernel is just moving elsewhere looks like one that is swapped out.
+        let moving = entries.iter().filter(|entry| **entry >> 62 == 1).count();
+        if moving == 0 {
+            return entries
+                .iter()
+                .map(|entry| if entry >> 63 == 1 { entry & ((1 << 55) - 1) } else { 0 })
+                .collect();
+        }
+        println!("{moving} pages are being moved");
     }
 }
 

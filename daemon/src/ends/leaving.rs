@@ -69,7 +69,8 @@ impl Leaving for Leaver {
         let round = self.departure.round(pass == Pass::Owe).map_err(told)?;
         let memory = Arc::new(images::Round(round.memory));
         let owed = round.owed.map(|owed| Arc::new(images::Owed(owed)) as Arc<dyn Memory>);
-        Ok(Round { plan: round.plan, memory, owed, scan: round.scan, tracked: round.tracked })
+        let (scan, tracked, processes) = (round.scan, round.tracked, round.processes);
+        Ok(Round { plan: round.plan, memory, owed, scan, tracked, processes })
     }
 
     fn throttle(&mut self, percent: u32) -> Result<(), EndError> {

@@ -51,6 +51,10 @@ impl Waiting for Waiter {
         Ok(Arc::new(images::Place(self.arrival.round(plan).map_err(told)?)))
     }
 
+    fn round_is_there(&mut self) -> Result<(), EndError> {
+        self.arrival.round_is_there().map_err(told)
+    }
+
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
         let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
         let fetch = Arc::new(images::Source(Arc::clone(&images)));

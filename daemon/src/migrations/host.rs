@@ -165,6 +165,10 @@ impl Waiting for Made {
         self.waiting.round(plan)
     }
 
+    fn round_is_there(&mut self) -> Result<(), EndError> {
+        self.waiting.round_is_there()
+    }
+
     fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
         self.waiting.compare(fingerprint)
     }
@@ -281,6 +285,10 @@ impl Waiting for Settled {
     }
 
     fn round(&mut self, _: &[u8]) -> Result<Arc<dyn Place>, EndError> {
+        too_late()
+    }
+
+    fn round_is_there(&mut self) -> Result<(), EndError> {
         too_late()
     }
 

@@ -7,7 +7,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cpu::cpu_features;
 use super::error::failed;
 use super::{open_nofollow, open_trusted, ImageError};
 use crate::start_options::TcpPolicy;
@@ -93,15 +92,19 @@ impl Manifest {
     }
 
     /// Refuses a machine or a container that this checkpoint, which lies at `path`, cannot come up in.
-    pub(crate) fn check_fit(&self, path: &Path, terminal: bool) -> Result<(), ImageError> {
+    pub(crate) fn check_fit(
+        &self,
+        path: &Path,
+        terminal: bool,
+        here: &BTreeSet<String>,
+    ) -> Result<(), ImageError> {
         let path = path.to_path_buf();
         let ours = std::env::consts::ARCH;
         if self.architecture != ours {
             let theirs = self.architecture.clone();
             return Err(ImageError::Architecture { path, theirs, ours: ours.into() });
         }
-        let here = cpu_features();
-        let missing: Vec<&str> = self.cpu_features.difference(&here).map(String::as_str).take(20).collect();
+        let missing: Vec<&str> = self.cpu_features.difference(here).map(String::as_str).take(20).collect();
         if !missing.is_empty() {
             return Err(ImageError::Cpu { path, missing: missing.join(", ") });
         }

@@ -1,8 +1,10 @@
 //! The destination: an application that comes into a container in standby, and is held there until it may run.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastmig_control::{State, INIT_PATH};
@@ -16,7 +18,7 @@ use super::owing::{Filling, Owing};
 use super::ticket::Ticket;
 use super::Way;
 use crate::container::{Container, Operation};
-use crate::image::{ImageError, Manifest};
+use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::state::{Failure, ProcessMark};
@@ -37,6 +39,8 @@ pub struct Arrival {
     criu: Option<Ready>,
     /// What the restored application misses.
     filling: Option<Filling>,
+    /// This host's, read before the freeze: the kernel takes its time for an answer.
+    cpu_features: BTreeSet<String>,
     /// It is decided that the application runs here, or does not.
     decided: bool,
     operation: Operation,
@@ -79,7 +83,9 @@ impl Container {
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
         let (ticket, criu, filling, decided) = (None, None, None, false);
-        Ok(Arrival { id: id.into(), container: self.clone(), ticket, criu, filling, decided, operation })
+        let cpu_features = cpu_features();
+        let (id, container) = (id.into(), self.clone());
+        Ok(Arrival { id, container, ticket, criu, filling, cpu_features, decided, operation })
     }
 }
 
@@ -147,6 +153,18 @@ impl Arrival {
         }
     }
 
+    /// All content of a round is in its place, while the application runs at the source: what makes the restore shorter is done
+    /// now.
+    ///
+    /// # Errors
+    /// When CRIU is gone.
+    pub fn round_is_there(&mut self) -> Result<(), Error> {
+        match &mut self.criu {
+            Some(Ready::Filled(filled)) => filled.round_is_there(),
+            _ => Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "fill" }),
+        }
+    }
+
     /// Restores what `manifest` describes from `images`. It is whole then, the init's child, and frozen.
     ///
     /// # Errors
@@ -167,7 +185,7 @@ impl Arrival {
             let file = crate::image::MANIFEST.into();
             return Err(ImageError::Damaged { path: stream.into(), file, problem }.into());
         }
-        manifest.check_fit(stream, self.operation.record.terminal)?;
+        manifest.check_fit(stream, self.operation.record.terminal, &self.cpu_features)?;
         let container = self.container.clone();
         let recipient = Recipient::admit(&container, manifest, stream)?;
         self.mark(&ready)?;
@@ -202,8 +220,13 @@ impl Arrival {
         recipient: &Recipient<'_>,
     ) -> Result<Option<Filling>, Error> {
         let (criu, log) = (ready.pid(), ready.log());
+        let mut leaving = None;
         let mut follow = |stage| {
+            if stage == Notification::SetupNamespaces {
+                leaving = Some(self.let_criu_leave(criu, recipient).map_err(|e| e.report())?);
+            }
             if stage == Notification::PreResume {
+                drop(leaving.take().map(JoinHandle::join));
                 let held = self.hold(criu, recipient).inspect_err(|_| recipient.kill_before_it_runs());
                 held.map_err(|e| e.report())?;
             }
@@ -229,14 +252,33 @@ impl Arrival {
         filling.go_on(&cgroup).map_err(|e| Error::io("fill the memory in", cgroup.directory(), e))
     }
 
+    /// CRIU itself need not be where its children are, and to leave takes a moment: it does so while they are restored.
+    fn let_criu_leave(&self, criu: i32, recipient: &Recipient<'_>) -> Result<JoinHandle<()>, Error> {
+        let cgroup = self.container.application_cgroup()?;
+        let restored: Vec<i32> = recipient.host_root()?.map(application::tree_of).unwrap_or_default();
+        // Now, while it waits for us: soon there are restored processes that nobody knows yet, and these stay.
+        let mut leaving = application::tree_of(criu);
+        leaving.retain(|pid| !restored.contains(pid));
+        Ok(std::thread::spawn(move || {
+            for pid in leaving {
+                if let Err(error) = cgroup.leave(pid) {
+                    tracing::debug!(pid, %error, "it is asked to leave once more");
+                }
+            }
+        }))
+    }
+
     /// Freezes what was restored, none of which has run yet. CRIU, which still traces it, was in its cgroup until now.
     fn hold(&self, criu: i32, recipient: &Recipient<'_>) -> Result<(), Error> {
         let cgroup = self.container.application_cgroup()?;
         let failed = |e| Error::io("hold what was restored in", cgroup.directory(), e);
         let root = recipient.host_root()?.ok_or(std::io::ErrorKind::NotFound.into()).map_err(failed)?;
         let restored = application::tree_of(root);
-        for pid in application::tree_of(criu).into_iter().filter(|pid| !restored.contains(pid)) {
-            cgroup.leave(pid).map_err(failed)?;
+        let here = cgroup.pids();
+        for pid in application::tree_of(criu) {
+            if here.contains(&pid) && !restored.contains(&pid) {
+                cgroup.leave(pid).map_err(failed)?;
+            }
         }
         self.container.freeze()
     }

@@ -10,17 +10,18 @@ use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
 
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
-use super::throttle;
+use super::throttle::{self, Usage};
 use super::ticket::Ticket;
 use super::tracked::{Dumped, Round, Tracked};
 use super::Way;
 use crate::container::{Container, Operation};
-use crate::frozen::{Frozen, Held};
+use crate::frozen::{self, Frozen, Held};
 use crate::image::Manifest;
 use crate::root_files::RootFiles;
 use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{self, Subject};
+use crate::watchdog::Watchdog;
 use crate::{application, network_lock, Error};
 
 /// A dump without memory takes seconds. Whoever is silent for longer gives the application back.
@@ -48,9 +49,13 @@ pub struct Departure {
     criu: Option<Ready>,
     held: Option<Held>,
     frozen: Option<Frozen>,
+    /// Started before the freeze, for that takes milliseconds.
+    watchdog: Option<Watchdog>,
     /// Dumped, while its memory is still tracked.
     dumped: Option<Dumped>,
     left_out: Vec<PageImage>,
+    /// The processor time that it uses while rounds go on.
+    usage: Usage,
     files: RootFiles,
     subject: Subject,
     operation: Operation,
@@ -88,8 +93,20 @@ impl Container {
         let volumes = terms.volumes.as_ref().unwrap_or(&operation.record.volumes);
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
-        let left_out = Vec::new();
-        Ok(Departure { id: id.into(), criu, held, frozen, dumped, left_out, files, subject, operation })
+        let (left_out, usage, watchdog) = (Vec::new(), Usage::default(), None);
+        Ok(Departure {
+            id: id.into(),
+            criu,
+            held,
+            frozen,
+            watchdog,
+            dumped,
+            left_out,
+            usage,
+            files,
+            subject,
+            operation,
+        })
     }
 }
 
@@ -123,6 +140,7 @@ impl Departure {
             Way::Stream => self.start_streaming()?,
             Way::Rounds => Ready::Tracked(Box::new(Tracked::start(&self.subject, STANDSTILL)?)),
         });
+        self.watchdog = Some(frozen::watchdog(&self.subject.container)?);
         Ok(())
     }
 
@@ -143,7 +161,12 @@ impl Departure {
     pub fn round(&mut self, owe: bool) -> Result<Round, Error> {
         match &mut self.criu {
             Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject, owe),
-            Some(Ready::Tracked(tracked)) => tracked.round(&self.subject, owe),
+            Some(Ready::Tracked(tracked)) => {
+                if self.operation.record.throttle.is_none() {
+                    self.usage.look(&self.subject.container);
+                }
+                tracked.round(&self.subject, owe)
+            }
             _ => Err(self.out_of_turn("track")),
         }
     }
@@ -153,7 +176,7 @@ impl Departure {
     /// # Errors
     /// When the container has no cgroup for that.
     pub fn throttle(&mut self, percent: u32) -> Result<(), Error> {
-        throttle::throttle(&self.subject.container, &mut self.operation, percent)
+        throttle::throttle(&self.subject.container, &mut self.operation, &self.usage, percent)
     }
 
     /// What identifies the content of all memory of the dumped application.
@@ -172,7 +195,11 @@ impl Departure {
     pub fn freeze(&mut self) -> Result<(), Error> {
         self.operation.record.migration = Some(Mark::new(&self.id, Role::Leaving));
         self.operation.save()?;
-        self.frozen = Some(Frozen::enter(&self.subject.container, false)?);
+        // Who waits for processor time does not come to be frozen.
+        throttle::undo(&mut self.operation)?;
+        let container = &self.subject.container;
+        let watchdog = self.watchdog.take().map_or_else(|| frozen::watchdog(container), Ok)?;
+        self.frozen = Some(Frozen::enter_watched(container, watchdog)?);
         Ok(())
     }
 

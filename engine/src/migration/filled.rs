@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,9 +13,11 @@ use fastmig_criu::{ImageSource, Launch, LazySocket, Notification, RestoreOptions
 use fastmig_memory::fill::Missing;
 use fastmig_memory::spans::{common, union, without};
 
+use super::headroom;
 use super::owed::{Debt, Fetch};
 use super::owing::Filling;
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::shared::{self, Segments};
 use super::spool::Spool;
 use crate::container::Container;
 use crate::image::ImageError;
@@ -22,6 +25,8 @@ use crate::Error;
 
 /// Where a plan comes from, in messages.
 const STREAM: &str = "stream";
+/// CRIU's image of who is whose child.
+const TREE: &str = "pstree.img";
 /// What the areas of an application may take of the address space: reserved mostly, not used.
 const MOST_BYTES: u64 = 16 << 40;
 /// How long CRIU may take for a command: moving areas copies them in the worst case.
@@ -42,8 +47,11 @@ pub(super) struct Filled {
     spool: Spool,
     /// CRIU's working directory.
     work: PathBuf,
+    /// Whose memory this becomes.
+    container: Container,
     rounds: u32,
     areas: Vec<Area>,
+    segments: Segments,
     mappings: Option<Vec<Mapping>>,
     /// What follows when the application runs.
     debt: Option<Debt>,
@@ -54,6 +62,7 @@ pub(super) struct Filled {
 pub struct Room {
     layout: Layout,
     view: Arc<RwLock<RestoreView>>,
+    segments: Segments,
 }
 
 impl Room {
@@ -69,11 +78,24 @@ impl Room {
         for run in runs {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at(length);
-            view.write(run.process, run.address, part)?;
+            if shared::is_holder(run.process) {
+                self.segments.write(&view, &run, part).map_err(explain)?;
+            } else {
+                view.write(run.process, run.address, part).map_err(explain)?;
+            }
             rest = after;
         }
         Ok(())
     }
+}
+
+/// Who fills the memory of a process that is gone hears of no reason.
+fn explain(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::ESRCH) {
+        return error;
+    }
+    let text = "the CRIU that was to restore it was killed; see in the kernel's log whether the container's memory ran out";
+    io::Error::new(error.kind(), text)
 }
 
 impl Filled {
@@ -91,6 +113,7 @@ impl Filled {
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
+        let container = container.clone();
         Ok(Self {
             session,
             options,
@@ -98,8 +121,10 @@ impl Filled {
             view,
             spool,
             work,
+            container,
             rounds: 0,
             areas: Vec::new(),
+            segments: Segments::default(),
             mappings: None,
             debt: None,
         })
@@ -117,34 +142,59 @@ impl Filled {
             return Err(damaged("comes out of turn"));
         }
         self.rounds = plan.number;
+        if plan.number == 1 || !plan.owed.is_empty() {
+            self.require_headroom(&plan)?;
+        }
         let mut view = write(&self.view);
+        self.segments.follow(&mut view, &plan)?;
+        for pages in plan.forgotten.iter().filter(|pages| !shared::is_holder(pages.process)) {
+            view.discard(pages.process, &self.inside(pages))?;
+        }
         if plan.mappings.is_none() {
-            if plan.number == 2 {
-                // Most of it is there now. Huge pages are copied by one entry of the page tables when CRIU forks.
-                let whole = view.collapse(COLLAPSE)?;
-                tracing::debug!(whole, "huge pages are made of what has arrived");
-            }
             view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
             self.areas.clone_from(&plan.areas);
         }
-        for pages in &plan.forgotten {
-            view.discard(pages.process, &spans(pages))?;
-        }
         self.debt = Debt::of(plan.number, &plan.owed);
-        for missing in
-            self.debt.iter().flat_map(Debt::missing).filter(|missing| missing.of == missing.process)
-        {
+        for owed in &plan.owed {
             // What came of it in earlier rounds, or with a huge page, would be taken for its content.
-            for area in self.areas.iter().filter(|area| area.process == missing.process) {
-                let area = fastmig_memory::Span { start: area.start, end: area.end };
-                let gone = common(&missing.spans, &[area]);
-                view.discard(missing.process, &gone.iter().map(ours).collect::<Vec<_>>())?;
-            }
+            view.discard(owed.process, &self.inside(owed))?;
         }
         drop(view);
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
-        Ok(Room { layout, view: Arc::clone(&self.view) })
+        Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
+    }
+
+    /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.
+    fn require_headroom(&self, plan: &Plan) -> Result<(), Error> {
+        let spans = plan.pages.iter().chain(&plan.owed).flat_map(Pages::spans);
+        let needed = spans.map(|span| span.end - span.start).sum();
+        match headroom::of(self.container.pid()) {
+            Some(left) if left < needed => {
+                Err(Error::TooLittleMemory { id: self.container.key().id().into(), needed, left })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After the first round most of it is there: huge pages are made of it, which are copied by one entry of the page tables
+    /// when CRIU forks. Not in a later round, whose length is what the freeze is foretold by.
+    pub(super) fn round_is_there(&mut self) -> Result<(), Error> {
+        if self.rounds == 1 {
+            let whole = write(&self.view).collapse(COLLAPSE)?;
+            tracing::debug!(whole, "huge pages are made of what has arrived");
+        }
+        Ok(())
+    }
+
+    /// What of these pages lies in an area: the rest has gone with its area.
+    fn inside(&self, pages: &Pages) -> Vec<Span> {
+        let areas = self.areas.iter().filter(|area| area.process == pages.process);
+        let cut = |span: Range<u64>| {
+            let both = areas.clone().map(move |area| span.start.max(area.start)..span.end.min(area.end));
+            both.filter(|span| !span.is_empty()).map(|span| Span { start: span.start, end: span.end })
+        };
+        pages.spans().flat_map(cut).collect()
     }
 
     /// Restores; `follow` is told of CRIU's stages. What is owed to the application then, by `fetch`.
@@ -161,6 +211,7 @@ impl Filled {
         let remainders = name_mappings(path, &mappings)?;
         let mut view = write(&view);
         view.align(&remainders)?;
+        view.relate(&family(path)?)?;
         let missing = debt.as_ref().map(Debt::missing).unwrap_or_default();
         view.arrange(&mappings.iter().map(|mapping| placed(mapping, missing)).collect::<Vec<_>>())?;
         let mut follow = |stage| {
@@ -226,7 +277,9 @@ fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64
         of_process.entry(mapping.process).or_default().push((mapping.start, mapping.end));
     }
     let mut remainders = Vec::new();
-    for (process, keys) in of_process {
+    // Also of processes that have none: their children may.
+    for process in described(directory).map_err(|e| Error::io("list", directory, e))? {
+        let keys = of_process.remove(&process).unwrap_or_default();
         let path = directory.join(format!("mm-{process}.img"));
         let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let named = view::images::key_mappings(&image, &keys);
@@ -236,21 +289,36 @@ fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64
         let remainder = largest.and_then(|(start, _)| view::images::place_remainder(&image, *start));
         remainders.extend(remainder.map(|remainder| (process, remainder)));
     }
+    if !of_process.is_empty() {
+        return Err(damaged("names processes that are not there"));
+    }
     view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))?;
     Ok(remainders)
+}
+
+/// Who is whose child, so that each process inherits the areas of its own branch alone.
+fn family(directory: &Path) -> Result<Vec<(i32, i32)>, Error> {
+    let path = directory.join(TREE);
+    let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    view::images::family(&image).ok_or_else(|| damaged("is of a tree that is none"))
+}
+
+/// The processes whose mappings are described by an image.
+fn described(directory: &Path) -> io::Result<Vec<i32>> {
+    let names = std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names: Vec<_> = names.collect::<Result<_, _>>()?;
+    let process =
+        |name: &std::ffi::OsString| name.to_str()?.strip_prefix("mm-")?.strip_suffix(".img")?.parse().ok();
+    Ok(names.iter().filter_map(process).collect())
 }
 
 fn damaged(problem: &'static str) -> Error {
     ImageError::Damaged { path: STREAM.into(), file: "memory".into(), problem }.into()
 }
 
-fn spec(area: &super::plan::Area) -> AreaSpec {
-    let super::plan::Area { process, start, end, no_reserve, no_huge } = *area;
+fn spec(area: &Area) -> AreaSpec {
+    let Area { process, start, end, no_reserve, no_huge } = *area;
     AreaSpec { process, start, end, no_reserve, no_huge }
-}
-
-fn spans(pages: &Pages) -> Vec<Span> {
-    pages.spans().map(|span| Span { start: span.start, end: span.end }).collect()
 }
 
 fn ours(span: &fastmig_memory::Span) -> Span {
@@ -265,7 +333,7 @@ fn placed(mapping: &Mapping, missing: &[Missing]) -> Placed {
         None => Content::Own,
         Some((own, absent)) => {
             // Its own that is missing must not be the parent's meanwhile, nor zeros.
-            let of_it = missing.iter().find(|m| (m.process, m.of) == (mapping.process, mapping.process));
+            let of_it = missing.iter().find(|missing| missing.process == mapping.process);
             let own_missing = common(&theirs(own), of_it.map(|m| m.spans.as_slice()).unwrap_or_default());
             let own = without(&theirs(own), &own_missing);
             let absent = union(&theirs(absent), &own_missing);

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fastmig_memory::SharedContent;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Mapping, PAGE};
+use super::tracked::processes;
 use crate::application::{self, Relation};
 use crate::image::ImageError;
 use crate::Error;
@@ -20,7 +22,18 @@ const NAMED: usize = 8;
 
 /// Of a whole tree.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fingerprint(Vec<OfProcess>);
+pub(super) struct Fingerprint {
+    processes: Vec<OfProcess>,
+    shared: Vec<OfShared>,
+}
+
+/// Shared memory, by where the first process has it: its offsets and their hashes; pages of zeros are left out.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OfShared {
+    process: i32,
+    place: String,
+    pages: Vec<(u64, u64)>,
+}
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct OfProcess {
@@ -28,8 +41,21 @@ struct OfProcess {
     threads: usize,
     /// Page number and hash; pages of zeros are left out.
     pages: Vec<(u64, u64)>,
-    /// Mappings that travelled in rounds, in page numbers.
-    exact: Vec<(u64, u64)>,
+    /// Mappings that travelled in rounds, in page numbers, and parts of them that are not as the rest.
+    exact: Vec<(u64, u64, Source)>,
+}
+
+/// Where the destination has a page from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Source {
+    /// The process's own area, as a whole.
+    Own,
+    /// The parent.
+    Parent,
+    /// The process's own area, over the parent's.
+    Copied,
+    /// Nowhere: the parent has it, the process has not.
+    Absent,
 }
 
 impl Fingerprint {
@@ -41,10 +67,11 @@ impl Fingerprint {
                 inner: relation.inner,
                 threads: application::threads_of(relation.host),
                 pages: pages(relation.host)?,
-                exact: ours.map(|mapping| (mapping.start / PAGE, mapping.end / PAGE)).collect(),
+                exact: ours.flat_map(parts).collect(),
             })
         };
-        application::relations(pids).iter().map(of).collect::<Result<_, Error>>().map(Self)
+        let processes = application::relations(pids).iter().map(of).collect::<Result<_, Error>>()?;
+        Ok(Self { processes, shared: shared(pids)? })
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -60,16 +87,42 @@ impl Fingerprint {
         let here: BTreeMap<i32, i32> =
             application::relations(pids).iter().map(|relation| (relation.inner, relation.host)).collect();
         let mut compared = 0;
-        for process in &self.0 {
+        for process in &self.processes {
             let host = here.get(&process.inner).ok_or_else(|| damaged("lacks a process"))?;
             let pages = pages(*host)?;
             process.compare(&pages)?;
             compared += process.pages.len().max(pages.len()) as u64;
         }
-        if here.len() != self.0.len() {
+        if here.len() != self.processes.len() {
             return Err(damaged("has another number of processes"));
         }
+        let shared = shared(pids)?;
+        if shared.len() != self.shared.len() {
+            return Err(damaged("has another number of pieces of shared memory"));
+        }
+        for (there, here) in self.shared.iter().zip(&shared) {
+            there.compare(here)?;
+            compared += there.pages.len().max(here.pages.len()) as u64;
+        }
         Ok(compared)
+    }
+}
+
+impl OfShared {
+    fn compare(&self, here: &Self) -> Result<(), Error> {
+        if self == here {
+            return Ok(());
+        }
+        let (there, now): (BTreeSet<_>, BTreeSet<_>) =
+            (self.pages.iter().collect(), here.pages.iter().collect());
+        let differ: BTreeSet<u64> = there.symmetric_difference(&now).map(|(offset, _)| *offset).collect();
+        let named: Vec<String> = differ.iter().take(NAMED).map(|offset| format!("{offset:#x}")).collect();
+        Err(Error::Differs {
+            process: self.process,
+            exact: differ.len(),
+            others: 0,
+            pages: format!("shared, {} and {}: {}", self.place, here.place, named.join(", ")),
+        })
     }
 }
 
@@ -83,8 +136,13 @@ impl OfProcess {
         if exact.is_empty() && others.len() <= self.threads * PAGES_PER_THREAD {
             return Ok(());
         }
-        let pages = exact.iter().chain(&others).take(NAMED);
-        let named: Vec<String> = pages.map(|page| format!("{:#x}", page * PAGE)).collect();
+        let what = |page: &u64| match (there.contains_key(page), here.contains_key(page)) {
+            (true, false) => "missing",
+            (false, true) => "not to be there",
+            _ => "different",
+        };
+        let name = |page: &u64| format!("{:#x} {:?} {}", page * PAGE, self.source(*page), what(page));
+        let named: Vec<String> = exact.iter().chain(&others).take(NAMED).map(name).collect();
         Err(Error::Differs {
             process: self.inner,
             exact: exact.len(),
@@ -94,14 +152,40 @@ impl OfProcess {
     }
 
     fn is_exact(&self, page: u64) -> bool {
-        self.exact.iter().any(|(start, end)| (*start..*end).contains(&page))
+        self.source(page).is_some()
     }
+
+    /// The last that says something of it: a mapping comes before its parts.
+    fn source(&self, page: u64) -> Option<Source> {
+        let known = self.exact.iter().rev().find(|(start, end, _)| (*start..*end).contains(&page));
+        known.map(|(_, _, source)| *source)
+    }
+}
+
+fn parts(mapping: &Mapping) -> Vec<(u64, u64, Source)> {
+    let whole = |source| vec![(mapping.start / PAGE, mapping.end / PAGE, source)];
+    let Some((own, absent)) = &mapping.inherited else { return whole(Source::Own) };
+    let mut parts = whole(Source::Parent);
+    for (pages, source) in [(own, Source::Copied), (absent, Source::Absent)] {
+        parts.extend(pages.spans().map(|span| (span.start / PAGE, span.end / PAGE, source)));
+    }
+    parts
 }
 
 fn pages(host: i32) -> Result<Vec<(u64, u64)>, Error> {
     let hashes = fastmig_memory::page_hashes(host, WORKERS);
     let hashes = hashes.map_err(|e| Error::Untracked { id: format!("process {host}"), source: e.into() })?;
     Ok(hashes.into_iter().map(|(address, hash)| (address / PAGE, hash)).collect())
+}
+
+fn shared(pids: &BTreeSet<i32>) -> Result<Vec<OfShared>, Error> {
+    let all = fastmig_memory::shared_hashes(&processes(pids));
+    let all = all.map_err(|e| Error::Untracked { id: "shared memory".into(), source: e.into() })?;
+    let of = |content: SharedContent| {
+        let SharedContent { process, place, pages } = content;
+        OfShared { process, place, pages }
+    };
+    Ok(all.into_iter().map(of).collect())
 }
 
 fn damaged(problem: &'static str) -> Error {
@@ -113,14 +197,30 @@ mod tests {
     use super::*;
 
     fn process(pages: &[(u64, u64)]) -> OfProcess {
-        OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200)] }
+        OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200, Source::Own)] }
+    }
+
+    #[test]
+    fn shared_memory_must_be_the_same() {
+        let shared = |pages: &[(u64, u64)]| OfShared {
+            process: 1001,
+            place: "map_files/1-2".into(),
+            pages: pages.to_vec(),
+        };
+        let source = shared(&[(0, 1), (4096, 2)]);
+        assert!(source.compare(&shared(&[(0, 1), (4096, 2)])).is_ok());
+        let error = source.compare(&shared(&[(0, 1), (4096, 3)])).unwrap_err().to_string();
+        assert!(error.contains("0x1000") && !error.contains("0x0,"), "{error}");
+        assert!(source.compare(&shared(&[(0, 1)])).is_err());
     }
 
     #[test]
     fn what_travelled_in_rounds_must_be_the_same() {
         let source = process(&[(5, 1), (100, 2), (150, 3)]);
         assert!(source.compare(&[(5, 1), (100, 2), (150, 3)]).is_ok());
-        for wrong in [&[(5, 1), (100, 2), (150, 4)][..], &[(5, 1), (100, 2)], &[(5, 1), (100, 2), (150, 3), (199, 1)]] {
+        for wrong in
+            [&[(5, 1), (100, 2), (150, 4)][..], &[(5, 1), (100, 2)], &[(5, 1), (100, 2), (150, 3), (199, 1)]]
+        {
             assert!(source.compare(wrong).is_err(), "{wrong:?}");
         }
     }

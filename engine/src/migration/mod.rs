@@ -17,7 +17,9 @@
 //! | [`departure`] | the source |
 //! | [`arrival`] | the destination |
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
-//! | [`owed`], [`owing`] | memory that follows an application that has moved |
+//! | `headroom` | how much more memory the container that waits may hold |
+//! | `shared` | shared memory among it |
+//! | `withheld`, [`owed`], [`owing`] | memory that follows an application that has moved |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -33,15 +35,18 @@ pub mod arrival;
 pub mod departure;
 mod filled;
 mod fingerprint;
+mod headroom;
 pub mod mark;
 pub mod owed;
 pub mod owing;
 mod plan;
 pub mod settle;
+mod shared;
 mod spool;
 pub(crate) mod throttle;
 pub mod ticket;
 mod tracked;
+mod withheld;
 
 pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 
@@ -54,6 +59,7 @@ pub use owing::Owing;
 pub use settle::Verdict;
 pub(crate) use throttle::Throttle;
 pub use ticket::Ticket;
+pub(crate) use tracked::processes;
 pub use tracked::{trackable, Round, RoundMemory};
 
 /// How an application's memory travels.

@@ -1,59 +1,13 @@
 //! Memory that is owed: it follows an application that has moved already.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use fastmig_memory::fill::{Missing, Origin};
-use fastmig_memory::spans::{common, without};
-use fastmig_memory::{Content, Mapping, Process, Reader, Span};
+use fastmig_memory::{Reader, Span};
 
-use super::plan::{Owed, Pages};
-
-/// Whose content is not sent in the freeze: each process's own, and what its children have in common with it.
-pub(super) fn owe(
-    pages: &BTreeMap<i32, Vec<Span>>,
-    mappings: &[Mapping],
-    processes: &[Process],
-) -> Vec<Owed> {
-    let mut missing: BTreeMap<i32, Vec<(i32, Vec<Span>)>> = BTreeMap::new();
-    for process in parents_first(processes) {
-        let ours: Vec<&Mapping> = mappings.iter().filter(|mapping| mapping.process == process.id).collect();
-        let whole: Vec<Span> = ours.iter().map(|mapping| span(mapping)).collect();
-        let own = pages.get(&process.id).map(|own| common(own, &whole)).unwrap_or_default();
-        let mut all = vec![(process.id, own)];
-        let parents = process.parent.and_then(|parent| missing.get(&parent)).cloned().unwrap_or_default();
-        for mapping in ours {
-            let Content::Inherited { own, absent } = &mapping.content else { continue };
-            let shared = without(&without(&[span(mapping)], own), absent);
-            all.extend(parents.iter().map(|(of, spans)| (*of, common(spans, &shared))));
-        }
-        all.retain(|(_, spans)| !spans.is_empty());
-        missing.insert(process.id, all);
-    }
-    let owed = missing.into_iter().flat_map(|(process, all)| {
-        all.into_iter().map(move |(of, spans)| {
-            let spans = spans.iter().map(|span| span.start..span.end);
-            Owed { of, pages: Pages::new(process, spans) }
-        })
-    });
-    owed.collect()
-}
-
-fn span(mapping: &Mapping) -> Span {
-    Span { start: mapping.start, end: mapping.end }
-}
-
-fn parents_first(processes: &[Process]) -> Vec<Process> {
-    let parents: HashMap<i32, Option<i32>> = processes.iter().map(|p| (p.id, p.parent)).collect();
-    let depth = |process: &Process| {
-        let up = |id: &i32| parents.get(id).copied().flatten();
-        std::iter::successors(process.parent, up).take(processes.len()).count()
-    };
-    let mut order = processes.to_vec();
-    order.sort_by_cached_key(depth);
-    order
-}
+use super::plan::Pages;
 
 /// Where what is owed lies in the one image of it.
 #[derive(Debug)]
@@ -65,10 +19,10 @@ pub(super) struct OwedLayout {
 }
 
 impl OwedLayout {
-    pub(super) fn of(number: u32, owed: &[Owed]) -> Self {
-        let own = owed.iter().filter(|owed| owed.of == owed.pages.process).map(|owed| &owed.pages);
-        let mut spans: Vec<_> =
-            own.flat_map(|pages| pages.spans().map(|span| (pages.process, span.start, span.end))).collect();
+    pub(super) fn of(number: u32, owed: &[Pages]) -> Self {
+        let spans =
+            owed.iter().flat_map(|pages| pages.spans().map(|span| (pages.process, span.start, span.end)));
+        let mut spans: Vec<_> = spans.collect();
         spans.sort_unstable();
         let mut size = 0;
         let place = |(process, start, end)| {
@@ -160,12 +114,12 @@ pub(super) struct Debt {
 
 impl Debt {
     /// Nothing when nothing is owed.
-    pub(super) fn of(number: u32, owed: &[Owed]) -> Option<Self> {
+    pub(super) fn of(number: u32, owed: &[Pages]) -> Option<Self> {
         let layout = OwedLayout::of(number, owed);
-        let missing = owed.iter().map(|owed| Missing {
-            process: owed.pages.process,
-            of: owed.of,
-            spans: spans(&owed.pages),
+        let missing = owed.iter().map(|pages| Missing {
+            process: pages.process,
+            of: pages.process,
+            spans: spans(pages),
         });
         (layout.size > 0).then(|| Self { missing: missing.collect(), layout })
     }
@@ -199,51 +153,25 @@ impl Origin for Fetched {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
-    const fn page(start: u64, end: u64) -> Span {
-        Span { start: start * 4096, end: end * 4096 }
-    }
-
-    fn mapping(process: i32, span: Span, content: Content) -> Mapping {
-        Mapping { process, start: span.start, end: span.end, content }
+    const fn page(start: u64, end: u64) -> Range<u64> {
+        start * 4096..end * 4096
     }
 
     #[test]
-    fn children_miss_what_their_parents_do_but_for_their_own() {
-        let process = |id, parent| Process { host: id, id, parent };
-        let processes = [process(3, Some(2)), process(2, Some(1)), process(1, None)];
-        let whole = page(16, 32);
-        let inherited =
-            |own: &[Span], absent: &[Span]| Content::Inherited { own: own.to_vec(), absent: absent.to_vec() };
-        let mappings = [
-            mapping(1, whole, Content::Own),
-            mapping(2, whole, inherited(&[page(18, 20)], &[page(20, 21)])),
-            mapping(3, whole, inherited(&[], &[])),
-        ];
-        let pages = BTreeMap::from([(1, vec![page(17, 24), page(100, 101)]), (2, vec![page(18, 19)])]);
-        let owed = owe(&pages, &mappings, &processes);
-        let found: Vec<_> =
-            owed.iter().map(|owed| (owed.pages.process, owed.of, spans(&owed.pages))).collect();
-        let of_two = vec![page(17, 18), page(21, 24)];
-        assert_eq!(
-            found,
-            [
-                (1, 1, vec![page(17, 24)]),
-                (2, 2, vec![page(18, 19)]),
-                (2, 1, of_two.clone()),
-                (3, 2, vec![page(18, 19)]),
-                (3, 1, of_two),
-            ]
-        );
+    fn what_is_owed_lies_in_one_image() {
+        let owed = [Pages::new(2, [page(18, 19)]), Pages::new(1, [page(17, 24), page(100, 101)])];
         let layout = OwedLayout::of(4, &owed);
-        assert_eq!(layout.size, 8 * 4096);
-        assert_eq!(layout.offset(2, 18 * 4096, 4096), Some(7 * 4096));
+        assert_eq!(layout.size, 9 * 4096);
+        assert_eq!(layout.offset(2, 18 * 4096, 4096), Some(8 * 4096));
         assert_eq!(layout.offset(1, 18 * 4096, 2 * 4096), Some(4096));
         assert_eq!(layout.offset(1, 23 * 4096, 2 * 4096), None);
         assert_eq!(layout.offset(3, 17 * 4096, 4096), None);
-        let parts = layout.parts(6 * 4096, 2 * 4096).unwrap();
-        assert_eq!(parts, [(1, 23 * 4096, 4096), (2, 18 * 4096, 4096)]);
-        assert_eq!(layout.parts(7 * 4096, 4097), None);
+        let parts = layout.parts(7 * 4096, 2 * 4096).unwrap();
+        assert_eq!(parts, [(1, 100 * 4096, 4096), (2, 18 * 4096, 4096)]);
+        assert_eq!(layout.parts(8 * 4096, 4097), None);
     }
 }

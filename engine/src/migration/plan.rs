@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::shared::is_holder;
+
 /// Pages are counted, so that small numbers travel.
 pub(crate) const PAGE: u64 = 4096;
 /// The end of what a process can map, in pages.
@@ -25,10 +27,12 @@ pub(crate) struct Plan {
     pub(crate) pages: Vec<Pages>,
     /// What was sent earlier and is no content any more.
     pub(crate) forgotten: Vec<Pages>,
-    /// What travels when the application runs at the destination: each process's own, and what it misses for its parent does.
-    pub(crate) owed: Vec<Owed>,
+    /// The last round: what travels when the application runs at the destination. Never shared memory.
+    pub(crate) owed: Vec<Pages>,
     /// The last round: which mappings the destination has whole then.
     pub(crate) mappings: Option<Vec<Mapping>>,
+    /// All shared memory that there is now; in the last round, what the destination has whole then.
+    pub(crate) shared: Vec<SharedArea>,
 }
 
 /// See [`fastmig_memory::Area`].
@@ -41,20 +45,22 @@ pub(crate) struct Area {
     pub(crate) no_huge: bool,
 }
 
+/// See [`fastmig_memory::SharedArea`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedArea {
+    /// By this, which is below zero, pages are counted as its: as if it were a process, with offsets for addresses.
+    pub(crate) holder: i32,
+    /// The number by which CRIU counts it.
+    pub(crate) id: u64,
+    pub(crate) size: u64,
+    pub(crate) name: Vec<u8>,
+}
+
 /// Pages of one process: how many are left out, and how many follow, from address 0 on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pages {
     pub(crate) process: i32,
     steps: Vec<(u64, u64)>,
-}
-
-/// See [`fastmig_memory::fill::Missing`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Owed {
-    /// Whose content it is.
-    pub(crate) of: i32,
-    /// Who misses it, and where.
-    pub(crate) pages: Pages,
 }
 
 /// See [`fastmig_memory::Mapping`].
@@ -78,10 +84,10 @@ impl Plan {
         let plan: Self = postcard::from_bytes(bytes).ok()?;
         let inherited = plan.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
         let inherited = inherited.flat_map(|(own, absent)| [own, absent]);
-        let owed = plan.owed.iter().map(|owed| &owed.pages);
-        let valid =
-            plan.pages.iter().chain(&plan.forgotten).chain(inherited).chain(owed).all(Pages::is_valid);
-        valid.then_some(plan)
+        let all = plan.pages.iter().chain(&plan.forgotten).chain(&plan.owed).chain(inherited);
+        let owed_in_turn = plan.owed.is_empty() || plan.mappings.is_some();
+        let owed_to_processes = plan.owed.iter().all(|pages| !is_holder(pages.process));
+        (all.into_iter().all(Pages::is_valid) && owed_in_turn && owed_to_processes).then_some(plan)
     }
 }
 
@@ -184,7 +190,15 @@ mod tests {
     use super::*;
 
     fn plan(pages: Vec<Pages>) -> Plan {
-        Plan { number: 3, areas: Vec::new(), pages, forgotten: Vec::new(), owed: Vec::new(), mappings: None }
+        Plan {
+            number: 3,
+            areas: Vec::new(),
+            pages,
+            forgotten: Vec::new(),
+            owed: Vec::new(),
+            mappings: None,
+            shared: Vec::new(),
+        }
     }
 
     #[test]
@@ -215,10 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn only_processes_are_owed_memory_and_only_in_the_end() {
+        let owes = |process, mappings| {
+            let owed = vec![Pages::new(process, std::iter::once(PAGE..2 * PAGE))];
+            Plan::decode(&Plan { owed, mappings, ..plan(Vec::new()) }.encode().unwrap())
+        };
+        assert!(owes(7, Some(Vec::new())).is_some());
+        assert_eq!(owes(-1, Some(Vec::new())), None);
+        assert_eq!(owes(7, None), None);
+    }
+
+    #[test]
     fn every_byte_of_a_round_is_in_one_image_at_its_address() {
         const MIB: u64 = 1 << 20;
         let spans = [16 * MIB..27 * MIB, 30 * MIB..30 * MIB + PAGE, 64 * MIB..80 * MIB];
-        let layout = Layout::of(&plan(vec![Pages::new(1, spans.clone()), Pages::new(2, [PAGE..2 * PAGE])]));
+        let layout = Layout::of(&plan(vec![
+            Pages::new(1, spans.clone()),
+            Pages::new(2, std::iter::once(PAGE..2 * PAGE)),
+        ]));
         let images = layout.images();
         assert!(
             images.len() == 3 && images.iter().all(|(name, _)| name.starts_with("memory-3-")),

@@ -74,9 +74,13 @@ impl Spool {
         for name in images.names() {
             let Some(mut image) = images.open(&name) else { continue };
             if name.contains('/') || name == "." || name == ".." {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an image is called {name:?}")));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("an image is called {name:?}"),
+                ));
             }
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(self.0.join(&name))?;
+            let mut file =
+                File::options().write(true).create_new(true).mode(0o600).open(self.0.join(&name))?;
             io::copy(&mut image, &mut file)?;
             file.flush()?;
         }

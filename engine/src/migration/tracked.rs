@@ -1,6 +1,6 @@
 //! The source of rounds: an application whose memory is tracked while it runs, and then dumped without it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use fastmig_criu::view::{DumpView, HiddenMapping};
 use fastmig_criu::{DumpOptions, ImageSink, Session};
-use fastmig_memory::spans::{union, without};
-use fastmig_memory::{Content, Last, Process, Reader, Span, Tracker};
+use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
-use super::owed::{owe, OwedLayout, OwedMemory};
+use super::owed::{OwedLayout, OwedMemory};
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
+use super::shared;
 use super::spool::Spool;
+use super::withheld::{shared_with_children, Withheld};
 use crate::container::Container;
 use crate::subject::Subject;
 use crate::{application, Error};
@@ -31,6 +32,8 @@ pub struct Round {
     pub scan: Duration,
     /// Bytes of all memory that is tracked.
     pub tracked: u64,
+    /// Processes of the application.
+    pub processes: u32,
 }
 
 /// The content of a round, as it is in the processes now.
@@ -38,6 +41,7 @@ pub struct Round {
 pub struct RoundMemory {
     layout: Layout,
     readers: HashMap<i32, Arc<Reader>>,
+    shared: shared::Readers,
 }
 
 impl RoundMemory {
@@ -58,6 +62,7 @@ impl RoundMemory {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at_mut(length);
             match self.readers.get(&run.process) {
+                _ if shared::is_holder(run.process) => self.shared.read(&run, part)?,
                 Some(reader) => reader.read(run.address, part)?,
                 // It ended before it could be opened.
                 None => part.fill(0),
@@ -77,10 +82,11 @@ pub(super) struct Tracked {
     view: DumpView,
     spool: Spool,
     tracking: Tracking,
+    shared: SharedTracker,
     readers: HashMap<i32, Arc<Reader>>,
     rounds: u32,
     /// What was told of in rounds and has not travelled.
-    withheld: BTreeMap<i32, Vec<Span>>,
+    withheld: Withheld,
     /// What the destination has whole.
     mappings: Vec<Mapping>,
 }
@@ -106,77 +112,68 @@ impl Tracked {
             view,
             spool,
             tracking,
+            shared: SharedTracker::default(),
             readers: HashMap::new(),
             rounds: 0,
-            withheld: BTreeMap::new(),
+            withheld: Withheld::default(),
             mappings: Vec::new(),
         })
     }
 
-    /// The next round, while the application runs. When it is to owe, nothing of it travels.
+    /// The next round, while the application runs. When it is to owe, only what processes share travels.
     pub(super) fn round(&mut self, subject: &Subject, owe: bool) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let scan = round.cost.scan;
-        tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), "memory is looked through");
-        let tracked = round.areas.iter().map(|area| area.end - area.start).sum();
-        let forgotten = &round.forgotten;
-        if owe {
-            self.withhold(&round.pages);
-        }
-        forgotten.iter().for_each(|gone| self.hold_no_more(gone));
-        let sent: &[fastmig_memory::Pages] = if owe { &[] } else { &round.pages };
-        sent.iter().for_each(|sent| self.hold_no_more(sent));
+        let shared = self.shared.round(&processes);
+        let scan = round.cost.scan + shared.scan;
+        tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), shared = shared.areas.len(), "memory is looked through");
+        let tracked =
+            round.areas.iter().map(|area| area.end - area.start).sum::<u64>() + shared::size(&shared);
+        let sent = if owe { self.withheld.keep(&round.pages, &round.common) } else { round.pages };
+        self.withheld.forget(&sent);
+        self.withheld.forget(&round.forgotten);
         let plan = Plan {
             number: self.next_number(),
-            owed: Vec::new(),
             areas: round.areas.iter().map(area).collect(),
-            pages: sent.iter().map(pages).collect(),
-            forgotten: round.forgotten.iter().map(pages).collect(),
+            pages: sent.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
+            forgotten: round.forgotten.iter().map(pages).chain(shared::pages(&shared.forgotten)).collect(),
+            owed: Vec::new(),
             mappings: None,
+            shared: shared::areas(&shared),
         };
-        self.made(subject, &processes, &plan, scan, tracked)
+        self.made(subject, &processes, &plan, shared::Readers::of(shared), scan, tracked)
     }
 
     /// The last one, of a frozen application; CRIU does not see then what the destination has.
-    pub(super) fn last(&mut self, subject: &Subject, owing: bool) -> Result<Round, Error> {
+    pub(super) fn last(&mut self, subject: &Subject, owe: bool) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let scan = last.cost.scan;
-        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), "what was written last is known");
+        let shared = self.shared.last(&processes);
+        let scan = last.cost.scan + shared.scan;
+        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, "what was written last is known");
         self.hide(&last)?;
-        last.discard.iter().for_each(|gone| self.hold_no_more(gone));
-        if owing || !self.withheld.is_empty() {
-            self.withhold(&last.pages);
-        }
-        let owed = owe(&self.withheld, &last.mappings, &processes);
-        let sent: &[fastmig_memory::Pages] = if self.withheld.is_empty() { &last.pages } else { &[] };
+        self.view.hide_shared(&shared::hidden(&shared))?;
+        self.withheld.forget(&last.discard);
+        let sent = if owe || !self.withheld.is_empty() {
+            self.withheld.keep(&last.pages, &shared_with_children(&last.mappings, &processes))
+        } else {
+            last.pages
+        };
         let plan = Plan {
             number: self.next_number(),
-            owed,
             areas: Vec::new(),
-            pages: sent.iter().map(pages).collect(),
-            forgotten: last.discard.iter().map(pages).collect(),
+            pages: sent.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
+            forgotten: last.discard.iter().map(pages).chain(shared::pages(&shared.forgotten)).collect(),
+            owed: self.withheld.owed(&last.mappings).iter().map(pages).collect(),
             mappings: Some(last.mappings.iter().map(mapping).collect()),
+            shared: shared::areas(&shared),
         };
         self.mappings = plan.mappings.clone().unwrap_or_default();
-        let tracked = last.mappings.iter().map(|mapping| mapping.end - mapping.start).sum();
-        self.made(subject, &processes, &plan, scan, tracked)
-    }
-
-    fn withhold(&mut self, pages: &[fastmig_memory::Pages]) {
-        for pages in pages {
-            let held = self.withheld.entry(pages.process).or_default();
-            *held = union(held, &pages.spans);
-        }
-    }
-
-    fn hold_no_more(&mut self, pages: &fastmig_memory::Pages) {
-        if let Some(held) = self.withheld.get_mut(&pages.process) {
-            *held = without(held, &pages.spans);
-        }
+        let tracked = last.mappings.iter().map(|mapping| mapping.end - mapping.start).sum::<u64>();
+        let tracked = tracked + shared::size(&shared);
+        self.made(subject, &processes, &plan, shared::Readers::of(shared), scan, tracked)
     }
 
     fn hide(&mut self, last: &Last) -> Result<(), Error> {
@@ -199,24 +196,27 @@ impl Tracked {
         subject: &Subject,
         processes: &[Process],
         plan: &Plan,
+        shared: shared::Readers,
         scan: Duration,
         tracked: u64,
     ) -> Result<Round, Error> {
-        let owed = plan.owed.iter().map(|owed| &owed.pages);
-        let wanted: BTreeSet<i32> = plan.pages.iter().chain(owed).map(|pages| pages.process).collect();
+        let wanted: BTreeSet<i32> = plan.pages.iter().chain(&plan.owed).map(|pages| pages.process).collect();
         self.readers.retain(|id, _| wanted.contains(id));
         for process in processes.iter().filter(|process| wanted.contains(&process.id)) {
             // Opened anew: after an exec the old one shows memory that is gone.
             match Reader::open(process.host) {
                 Ok(reader) => drop(self.readers.insert(process.id, Arc::new(reader))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                // It has ended.
+                Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(e) => return Err(Error::io("read the memory in", subject.cgroup.directory(), e)),
             }
         }
         let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
-        let memory = Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone() });
+        let memory =
+            Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone(), shared });
         let owed = OwedMemory::new(OwedLayout::of(plan.number, &plan.owed), self.readers.clone());
-        Ok(Round { plan: encoded, memory, owed, scan, tracked })
+        let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
+        Ok(Round { plan: encoded, memory, owed, scan, tracked, processes })
     }
 
     /// Dumps the frozen application, but for what the destination has, into `sink`.
@@ -270,7 +270,7 @@ impl Drop for Tracking {
 }
 
 /// What a tracker must know of the processes; those that have ended are left out.
-fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
+pub(crate) fn processes(pids: &BTreeSet<i32>) -> Vec<Process> {
     let relations = application::relations(pids);
     let inner: HashMap<i32, i32> = relations.iter().map(|relation| (relation.host, relation.inner)).collect();
     let process = |relation: &application::Relation| Process {

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_timeout, Timeout};
@@ -55,22 +55,24 @@ struct Courier {
 }
 
 impl Courier {
-    fn start(work: impl FnOnce(BorrowedFd<'_>) -> i32) -> Result<Self, Error> {
+    fn start(errand: &Errand, work: impl FnOnce(BorrowedFd<'_>) -> i32) -> Result<Self, Error> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(Error::io("make a pair of sockets"))?;
         set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE)).map_err(Error::io("limit a wait"))?;
-        let mut ours = Some(ours);
+        let mut kept = [&theirs, &errand.process].map(AsRawFd::as_raw_fd).to_vec();
+        kept.push(errand.memory.as_raw_fd());
         let blocked = SignalsBlocked::new();
         let pid = sys::fork(|| {
-            ours = None; // the child's copy, with which it would never see the parent's end
+            // Else it would not see our end, and others would not see that of ours.
+            sys::keep_only(&mut kept);
             sys::be_a_tracer();
             work(theirs.as_fd())
         })
         .map_err(Error::io("fork"))?;
         drop(blocked);
         let pid = Pid::from_raw(pid).ok_or_else(|| Error::io("fork")(io::ErrorKind::InvalidInput))?;
-        Ok(Self { pid, line: ours })
+        Ok(Self { pid, line: Some(ours) })
     }
 
     /// Its next message.
@@ -79,7 +81,10 @@ impl Courier {
         let mut bytes = [0; 16];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let got = rustix::io::retry_on_intr(|| {
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            recvmsg(line, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })?;
         if got.bytes != bytes.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -174,7 +179,7 @@ impl Message {
 pub(super) fn send(host: i32, syscall: u64) -> Result<Injected, Error> {
     let mut errand = Errand::new(host)?;
     let threads = std::mem::take(&mut errand.threads);
-    let courier = Courier::start(|line| {
+    let courier = Courier::start(&errand, |line| {
         let mut uffd = None;
         let done = fetch(&errand, threads, syscall, &mut uffd);
         let stop = *done.as_ref().unwrap_or(&Duration::ZERO);
@@ -222,7 +227,7 @@ fn take_uffd(puppet: &Puppet, process: &OwnedFd) -> Result<OwnedFd, Failed> {
 pub(super) fn halted<T>(host: i32, work: impl FnOnce() -> T) -> Result<(T, Duration), Error> {
     let mut errand = Errand::new(host)?;
     let threads = std::mem::take(&mut errand.threads);
-    let courier = Courier::start(|line| {
+    let courier = Courier::start(&errand, |line| {
         let halted = Halted::new(&errand.tasks, threads);
         let said = Message::send(halted.as_ref().err(), Duration::ZERO, None, line);
         if let (Ok(halted), Ok(())) = (halted, said) {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use fastmig_memory::{page_hashes, Content, Process, Tracker};
+use fastmig_memory::{page_hashes, Content, Method, Process, Tracker};
 
 use crate::receiver::Receiver;
 use crate::tree::Tree;
-use crate::{kernel, last, method};
+use crate::{kernel, last, method, turns};
 
 /// Kilobytes in memory, what is shared counted once.
 fn proportional(tree: &Tree) -> u64 {
@@ -77,7 +77,9 @@ fn huge_pages_are_joined_again() {
     tracker.end(true);
     let joined = huge();
     eprintln!("{before} kB in huge pages, {split} after tracked writes, {joined} at the end");
-    assert!(split < before && joined == before);
+    // Soft-dirty bits are of huge pages as well, which stay whole.
+    assert!(split < before || method == Method::SoftDirty);
+    assert_eq!(joined, before);
 }
 
 #[test]
@@ -102,6 +104,21 @@ fn stacks_and_guards_are_left_to_others() {
         return eprintln!("skipped: no guards in this kernel");
     }
     assert!(!listed(addresses[1]), "a guard");
+}
+
+#[test]
+fn stacks_are_sent_where_they_are_wanted() {
+    let Some(method) = method() else { return };
+    let mut tree = Tree::start("strange");
+    let said = tree.hear();
+    let stack = u64::from_str_radix(said.split(' ').nth(2).unwrap(), 16).unwrap();
+    let (mut tracker, mut receiver) = (Tracker::new(method).with_stacks(), Receiver::default());
+    for _ in 0..3 {
+        let processes = tree.processes();
+        receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
+    }
+    let (last, _) = last(&tree, &mut tracker, &mut receiver);
+    assert!(last.mappings.iter().any(|m| (m.start..m.end).contains(&stack)));
 }
 
 #[test]
@@ -160,7 +177,7 @@ fn what_devices_write_is_seen() {
         return eprintln!("skipped: no direct I/O on this file system");
     }
     let (mut tracker, mut receiver) = (Tracker::new(method), Receiver::default());
-    for _ in 0..20 {
+    for _ in 0..turns(20) {
         for _ in 0..3 {
             let processes = tree.processes();
             let round = tracker.round(&processes).unwrap();
@@ -170,5 +187,27 @@ fn what_devices_write_is_seen() {
         let (_, covered) = last(&tree, &mut tracker, &mut receiver);
         assert!(covered.own >= 512, "{covered:?}");
         tree.thaw();
+    }
+}
+
+#[test]
+fn what_is_moved_over_what_was_sent_is_seen() {
+    let Some(method) = method() else { return };
+    for rounds in [0, 1] {
+        let mut tree = Tree::start("moved");
+        let target = u64::from_str_radix(&tree.hear(), 16).unwrap();
+        let (mut tracker, mut receiver) = (Tracker::new(method), Receiver::default());
+        let processes = tree.processes();
+        for _ in 0..2 {
+            receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
+        }
+        tree.tell();
+        assert_eq!(tree.hear(), "moved");
+        for _ in 0..rounds {
+            receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
+        }
+        let (last, _) = last(&tree, &mut tracker, &mut receiver);
+        let is_listed = last.mappings.iter().any(|m| (m.start..m.end).contains(&target));
+        assert!(is_listed || rounds == 0, "with a round after it, it is ours again");
     }
 }

@@ -6,10 +6,13 @@ mod churn;
 mod content;
 mod receiver;
 mod roles;
+mod shared;
 mod sys;
 mod tree;
 mod unharmed;
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use fastmig_memory::{probe, Last, Method, Process, Tracker};
@@ -31,19 +34,28 @@ fn target() {
     std::io::stdin().read_line(&mut String::new()).unwrap(); // it is in its cgroup
     match role {
         "churn" => churn::main(argument.parse().unwrap()),
+        "program" => panic!("{}", Command::new("sh").args(["-c", argument]).exec()),
         "steady" => roles::steady(argument),
         "signals" => roles::signals(),
         "direct" => roles::direct(argument),
         "filtered" => roles::filtered(),
         "family" => roles::family(),
         "huge" => roles::huge(),
+        "moved" => roles::moved(),
         "strange" => roles::strange(),
+        "sharing" => shared::main(argument.parse().unwrap()),
         other => panic!("no role {other}"),
     }
 }
 
-/// What is tried with; nothing where nothing can work.
+/// What is tried with; nothing where nothing can work. `FASTMIG_MEMORY_METHOD` says what must, where both may.
 fn method() -> Option<Method> {
+    match std::env::var("FASTMIG_MEMORY_METHOD").as_deref() {
+        Ok("write-protect") => return Some(Method::WriteProtect),
+        Ok("soft-dirty") => return Some(Method::SoftDirty),
+        Ok(other) => panic!("no method {other}"),
+        Err(_) => {}
+    }
     let error = match probe() {
         Ok(method) => return Some(method),
         Err(error) => error,
@@ -55,6 +67,20 @@ fn method() -> Option<Method> {
     assert!(!possible, "{error}");
     eprintln!("skipped: {error}");
     None
+}
+
+/// Whether this machine is an emulated one, which takes twenty times as long for all.
+fn is_slow() -> bool {
+    std::env::var_os("FASTMIG_MEMORY_SLOW").is_some()
+}
+
+/// So many turns, or fewer.
+fn turns(usual: usize) -> usize {
+    if is_slow() {
+        usual.div_ceil(5)
+    } else {
+        usual
+    }
 }
 
 fn kernel() -> (u32, u32) {
@@ -78,7 +104,7 @@ fn churned(seed: u64) {
     let mut random = churn::Random::new(seed);
     let (mut total, mut inherited, mut stop, mut scan) = (0, 0, Duration::ZERO, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(300));
-    for _ in 0..3 {
+    for _ in 0..turns(3) {
         let mut tracker = Tracker::new(method);
         let mut receiver = Receiver::default();
         for _ in 0..3 {
@@ -113,6 +139,38 @@ fn what_a_receiver_has_is_what_is_there() {
 fn what_a_receiver_has_is_what_is_there_with_other_numbers() {
     let seed = std::env::var("FASTMIG_MEMORY_SEED").ok().and_then(|seed| seed.parse().ok());
     churned(seed.unwrap_or(2));
+}
+
+/// `FASTMIG_MEMORY_PROGRAM='java -jar x.jar' cargo test -p fastmig-memory --test live program -- --ignored --nocapture`
+#[test]
+#[ignore = "needs a program to be named"]
+fn a_program_of_choice() {
+    let (Some(method), Ok(program)) = (method(), std::env::var("FASTMIG_MEMORY_PROGRAM")) else { return };
+    let mut tree = Tree::start(&format!("program {program}"));
+    std::thread::sleep(Duration::from_secs(3));
+    let (mut tracker, mut receiver) = (Tracker::new(method).with_stacks(), Receiver::default());
+    for _ in 0..5 {
+        if tree.child.try_wait().unwrap().is_some() {
+            break;
+        }
+        for _ in 0..3 {
+            let processes = tree.processes();
+            let round = tracker.round(&processes).unwrap();
+            eprintln!("round: {:?}", round.cost);
+            receiver.take_round(&round, &processes);
+        }
+        let (last, covered) = last(&tree, &mut tracker, &mut receiver);
+        let all: usize = tree
+            .processes()
+            .iter()
+            .map(|process| fastmig_memory::page_hashes(process.host, 4).unwrap().len())
+            .sum();
+        eprintln!("last: {:?}; {covered:?} of {all} pages", last.cost);
+        tree.thaw();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    tracker.end(true);
+    eprintln!("it has ended with {}", tree.child.wait().unwrap());
 }
 
 /// A tracker as a program of its own, for a test to kill.

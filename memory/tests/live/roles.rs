@@ -177,6 +177,30 @@ pub(crate) fn strange() -> ! {
     }
 }
 
+/// Two pieces of memory; when told, one is moved over the other, by whole page tables where the kernel does that.
+pub(crate) fn moved() -> ! {
+    const LENGTH: usize = 4 * MIB;
+    const TABLE: usize = 2 * MIB;
+    let piece = |value: u64| {
+        let space = sys::map(None, LENGTH + 2 * TABLE);
+        let start = (space + PAGE).next_multiple_of(TABLE);
+        // With a gap on each side, it stays a mapping by itself.
+        sys::unmap(space, start - space);
+        sys::unmap(start + LENGTH, space + 2 * TABLE - start);
+        sys::advise(start, LENGTH, libc::MADV_NOHUGEPAGE);
+        (start..start + LENGTH).step_by(PAGE).for_each(|page| sys::put(page, value));
+        start
+    };
+    let (target, source) = (piece(1), piece(2));
+    say(&format!("{target:x}"));
+    wait();
+    assert_eq!(sys::remap(source, LENGTH, LENGTH, Some(target)), Some(target));
+    say("moved");
+    loop {
+        sys::nap(10_000);
+    }
+}
+
 /// Has a device fill its memory all the time, by two threads, from the file `path`.
 pub(crate) fn direct(path: &str) -> ! {
     use std::os::unix::fs::OpenOptionsExt;

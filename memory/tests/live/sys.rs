@@ -15,6 +15,32 @@ pub(crate) fn map(at: Option<usize>, length: usize) -> usize {
     start as usize
 }
 
+/// New shared memory, of a file if given.
+pub(crate) fn map_shared(file: Option<&std::fs::File>, length: usize) -> usize {
+    use std::os::fd::AsRawFd;
+    let flags = libc::MAP_SHARED | if file.is_some() { 0 } else { libc::MAP_ANONYMOUS };
+    let file = file.map_or(-1, AsRawFd::as_raw_fd);
+    // SAFETY: a new mapping at a place of the kernel's choice.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, READ_WRITE, flags, file, 0) };
+    assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    start as usize
+}
+
+/// A memfd of so many bytes.
+pub(crate) fn memfd(name: &str, length: usize) -> std::fs::File {
+    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let file = std::fs::File::from(file);
+    file.set_len(length as u64).unwrap();
+    file
+}
+
+/// Takes pages of a file away.
+pub(crate) fn punch(file: &std::fs::File, offset: usize, length: usize) {
+    use rustix::fs::FallocateFlags;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, flags, offset as u64, length as u64).unwrap();
+}
+
 pub(crate) fn unmap(start: usize, length: usize) {
     // SAFETY: only what these tests have mapped themselves, and do not use any more.
     assert_eq!(unsafe { libc::munmap(start as *mut libc::c_void, length) }, 0);

@@ -10,7 +10,7 @@ use fastmig_memory::{Process, Tracker};
 
 use crate::receiver::Receiver;
 use crate::tree::{self, Tree};
-use crate::{churn, last, method, sys};
+use crate::{churn, is_slow, last, method, sys, turns};
 
 #[test]
 fn signals_calls_and_the_exit_code_are_as_without_us() {
@@ -29,7 +29,7 @@ fn signals_calls_and_the_exit_code_are_as_without_us() {
             }
             queued
         });
-        for _ in 0..60 {
+        for _ in 0..turns(60) {
             let mut tracker = Tracker::new(method);
             let round = tracker.round(&tree.processes()).unwrap();
             stop.push(round.cost.stop);
@@ -39,7 +39,7 @@ fn signals_calls_and_the_exit_code_are_as_without_us() {
         sender.join().unwrap()
     });
     // Some may be busy for long on a machine that is.
-    assert!(untracked < 10, "{untracked} of 60 failed");
+    assert!(untracked <= turns(60) / 6, "{untracked} of {} failed", turns(60));
     stop.sort_unstable();
     eprintln!(
         "{queued} signals, {untracked} failed, stopped {:?}, at most {:?}",
@@ -69,11 +69,11 @@ fn who_is_frozen_in_the_middle_of_it_goes_on() {
             }
         });
         let round = |_| Tracker::new(method).round(&all).unwrap().cost.untracked;
-        let untracked: usize = (0..60).map(round).sum();
+        let untracked: usize = (0..turns(60)).map(round).sum();
         done.store(true, Ordering::Relaxed);
         untracked
     });
-    eprintln!("{untracked} of 60 failed");
+    eprintln!("{untracked} of {} failed", turns(60));
     sys::nap(50_000);
     tree.assert_alive();
 }
@@ -121,10 +121,12 @@ fn a_tracker_that_is_killed_harms_nobody() {
     tree.hear();
     let mut random = churn::Random::new(3);
     let mut looks = 0;
-    for _ in 0..25 {
+    // It begins with an exec.
+    let (start, longest) = if is_slow() { (1_000_000, 2_000_000) } else { (20_000, 60_000) };
+    for _ in 0..turns(25) {
         let role = format!("tracker {}", tree.pid());
         let mut tracker = tree::target(&role).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(20_000 + random.below(60_000) as u64));
+        std::thread::sleep(Duration::from_micros(start + random.below(longest) as u64));
         tracker.kill().unwrap();
         let mut said = String::new();
         tracker.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -132,8 +134,8 @@ fn a_tracker_that_is_killed_harms_nobody() {
         looks += said.matches(">0").count();
         tree.assert_alive();
     }
-    assert!(looks > 25, "the trackers were killed before they began: {looks}");
-    std::thread::sleep(Duration::from_millis(30));
+    assert!(looks > turns(25), "the trackers were killed before they began: {looks}");
+    std::thread::sleep(Duration::from_millis(if is_slow() { 2000 } else { 30 }));
     // Nothing of theirs is left: not a descriptor, not a tracer, not a registration.
     let status = std::fs::read_to_string(format!("/proc/{}/status", tree.pid())).unwrap();
     assert!(status.contains("TracerPid:\t0\n"), "{status}");
@@ -141,7 +143,7 @@ fn a_tracker_that_is_killed_harms_nobody() {
         let name = std::fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
         assert!(!name.to_string_lossy().contains("userfaultfd"), "{name:?}");
     }
-    let (mut tracker, mut receiver) = (Tracker::new(method), Receiver::default());
+    let (mut tracker, mut receiver) = (Tracker::new(method).with_stacks(), Receiver::default());
     let processes = tree.processes();
     receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
     let (_, covered) = last(&tree, &mut tracker, &mut receiver);

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use super::attend::attend;
 use super::run::Arrival;
@@ -47,11 +48,17 @@ impl Arrival<'_> {
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::Rounds, limits.files, |deadline| {
             let give_up = |reason: &str| puller.close(reason);
-            attend(talk, &give_up, || {
+            let aside = attend(talk, &give_up, || {
+                let begun = Instant::now();
                 let place = waiting.round(&plan).map_err(Error::end("make room for memory"))?;
-                begin(puller, memory, &place)?.finish()
+                let room = begun.elapsed();
+                begin(puller, memory, &place)?.finish()?;
+                let filled = Instant::now();
+                waiting.round_is_there().map_err(Error::end("put memory in order"))?;
+                Ok(room + filled.elapsed())
             })?;
-            talk.say(&Message::RoundDone, &[], deadline)
+            let aside_us = u64::try_from(aside.as_micros()).unwrap_or(u64::MAX);
+            talk.say(&Message::RoundDone { aside_us }, &[], deadline)
         })
     }
 

@@ -12,7 +12,7 @@
 
 pub(crate) mod ask;
 mod decide;
-mod pace;
+pub(crate) mod pace;
 mod rounds;
 mod run;
 mod serve;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::pace::{Next, Outlook, Pace, Sample};
+use super::pace::{whole, Next, Outlook, Pace, Sample};
 use super::run::Departure;
 use crate::ends::{Leaving, Pass, Round};
 use crate::error::Error;
@@ -17,8 +17,10 @@ use crate::talk::Talk;
 use crate::transport::Deadline;
 use crate::wire::Message;
 
-/// How much longer than its rounds the phase may take: the last of them has begun in time.
+/// How much longer than its rounds the phase may take when it is given up then: the last of them has begun in time.
 const GRACE: u32 = 2;
+/// The same where it is to go on then: slowed down step by step, and with a last round that takes as long as it takes.
+const LONG_GRACE: u32 = 4;
 /// The most rounds before the rest is owed: each of them sends what is written again.
 const HYBRID_ROUNDS: u32 = 3;
 
@@ -33,13 +35,20 @@ impl Departure<'_> {
         let (source, images) = (self.source, self.images);
         let (mut options, limits) = (self.plan.options.rounds, &self.plan.options.limits);
         let account = &mut self.account;
+        let ready = self.phases.took_of(Phase::Ready);
         if account.strategy == Strategy::Hybrid {
             options.on_timeout = OnTimeout::PostCopy;
             options.most = options.most.min(HYBRID_ROUNDS);
         }
         let points = self.phases.points();
-        self.phases.run(Phase::Rounds, options.timeout * GRACE, |deadline| {
-            let mut pace = Pace::new(options);
+        let limit = match options.on_timeout {
+            OnTimeout::Abort | OnTimeout::PostCopy => options.timeout.saturating_mul(GRACE),
+            OnTimeout::Force | OnTimeout::Throttle => {
+                options.timeout.saturating_mul(LONG_GRACE).saturating_add(limits.files)
+            }
+        };
+        self.phases.run(Phase::Rounds, limit, |deadline| {
+            let mut pace = Pace::new(options, ready);
             let mut scanned = None;
             loop {
                 let begun = Instant::now();
@@ -55,13 +64,16 @@ impl Departure<'_> {
                     false,
                     Deadline::after(limits.ready).or(Some(deadline)),
                 )?;
-                hear_done(talk, deadline)?;
+                let aside = hear_done(talk, deadline)?;
+                let took = begun.elapsed();
                 let sample = Sample {
                     bytes,
-                    took: begun.elapsed(),
-                    transfer: begun.elapsed().saturating_sub(round.scan),
+                    took,
+                    scan: round.scan,
+                    transfer: took.saturating_sub(round.scan).saturating_sub(aside),
                     since_scan: scanned.map(|then| begun.duration_since(then)),
                     tracked: round.tracked,
+                    processes: round.processes,
                 };
                 scanned = Some(begun);
                 let outlook = pace.learn(&sample);
@@ -86,13 +98,14 @@ impl Departure<'_> {
         })
     }
 
-    /// What there is becomes known, and nothing of it travels.
+    /// What there is becomes known; only what processes share travels.
     fn survey(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
-        let (images, limits) = (self.images, &self.plan.options.limits);
-        self.phases.run(Phase::Rounds, limits.ready, |deadline| {
+        let images = self.images;
+        let limit = self.plan.options.rounds.timeout.saturating_mul(GRACE);
+        self.phases.run(Phase::Rounds, limit, |deadline| {
             let round = leaving.round(Pass::Owe).map_err(Error::end("track the application's memory"))?;
             send(talk, images.server, &round, false, deadline)?;
-            hear_done(talk, deadline)
+            hear_done(talk, deadline).map(drop)
         })
     }
 
@@ -163,8 +176,12 @@ fn stream(talk: &mut Talk, content: &[u8], deadline: Deadline) -> Result<(), Err
     out.finish(written.map_err(|error| Error::end("send a plan")(error.into())))
 }
 
-fn hear_done(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
-    talk.expect("round-done", deadline, |message| matches!(message, Message::RoundDone).then_some(()))
+/// Waits until a round is in its place. How long the destination did something else than to take it.
+fn hear_done(talk: &mut Talk, deadline: Deadline) -> Result<Duration, Error> {
+    talk.expect("round-done", deadline, |message| match message {
+        Message::RoundDone { aside_us } => Some(Duration::from_micros(aside_us)),
+        _ => None,
+    })
 }
 
 fn told(number: u32, sample: &Sample, outlook: &Outlook, scan: Duration) -> report::Round {
@@ -173,8 +190,8 @@ fn told(number: u32, sample: &Sample, outlook: &Outlook, scan: Duration) -> repo
         bytes: sample.bytes,
         scan_ms: milliseconds(scan),
         milliseconds: milliseconds(sample.took),
-        rate: outlook.rate as u64,
-        dirty_rate: outlook.dirty_rate.map(|rate| rate as u64),
+        rate: whole(outlook.rate),
+        dirty_rate: outlook.dirty_rate.map(whole),
         predicted_freeze_ms: Some(milliseconds(outlook.freeze)),
     }
 }

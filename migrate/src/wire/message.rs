@@ -99,7 +99,10 @@ pub(crate) enum Message {
         owed: Vec<(String, u64)>,
     },
     /// Destination: all content of a round is in its place.
-    RoundDone,
+    RoundDone {
+        /// How long it made room and prepared its restore meanwhile, in microseconds: that says nothing of the link.
+        aside_us: u64,
+    },
     /// Source: what was restored is to be compared with the fingerprint that follows as a stream.
     Verify,
     /// Destination: it is the same.
@@ -225,7 +228,7 @@ impl Message {
             Self::Files { .. } => "files",
             Self::Ready { .. } => "ready",
             Self::Round { .. } => "round",
-            Self::RoundDone => "round-done",
+            Self::RoundDone { .. } => "round-done",
             Self::Verify => "verify",
             Self::Verified { .. } => "verified",
             Self::Done => "done",

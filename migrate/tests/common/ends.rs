@@ -45,6 +45,8 @@ pub struct World {
     /// How many bytes it writes between two rounds, and how much of the processor it has lost.
     pub writes: AtomicU64,
     pub throttled: AtomicU64,
+    /// How long the destination does something else after each round, in milliseconds.
+    pub aside_ms: AtomicU64,
     /// The destination puts one byte in a wrong place.
     pub spoils: AtomicBool,
 }
@@ -99,6 +101,7 @@ impl World {
             placed: Mutex::default(),
             writes: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
+            aside_ms: AtomicU64::new(0),
             spoils: AtomicBool::new(false),
         })
     }
@@ -149,6 +152,7 @@ impl FakeLeaving {
             owed,
             scan: Duration::ZERO,
             tracked,
+            processes: 1,
         }
     }
 }
@@ -209,6 +213,7 @@ impl Leaving for FakeLeaving {
             owed: None,
             scan: Duration::ZERO,
             tracked: tracked.len() as u64,
+            processes: 1,
         })
     }
 
@@ -411,6 +416,11 @@ impl Waiting for FakeWaiting {
         let room = placed.len().max(size);
         placed.resize(room, 0);
         Ok(Arc::new(FakePlace { world: Arc::clone(&self.world), half: size / 2 }))
+    }
+
+    fn round_is_there(&mut self) -> Result<(), EndError> {
+        thread::sleep(Duration::from_millis(self.world.aside_ms.load(Ordering::SeqCst)));
+        Ok(())
     }
 
     fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {

@@ -14,8 +14,8 @@ use crate::framework::image::programs::{NAME, PROGRAM};
 use crate::framework::process::wait_until;
 use crate::framework::Host;
 
-/// Arguments of `fastmig migrate` for every move of memory, the tests' and the benchmark's.
-pub const MIGRATE: &[&str] = &[];
+/// Arguments of `fastmig migrate` for every move of memory in the tests.
+pub const MIGRATE: &[&str] = &["--strategy", "pre-copy", "--verify"];
 
 const PORT: u16 = 7900;
 

@@ -100,6 +100,11 @@ pub fn named(name: &str) -> Option<Box<dyn App>> {
     all().into_iter().find(|app| app.name() == name)
 }
 
+/// PostgreSQL with so many MiB of shared buffers, nearly all of which are filled.
+pub fn warm_postgres(buffers: u32) -> Box<dyn App> {
+    Box::new(postgres::Postgres::warm(buffers))
+}
+
 fn facts<const N: usize>(entries: [(&str, Value); N]) -> Facts {
     entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -28,6 +28,15 @@ pub(super) struct Postgres {
     rows: Arc<Mutex<Rows>>,
     started: String,
     pgbench: Option<Pgbench>,
+    /// Memory that its processes share, in MiB, nearly all of which is filled; as it comes otherwise.
+    buffers: Option<u32>,
+}
+
+impl Postgres {
+    /// With so many MiB of shared buffers, and nearly all of them filled.
+    pub(super) fn warm(buffers: u32) -> Self {
+        Self { buffers: Some(buffers), ..Self::default() }
+    }
 }
 
 /// What the client knows of the rows.
@@ -48,9 +57,26 @@ impl App for Postgres {
         5432
     }
 
+    fn command(&self) -> Vec<String> {
+        let Some(buffers) = self.buffers else { return Vec::new() };
+        let data = "/var/lib/postgresql/data";
+        let start =
+            format!("exec /usr/lib/postgresql/*/bin/postgres -D {data} -c shared_buffers={buffers}MB");
+        ["sh", "-c", &start].map(str::to_owned).to_vec()
+    }
+
     fn fill(&mut self, peer: &Peer) -> Result<Facts> {
         wait_until(START_LIMIT, || session(peer).is_ok()).context("PostgreSQL does not come up")?;
         let mut connection = session(peer)?;
+        if let Some(buffers) = self.buffers {
+            query(&mut connection, "CREATE UNLOGGED TABLE warm (text text)")?;
+            // A page holds seven such rows. They are no part of its files afterwards, but of its memory.
+            let rows = buffers * 128 * 7 * 9 / 10;
+            let fill =
+                format!("INSERT INTO warm SELECT repeat(md5(n::text), 34) FROM generate_series(1, {rows}) n");
+            query(&mut connection, &fill)?;
+            query(&mut connection, "DROP TABLE warm")?;
+        }
         query(&mut connection, CREATE)?;
         self.started = single(&mut connection, STARTED)?;
         *lock(&self.rows) = Rows { sent: ROWS, acknowledged: ROWS, unsure: Vec::new() };

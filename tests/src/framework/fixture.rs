@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::cache::Cache;
 use super::command::Cmd;
@@ -22,6 +23,9 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// The preload list of the bundled loader, and the fixture, below the runtime directory as hosts have it.
 const LIST: &str = "pre1";
 const LIBRARY: &str = "fixture/prlimit-preload.so";
+
+/// The description of the bundle, below the same.
+const BUNDLE: &str = "criu/bundle.json";
 
 /// The runtime directory as containers see it.
 const IN_CONTAINER: &str = "/dev/.fastmig";
@@ -48,10 +52,22 @@ pub(crate) fn install(host: &Host) -> Result<()> {
     fs::create_dir_all(target.parent().unwrap_or(&runtime))?;
     fs::copy(&library, &target).with_context(|| format!("cannot copy {}", library.display()))?;
     fs::write(runtime.join(LIST), format!("{IN_CONTAINER}/{LIBRARY}\n"))?;
+    load_first(&runtime.join(BUNDLE))?;
     eprintln!(
         "host {}: root lacks CAP_SYS_RESOURCE here, so CRIU reads limits through a fixture",
         host.name()
     );
+    Ok(())
+}
+
+/// The library that shows CRIU memory otherwise takes over the same function, and is loaded before what the list names.
+fn load_first(bundle: &Path) -> Result<()> {
+    let text = fs::read(bundle).with_context(|| format!("cannot read {}", bundle.display()))?;
+    let mut description: Value = serde_json::from_slice(&text)?;
+    if let Some(view) = description["view"].as_str().filter(|view| !view.contains(LIBRARY)) {
+        description["view"] = format!("../{LIBRARY}:{IN_CONTAINER}/criu/{view}").into();
+        fs::write(bundle, description.to_string())?;
+    }
     Ok(())
 }
 

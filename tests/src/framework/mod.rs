@@ -34,6 +34,7 @@ pub mod state;
 pub mod suite;
 mod sys;
 pub mod tools;
+pub mod vm;
 
 pub use background::Background;
 pub use command::{Cmd, Output};

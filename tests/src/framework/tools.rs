@@ -18,6 +18,14 @@ pub const FOR_ROOTS: &[(&str, &str)] = &[("mmdebstrap", "mmdebstrap"), ("unshare
 /// Programs that compile the fixtures.
 pub const FOR_FIXTURES: &[(&str, &str)] = &[("gcc", "gcc"), ("as", "binutils")];
 
+/// Programs that emulate machines.
+pub const FOR_MACHINES: &[(&str, &str)] = &[
+    ("mmdebstrap", "mmdebstrap"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("unshare", "util-linux"),
+    ("xz", "xz-utils"),
+];
+
 /// Installs the packages of those programs that are missing.
 pub fn ensure(programs: &[(&str, &str)]) -> Result<()> {
     let mut missing: Vec<&str> =

@@ -6,7 +6,9 @@ mod memory;
 mod migration;
 mod shim;
 mod unit;
+mod vm;
 
+use crate::framework::vm::Kernel;
 use crate::framework::{Ctx, Tally};
 
 /// Runs a suite and counts.
@@ -21,10 +23,16 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("migration", migration::run),
         ("memory", memory::run),
         ("clients", clients::run),
+        ("vm", vm::run),
     ]
 }
 
 /// Puts the table that the suite `clients` made into README.
 pub fn put_table_into_readme() -> anyhow::Result<()> {
     clients::put_into_readme()
+}
+
+/// Runs the suite `vm` on these kernels alone.
+pub fn run_on_kernels(ctx: &Ctx, kernels: &[Kernel]) -> anyhow::Result<Tally> {
+    vm::run_on(ctx, kernels)
 }

@@ -24,8 +24,9 @@ pub(super) fn as_text(cost: &Cost, forecasts: &[Forecast]) -> String {
         0 => String::new(),
         count => format!(", {count} of them not to be tracked"),
     };
+    let processes = if cost.processes == 1 { "process" } else { "processes" };
     let seen = format!(
-        "a move now: {} at first, in {} processes{others}; then {}/s are written (seen over {}, no process was stopped for more \
+        "a move now: {} at first, in {} {processes}{others}; then {}/s are written (seen over {}, no process was stopped for more \
          than {:.2} ms)",
         bytes(cost.first_round),
         cost.processes,

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// The memory of each of the five kinds
     #[arg(long, default_value_t = 16)]
     mib: usize,
+    /// These kinds only
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
     /// MiB that all of them write each second, in all kinds together
     #[arg(long, default_value_t = 10)]
     writes: usize,
@@ -62,7 +65,7 @@ struct Parent {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.processes > 0, "there must be a process");
-    let memory = Memory::new(options.mib * PAGES_PER_MIB, options.processes)?;
+    let memory = Memory::new(options.mib * PAGES_PER_MIB, options.processes, &options.kinds)?;
     let role = Family::fork(options.processes)?;
     let number = if let Role::Child(requests) = &role { requests.number } else { 0 };
     let process = Arc::new(Process {
@@ -82,8 +85,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 impl Memory {
-    fn new(pages: usize, processes: usize) -> Result<Self> {
-        let segments = Segment::all(pages)?;
+    fn new(pages: usize, processes: usize, kinds: &[String]) -> Result<Self> {
+        let mut segments = Segment::all(pages)?;
+        segments.retain(|segment| kinds.is_empty() || kinds.iter().any(|kind| kind == segment.name()));
+        ensure!(!segments.is_empty(), "there is no such kind: {kinds:?}");
         let words = pages * segments.len();
         let generations = Mapping::new(Source::Shared, words.div_ceil(WORDS)).context("no shared memory")?;
         for segment in &segments {

@@ -50,6 +50,11 @@ impl Segment {
         Ok(segments.map(|(number, (name, mapping, file))| Self { name, number, mapping, file }).collect())
     }
 
+    /// The name of its kind.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn content(&self, index: usize, generation: u64) -> Page {
         page(seed([self.number, index as u64, generation]))
     }

@@ -3,7 +3,12 @@
 use anyhow::{ensure, Context, Result};
 
 use super::stage::moves;
+use crate::apps::container::Container;
+use crate::apps::migrating::migrate;
+use crate::apps::moving::journey;
+use crate::apps::warm_postgres;
 use crate::framework::{Case, Ctx};
+use crate::suites::migration::stage::{nothing_is_left, pair_of_daemons, with_images};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "memory moves that changes at random", run: |ctx| seeds(ctx).into() },
@@ -18,7 +23,61 @@ pub(super) const CASES: &[Case] = &[
             moves(ctx, &["shared", "--mib", "32", "--processes", "4", "--writes", "50"], 1).map(drop).into()
         },
     },
+    Case {
+        name: "shared memory without a file system moves while it is written",
+        run: |ctx| {
+            moves(
+                ctx,
+                &["shared", "--mib", "128", "--processes", "4", "--writes", "50", "--kinds", FILELESS],
+                2,
+            )
+            .map(drop)
+            .into()
+        },
+    },
+    Case {
+        name: "PostgreSQL moves with a GiB of shared buffers",
+        run: |ctx| shared_buffers(ctx, 1024).into(),
+    },
 ];
+
+/// With pgbench and a client that inserts rows; what it waits for is the gap that they see.
+fn shared_buffers(ctx: &Ctx, mib: u32) -> Result<()> {
+    let (a, b) = pair_of_daemons(ctx)?;
+    for host in [&a, &b] {
+        with_images(host, &["postgres"])?;
+    }
+    let mut app = warm_postgres(mib);
+    let way = |from: &Container, to: &Container| migrate(from, to, &["--strategy", "pre-copy"]);
+    let journey = journey(app.as_mut(), &a, &b, &["--seccomp"], way)?;
+    let (report, phases) = (&journey.moved, &journey.moved["phases"]);
+    let frozen = phases
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|phase| phase["side"] == "source" && phase["frozen"] == true);
+    let parts: Vec<String> = frozen
+        .map(|phase| format!("{} {} ms", phase["phase"].as_str().unwrap_or_default(), phase["ms"]))
+        .collect();
+    println!(
+        "    clients waited {} ms, frozen {} ms: {}",
+        journey.traffic.gap.as_millis(),
+        report["frozen_ms"],
+        parts.join(", ")
+    );
+    let sent = report["rounds"][0]["bytes"].as_u64().context("no round")?;
+    ensure!(sent > (u64::from(mib) * 3 / 4) << 20, "its buffers did not travel in rounds: {report}");
+    let last = report["last_round_bytes"].as_u64().context("no last round")?;
+    ensure!(last < sent / 4, "its buffers travelled in the freeze: {report}");
+    for host in [&a, &b] {
+        host.forget_image("postgres")?;
+        nothing_is_left(host)?;
+    }
+    Ok(())
+}
+
+/// The kinds of shared memory that travel in rounds.
+const FILELESS: &str = "anonymous,memfd,memfd-unmapped";
 
 /// Each seed is another history. There are as many as `FASTMIG_SEEDS` says.
 const SEEDS: u64 = 5;

@@ -2,8 +2,12 @@
 //! stood still. The pauses are printed, and no case depends on them.
 
 mod changing;
+mod faults;
 mod filled;
 mod following;
+mod huge;
+mod limits;
+mod snapshot;
 mod stage;
 
 use anyhow::Result;
@@ -16,6 +20,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all = [filled::CASES, changing::CASES, following::CASES].concat();
+    let all = [filled::CASES, changing::CASES, following::CASES, limits::CASES, huge::CASES, faults::CASES]
+        .concat();
     Ok(run_cases("memory", ctx, &all))
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::apps::memory::{image, Moved, Pair};
 use crate::framework::{Ctx, Host};
@@ -15,6 +16,12 @@ pub(super) fn hosts(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
         with_images(host, &[image()])?;
     }
     Ok((a, b))
+}
+
+/// Why a migration failed, of the answer of `fastmig --json migrate`.
+pub(super) fn error_of(answer: &str) -> Result<String> {
+    let told: Value = serde_json::from_str(answer).with_context(|| format!("no answer: {answer}"))?;
+    Ok(told["error"].as_str().with_context(|| format!("no error: {answer}"))?.to_owned())
 }
 
 /// Moves a program so often, from a to b and back. All of its memory is looked at before and after each move.
@@ -31,14 +38,22 @@ pub(super) fn moves(ctx: &Ctx, words: &[&str], times: usize) -> Result<Vec<Moved
 }
 
 pub(super) fn tell(words: &[&str], moved: &Moved) {
+    let phases = moved.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let verify = phases.iter().find(|took| took["phase"] == "verify" && took["side"] == "source");
+    let compared = verify.and_then(|took| took["ms"].as_u64()).unwrap_or(0);
     let [before, after] = moved.held_kib.map(|kib| kib / 1024);
     println!(
-        "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {}; {before} MiB held before, {after} after",
+        "    {}: it saw a gap of {:.1} ms, was frozen for {} ms of {}, {compared} of them for the comparison \
+         ({} foretold without); {before} MiB held before, {after} after",
         words.join(" "),
         moved.pause.as_secs_f64() * 1000.0,
         moved.report["frozen_ms"],
         moved.report["total_ms"],
+        moved.report["predicted_freeze_ms"],
     );
+    if std::env::var_os("FASTMIG_REPORTS").is_some() {
+        println!("    {}", moved.report);
+    }
     if moved.write_only > 0 {
         println!("    CRIU left {} of its pages without read access", moved.write_only);
     }

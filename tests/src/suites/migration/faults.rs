@@ -366,14 +366,14 @@ impl Game {
 }
 
 /// A process's state, as its host counts it.
-fn state_of(host: &Host, pid: &str) -> Option<char> {
+pub(in crate::suites) fn state_of(host: &Host, pid: &str) -> Option<char> {
     let stat = String::from_utf8(host.read_file(&format!("/proc/{pid}/stat")).ok()?).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// Whatever comes for a daemon or from one is answered with a reset, but for resets. On both hosts, or one of them never hears
 /// of it.
-const REJECT: &str = "nft -f - <<'EOF'
+pub(in crate::suites) const REJECT: &str = "nft -f - <<'EOF'
 table inet faults {
   chain in {
     type filter hook input priority 0
@@ -382,13 +382,13 @@ table inet faults {
   }
 }
 EOF";
-const DROP: &str = "nft -f - <<'EOF'
+pub(in crate::suites) const DROP: &str = "nft -f - <<'EOF'
 table inet faults {
   chain out { type filter hook output priority 0; tcp dport 7443 drop; tcp sport 7443 drop; }
   chain in { type filter hook input priority 0; tcp dport 7443 drop; tcp sport 7443 drop; }
 }
 EOF";
-const ACCEPT: &str = "nft delete table inet faults 2>/dev/null || true";
+pub(in crate::suites) const ACCEPT: &str = "nft delete table inet faults 2>/dev/null || true";
 
 /// The journal lies on a small disk, which is full.
 const FULL_DISK: &str = "mount -t tmpfs -o size=64k,mode=700 tmpfs /var/lib/fastmig/journal; \
@@ -398,7 +398,7 @@ const OWN_DISK: &str = "umount /var/lib/fastmig/journal";
 /// Those that wait inside containers: their loader's path is ours.
 const KILL_CRIU: &str = "killed=1
 for dir in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/dev/.fastmig/criu/.* --stream '; then
+  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/dev/.fastmig/criu/'; then
     kill -9 ${dir#/proc/} && killed=0
   fi
 done
@@ -407,7 +407,7 @@ exit $killed";
 const KILL_PARENT: &str = "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$1/status)";
 
 /// As much as is used, and a little; cgroup v1 and v2.
-const LIMIT_MEMORY: &str = "
+pub(in crate::suites) const LIMIT_MEMORY: &str = "
 path=$(sed -n 's/^[0-9]*:memory://p' /proc/$1/cgroup)
 if test -n \"$path\"; then
   dir=/sys/fs/cgroup/memory$path; used=usage_in_bytes; limit=limit_in_bytes; none=-1

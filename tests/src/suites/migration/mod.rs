@@ -2,7 +2,7 @@
 
 mod applications;
 mod binds;
-mod faults;
+pub(super) mod faults;
 mod hooks;
 mod recreate;
 mod rounds;

@@ -1,0 +1,241 @@
+//! Shared memory with many writers, and a receiver of it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
+
+use fastmig_memory::{Process, SharedArea, SharedRound, SharedTracker};
+
+use crate::churn::Random;
+use crate::sys::{self, PAGE};
+use crate::tree::Tree;
+
+const PAGES: usize = 1024;
+const NAMES: [&str; 5] = ["", "mapped", "open", "unmapped", "grown"];
+
+/// Shared memory without a file, and memfds: mapped, only open, and such that are let go of or grow when it is told so.
+struct Memory {
+    anonymous: usize,
+    mapped: (File, usize),
+    open: File,
+}
+
+/// Several processes that write to the same pages, one way and another; some live for a moment only.
+pub(crate) fn main(seed: u64) -> ! {
+    let memfd = |name: &str| {
+        let file = sys::memfd(name, PAGES * PAGE);
+        (0..PAGES).for_each(|page| write(&file, page, 1));
+        file
+    };
+    let mapped = memfd("mapped");
+    let at = sys::map_shared(Some(&mapped), PAGES * PAGE);
+    let memory =
+        Memory { anonymous: sys::map_shared(None, PAGES * PAGE), mapped: (mapped, at), open: memfd("open") };
+    (0..PAGES).for_each(|page| sys::put(memory.anonymous + page * PAGE, 1));
+    let (unmapped, grown) = (memfd("unmapped"), memfd("grown"));
+    let let_go = sys::map_shared(Some(&unmapped), PAGES * PAGE);
+    drop(unmapped);
+    for child in 1..4 {
+        if sys::fork() == 0 {
+            sys::unmap(let_go, PAGES * PAGE);
+            memory.churn(seed * 10 + child);
+        }
+    }
+    println!(">ready");
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    sys::unmap(let_go, PAGES * PAGE);
+    grown.set_len((PAGES + 1) as u64 * PAGE as u64).unwrap();
+    println!(">changed");
+    std::io::stdout().flush().unwrap();
+    memory.churn(seed * 10)
+}
+
+fn write(file: &File, page: usize, value: u64) {
+    file.write_all_at(&value.to_ne_bytes(), (page * PAGE) as u64).unwrap();
+}
+
+impl Memory {
+    fn churn(&self, seed: u64) -> ! {
+        let mut random = Random::new(seed);
+        loop {
+            self.step(&mut random);
+            match random.below(200) {
+                0 => sys::nap(300),
+                1 => self.brief(random.below(1 << 20) as u64),
+                _ => false,
+            };
+        }
+    }
+
+    /// A page gets one of few values, which it may have had before; or is taken away.
+    fn step(&self, random: &mut Random) {
+        let (page, value) = (random.below(PAGES), random.below(3) as u64);
+        match random.below(40) {
+            0 => sys::advise(self.anonymous + page * PAGE, PAGE, libc::MADV_REMOVE),
+            1 => sys::punch(&self.mapped.0, page * PAGE, PAGE),
+            2 => sys::punch(&self.open, page * PAGE, PAGE),
+            3 => sys::advise(self.anonymous + page * PAGE, PAGE, libc::MADV_DONTNEED),
+            4..15 => sys::put(self.anonymous + page * PAGE, value),
+            15..25 => sys::put(self.mapped.1 + page * PAGE, value),
+            25..32 => write(&self.mapped.0, page, value),
+            _ => write(&self.open, page, value),
+        }
+    }
+
+    /// A process that writes and ends before anybody has heard of it.
+    fn brief(&self, seed: u64) -> bool {
+        let child = sys::fork();
+        if child == 0 {
+            let mut random = Random::new(seed);
+            (0..20).for_each(|_| self.step(&mut random));
+            std::process::exit(0);
+        }
+        while sys::reap(child).is_none() {
+            sys::nap(50);
+        }
+        true
+    }
+}
+
+/// What has arrived: pages by offset, for each piece of memory that is told.
+#[derive(Debug, Default)]
+struct Receiver {
+    areas: BTreeMap<u32, (SharedArea, BTreeMap<u64, Vec<u8>>)>,
+    taken: usize,
+}
+
+impl Receiver {
+    /// `again`: reads some of it twice, as a broken connection makes one do.
+    fn take(&mut self, round: &SharedRound, again: bool) {
+        self.areas.retain(|_, (area, _)| round.areas.contains(area));
+        for area in &round.areas {
+            self.areas.entry(area.number).or_insert_with(|| (area.clone(), BTreeMap::new()));
+        }
+        for pages in &round.forgotten {
+            let held = &mut self.areas.get_mut(&pages.number).unwrap().1;
+            for page in pages.spans.iter().flat_map(|span| (span.start..span.end).step_by(PAGE)) {
+                held.remove(&page);
+            }
+        }
+        for pages in &round.pages {
+            let (reader, held) =
+                (&round.readers[&pages.number], &mut self.areas.get_mut(&pages.number).unwrap().1);
+            for span in &pages.spans {
+                let mut bytes = vec![0; usize::try_from(span.end - span.start).unwrap()];
+                reader.read(span.start, &mut bytes).unwrap();
+                self.taken += bytes.len() / PAGE;
+                for (page, content) in (span.start..).step_by(PAGE).zip(bytes.chunks(PAGE)) {
+                    held.insert(page, content.to_vec());
+                }
+                if again {
+                    let mut once_more = vec![0; PAGE];
+                    reader.read(span.start, &mut once_more).unwrap();
+                }
+            }
+        }
+    }
+
+    /// With what there is; how many pages there are.
+    fn compare(&self, processes: &[Process]) -> usize {
+        let mut pages = 0;
+        for (area, held) in self.areas.values() {
+            let path = processes.iter().find_map(|process| path_of(process.host, area.inode)).unwrap();
+            let mut there = Vec::new();
+            File::open(path).unwrap().take(area.size).read_to_end(&mut there).unwrap();
+            assert_eq!(there.len() as u64, area.size);
+            for (page, there) in (0..).step_by(PAGE).zip(there.chunks(PAGE)) {
+                let here = held.get(&page).map_or(&[0; PAGE][..], Vec::as_slice);
+                assert!(here == there, "page {page:x} of {area:?}: {} here, {} there", here[0], there[0]);
+                pages += 1;
+            }
+        }
+        pages
+    }
+}
+
+/// Where a process has it.
+fn path_of(host: i32, inode: u64) -> Option<std::path::PathBuf> {
+    let all =
+        ["map_files", "fd"].into_iter().filter_map(|of| std::fs::read_dir(format!("/proc/{host}/{of}")).ok());
+    let mut files = all.flatten().flatten().map(|file| file.path());
+    files.find(|path| std::fs::metadata(path).is_ok_and(|status| status.ino() == inode))
+}
+
+fn names(round: &SharedRound) -> Vec<String> {
+    let name = |area: &SharedArea| String::from_utf8(area.name.clone()).unwrap();
+    let mut names: Vec<String> = round.areas.iter().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_receiver_has_of_shared_memory_is_what_is_there() {
+    let mut tree = Tree::start("sharing 1");
+    assert_eq!(tree.hear(), "ready");
+    let (mut tracker, mut receiver) = (SharedTracker::default(), Receiver::default());
+    let mut random = Random::new(7);
+    for attempt in 0..6 {
+        for _ in 0..=random.below(3) {
+            let round = tracker.round(&tree.processes());
+            if attempt == 0 {
+                let mut all = NAMES;
+                all.sort_unstable();
+                assert_eq!(names(&round), all);
+            }
+            std::thread::sleep(Duration::from_millis(random.below(5) as u64));
+            receiver.take(&round, random.below(2) == 0);
+            std::thread::sleep(Duration::from_millis(random.below(40) as u64));
+        }
+        let taken = receiver.taken;
+        if attempt == 3 {
+            tree.tell();
+            assert_eq!(tree.hear(), "changed");
+        }
+        tree.freeze();
+        let processes = tree.processes();
+        let last = tracker.last(&processes);
+        receiver.take(&last, false);
+        assert_eq!(last.areas.len(), if attempt < 3 { 5 } else { 3 }, "{:?}", last.areas);
+        assert_eq!(receiver.compare(&processes), last.areas.len() * PAGES);
+        assert!(receiver.taken - taken < 3 * PAGES + 500, "what was not written is sent again");
+        tree.thaw();
+        tree.assert_alive();
+    }
+}
+
+#[test]
+fn what_is_not_written_is_sent_once() {
+    let mut tree = Tree::start("sharing 2");
+    assert_eq!(tree.hear(), "ready");
+    tree.freeze();
+    let (mut tracker, mut receiver) = (SharedTracker::default(), Receiver::default());
+    let processes = tree.processes();
+    receiver.take(&tracker.round(&processes), false);
+    let taken = receiver.taken;
+    assert!(taken > 2 * PAGES, "{taken}");
+    let last = tracker.last(&processes);
+    assert!(last.pages.is_empty() && last.forgotten.is_empty(), "{:?}", last.pages);
+    receiver.compare(&processes);
+    // What nobody has read has not been sent.
+    let mut unread = SharedTracker::default();
+    drop(unread.round(&processes));
+    receiver = Receiver::default();
+    receiver.take(&unread.last(&processes), false);
+    assert_eq!(receiver.taken, taken);
+    receiver.compare(&processes);
+}
+
+/// Nothing that lies in a file system is taken for it, nor what is private.
+#[test]
+fn other_memory_is_left() {
+    let mut tree = Tree::start("steady 4 1");
+    tree.hear();
+    assert!(tracker_areas(&tree).is_empty());
+}
+
+fn tracker_areas(tree: &Tree) -> Vec<SharedArea> {
+    SharedTracker::default().round(&tree.processes()).areas
+}
