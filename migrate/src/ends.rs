@@ -128,6 +128,12 @@ pub trait Leaving: Send + Debug {
     /// When it is not dumped, or its processes are gone.
     fn memory(&self) -> Result<Arc<dyn Memory>, EndError>;
 
+    /// What it owes, when it was fenced by a process that has died since: as it was in [`Round::owed`].
+    ///
+    /// # Errors
+    /// When it is not there any more, or was not found so.
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError>;
+
     /// From here on the death of our process leaves it stopped: the journal decides what becomes of it.
     ///
     /// # Errors

@@ -138,7 +138,8 @@ pub struct Limits {
     pub ask_again: Duration,
     /// How long the destination is asked; nothing: until it answers.
     pub ask: Option<Duration>,
-    /// How long either side waits for the other to be reached again, while memory follows an application that has moved.
+    /// How long the application waits, at the destination, for memory that it is owed, while the source cannot be reached. Then it
+    /// is killed, for it cannot run without.
     pub apart: Duration,
 }
 
@@ -157,7 +158,7 @@ impl Default for Limits {
             silence: Duration::from_secs(10),
             ask_again: Duration::from_secs(15),
             ask: None,
-            apart: Duration::from_secs(60),
+            apart: Duration::from_secs(600),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What a daemon that starts does about migrations that its predecessor left open.
 
 use std::io;
-use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::destination::Host;
@@ -11,7 +10,8 @@ use crate::hooks::{Hooks, Stage};
 use crate::journal::{Journal, JournalError, Record, Role};
 use crate::options::Limits;
 use crate::progress::Progress;
-use crate::source::ask::{ask, ask_once, rest, say_gone, settle};
+use crate::source::again;
+use crate::source::ask::{ask, say_gone, settle};
 use crate::source::Origin;
 use crate::state::State;
 use crate::transport::Dialer;
@@ -19,9 +19,6 @@ use crate::wire::Verdict;
 
 /// Why a migration is given up that was not decided.
 const DIED: &str = "the daemon ended before it was decided";
-
-/// Pauses between questions of a source that owes memory.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// All that recovery works with.
 #[derive(Clone, Copy)]
@@ -117,7 +114,7 @@ impl Recovery<'_> {
         // Looked up for each question: the host may be known again, or its name, or be at another address.
         let dialer = || self.peers.dialer(&record.peer).map_err(io::Error::other)?.dial();
         if record.state == State::Serving {
-            self.end_serving(record, &dialer, cancel)?;
+            self.end_serving(record, &dialer, progress, cancel)?;
         }
         if record.state == State::Deciding {
             match ask(&dialer, record.id, self.limits, progress, cancel) {
@@ -127,7 +124,7 @@ impl Recovery<'_> {
                 }
                 Some(Verdict::Owing | Verdict::Lost) => {
                     self.step(record, State::Serving, None)?;
-                    self.end_serving(record, &dialer, cancel)?;
+                    self.end_serving(record, &dialer, progress, cancel)?;
                 }
                 Some(Verdict::Aborted) => return self.resume(record, "the destination gave up"),
                 None => return Err("the destination's decision is not known".into()),
@@ -137,19 +134,32 @@ impl Recovery<'_> {
         Ok(self.journal.settle(record.id, record.role)?)
     }
 
-    /// What is owed was known to the daemon that has died, and to nobody else: the destination is to know that it does not
-    /// come, and to say what became of the application. Then nothing of it is needed here.
-    fn end_serving(&self, record: &Record, dialer: &dyn Dialer, cancel: &Cancel) -> Result<(), EndError> {
-        loop {
-            match ask_once(dialer, record.id, self.limits) {
-                Ok(Verdict::Owing) => drop(say_gone(dialer, record.id, self.limits)),
-                Ok(Verdict::Committed | Verdict::Lost) => return self.end(record),
-                Ok(Verdict::Aborted) => return Err("the destination denies a commit".into()),
-                Err(error) => tracing::warn!(migration = %record.id, reason = chain(&error), "asking again"),
+    /// The application lives at the destination, and here its memory does, as long as its processes are there. Once they are
+    /// gone the destination is to know that nothing comes any more, and to say what became of it.
+    fn end_serving(
+        &self,
+        record: &Record,
+        dialer: &dyn Dialer,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<(), EndError> {
+        let owed = record.serving.as_ref().ok_or_else(|| "how to serve it was not written down".into());
+        let owed = owed.and_then(|serving| Ok((serving, self.origin.found(record)?.owed()?)));
+        let limits = self.limits;
+        let verdict = match owed {
+            Ok((serving, memory)) => again::serve(dialer, record, serving, &memory, limits, progress, cancel),
+            Err(error) => {
+                let reason = chain(error.as_ref());
+                tracing::error!(migration = %record.id, reason, "what is owed cannot be served any more");
+                again::until_it_needs_no_more(dialer, record, limits, cancel, |dialer| {
+                    drop(say_gone(dialer, record.id, limits));
+                })
             }
-            if !rest(ASK_AGAIN, cancel) {
-                return Err("what became of the application at the destination is not known".into());
-            }
+        };
+        match verdict {
+            Some(Verdict::Committed | Verdict::Lost) => self.end(record),
+            Some(_) => Err("the destination denies a commit".into()),
+            None => Err("what became of the application at the destination is not known".into()),
         }
     }
 

@@ -130,6 +130,11 @@ pub struct MigrateRequest {
     /// What is done after that many rounds, or that long.
     #[serde(default)]
     pub on_timeout: OnTimeout,
+    /// How long it waits, at the destination, for memory that follows it, while this host cannot be reached, in seconds. Then it is
+    /// killed there, for it cannot run without.
+    #[serde(default = "apart")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub post_copy_timeout_s: u64,
     /// Whether all of its memory is compared before it runs again; it stands still for that, too.
     #[serde(default)]
     pub verify: bool,
@@ -169,6 +174,10 @@ fn rounds_timeout() -> u64 {
     600
 }
 
+fn apart() -> u64 {
+    600
+}
+
 impl MigrateRequest {
     /// A move to that host with the defaults.
     #[must_use]
@@ -187,6 +196,7 @@ impl MigrateRequest {
             max_rounds: max_rounds(),
             rounds_timeout_s: rounds_timeout(),
             on_timeout: OnTimeout::Force,
+            post_copy_timeout_s: apart(),
             verify: false,
             streams: None,
             compression: Compression::Auto,
@@ -213,6 +223,7 @@ impl Checked for MigrateRequest {
         within("max_downtime_ms", self.max_downtime_ms, MAX_SECONDS * 1000)?;
         within("max_rounds", self.max_rounds.into(), MAX_ROUNDS.into())?;
         within("rounds_timeout_s", self.rounds_timeout_s, MAX_SECONDS)?;
+        within("post_copy_timeout_s", self.post_copy_timeout_s, MAX_SECONDS)?;
         for (field, seconds) in [("timeout_s", self.timeout_s), ("freeze_timeout_s", self.freeze_timeout_s)] {
             if let Some(seconds) = seconds {
                 within(field, seconds, MAX_SECONDS)?;
@@ -270,6 +281,8 @@ mod tests {
         assert_eq!(request.check().unwrap_err().to_string(), "max_rounds: 0 is not from 1 to 1000");
         request = MigrateRequest { max_downtime_ms: 0, ..MigrateRequest::new("b") };
         assert!(request.check().is_err());
+        request = MigrateRequest { post_copy_timeout_s: 0, ..MigrateRequest::new("b") };
+        assert_eq!(request.check().unwrap_err().to_string(), "post_copy_timeout_s: 0 is not from 1 to 86400");
         request = MigrateRequest { rounds_timeout_s: MAX_SECONDS + 1, ..MigrateRequest::new("b") };
         assert!(request.check().is_err());
     }

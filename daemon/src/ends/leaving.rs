@@ -95,6 +95,10 @@ impl Leaving for Leaver {
         Ok(Arc::new(images::Memory(memory)))
     }
 
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError> {
+        Err("it owes what its last round has shown".into())
+    }
+
     fn fence(&mut self) -> Result<(), EndError> {
         self.departure.fence().map_err(told)
     }

@@ -258,6 +258,12 @@ impl Leaving for Settled {
         too_late()
     }
 
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError> {
+        let container =
+            self.container.as_ref().ok_or("the container is gone, and its application with it")?;
+        ends::owed(container, &self.id)
+    }
+
     fn fence(&mut self) -> Result<(), EndError> {
         too_late()
     }

@@ -215,6 +215,7 @@ pub(super) fn options(request: &MigrateRequest) -> Options {
         Strategy::Hybrid => options::Strategy::Hybrid,
     };
     options.rounds = rounds(request);
+    options.limits.apart = Duration::from_secs(request.post_copy_timeout_s);
     options.verify = request.verify;
     options.compression = match request.compression {
         Compression::Auto => options::Compression::Auto,
@@ -258,8 +259,8 @@ mod tests {
         let ours = options(&MigrateRequest::new("b"));
         let theirs = Options::default();
         assert_eq!(
-            (ours.strategy, ours.rounds, ours.verify),
-            (theirs.strategy, theirs.rounds, theirs.verify)
+            (ours.strategy, ours.rounds, ours.verify, ours.limits),
+            (theirs.strategy, theirs.rounds, theirs.verify, theirs.limits)
         );
     }
 

@@ -2,12 +2,19 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fastmig_memory::fill::{Missing, Origin};
 use fastmig_memory::{Reader, Span};
 
-use super::plan::Pages;
+use super::mark::Role;
+use super::plan::{Pages, Plan};
+use crate::container::Container;
+use crate::{application, Error};
+
+/// What is owed, in the container's directory: for a successor of ours.
+const LEDGER: &str = "owed";
 
 /// Where what is owed lies in the one image of it.
 #[derive(Debug)]
@@ -93,6 +100,56 @@ impl OwedMemory {
             rest = after;
         }
         Ok(())
+    }
+}
+
+/// Writes the last plan down, before it may have to be kept by somebody else than us.
+pub(super) fn write_down(container: &Container, plan: &[u8]) -> Result<(), Error> {
+    let path = ledger(container);
+    crate::state::replace(&path, plan).map_err(|e| Error::io("write", &path, e))
+}
+
+/// Nothing is owed any more.
+pub(super) fn forget(container: &Container) {
+    let path = ledger(container);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), error = %e, "what was owed stays written down");
+        }
+        _ => {}
+    }
+}
+
+fn ledger(container: &Container) -> PathBuf {
+    container.directory.file(LEDGER)
+}
+
+impl Container {
+    /// What the frozen application that has left by migration `id` owes, when the process that began to serve it is gone.
+    ///
+    /// # Errors
+    /// When this container is not of that migration, or its application is not there any more.
+    pub fn owed(&self, id: &str) -> Result<Arc<OwedMemory>, Error> {
+        let out_of_turn = || Error::OutOfTurn { id: self.key().id().into(), action: "serve the memory of" };
+        let mark = self.directory.load(self.key())?.migration;
+        if !mark.is_some_and(|mark| mark.id == id && mark.role == Role::Leaving && mark.fenced) {
+            return Err(out_of_turn());
+        }
+        let path = ledger(self);
+        let plan = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let plan = Plan::decode(&plan).ok_or_else(out_of_turn)?;
+        let cgroup = self.application_cgroup()?;
+        let failed = |e| Error::io("read the memory in", cgroup.directory(), e);
+        if !cgroup.holds().map_err(failed)? {
+            return Err(out_of_turn());
+        }
+        let mut readers = HashMap::new();
+        for relation in application::relations(&cgroup.pids()) {
+            let reader = Reader::open(relation.host).map_err(failed)?;
+            readers.insert(relation.inner, Arc::new(reader));
+        }
+        let layout = OwedLayout::of(plan.number, &plan.owed);
+        OwedMemory::new(layout, readers).ok_or_else(out_of_turn)
     }
 }
 

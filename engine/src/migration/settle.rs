@@ -4,7 +4,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::mark::{Mark, Role};
-use super::throttle;
+use super::{owed, throttle};
 use crate::container::Container;
 use crate::frozen::end_repair;
 use crate::{network_lock, recipient, ApplicationState, Error};
@@ -43,6 +43,7 @@ impl Container {
             }
             Verdict::Elsewhere => empty(self, Some(&mark))?,
         }
+        owed::forget(self);
         operation.record.migration = None;
         throttle::undo(&mut operation)?;
         operation.save()

@@ -89,6 +89,8 @@ pub(super) struct Tracked {
     withheld: Withheld,
     /// What the destination has whole.
     mappings: Vec<Mapping>,
+    /// The last plan, when it owes something.
+    debt: Option<Vec<u8>>,
 }
 
 impl Tracked {
@@ -117,6 +119,7 @@ impl Tracked {
             rounds: 0,
             withheld: Withheld::default(),
             mappings: Vec::new(),
+            debt: None,
         })
     }
 
@@ -216,18 +219,19 @@ impl Tracked {
             Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone(), shared });
         let owed = OwedMemory::new(OwedLayout::of(plan.number, &plan.owed), self.readers.clone());
         let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
+        self.debt = owed.is_some().then(|| encoded.clone());
         Ok(Round { plan: encoded, memory, owed, scan, tracked, processes })
     }
 
     /// Dumps the frozen application, but for what the destination has, into `sink`.
     pub(super) fn dump(self, sink: &mut dyn ImageSink) -> Result<Dumped, Error> {
-        let Self { session, options, view, spool, tracking, mappings, .. } = self;
+        let Self { session, options, view, spool, tracking, mappings, debt, .. } = self;
         session.dump(&options)?;
         view.check()?;
         let path = spool.path();
         fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
         spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
-        Ok(Dumped { tracking, mappings })
+        Ok(Dumped { tracking, mappings, debt })
     }
 }
 
@@ -236,9 +240,15 @@ impl Tracked {
 pub(super) struct Dumped {
     tracking: Tracking,
     mappings: Vec<Mapping>,
+    debt: Option<Vec<u8>>,
 }
 
 impl Dumped {
+    /// The last plan, when it owes something.
+    pub(super) fn debt(&self) -> Option<&[u8]> {
+        self.debt.as_deref()
+    }
+
     /// What travelled in rounds.
     pub(super) fn mappings(&self) -> &[Mapping] {
         &self.mappings

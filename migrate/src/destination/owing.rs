@@ -147,7 +147,9 @@ impl Arrival<'_> {
 fn fill(talk: &mut Talk, heard: &mut Result<(), Error>, owing: &dyn Owing) -> Result<(), String> {
     while !owing.wait(SPEAK)? {
         if heard.is_ok() {
-            let said = talk.channel().send(&Message::Working, &[], Deadline::after(PATIENCE));
+            let (bytes, faults) = owing.told();
+            let filling = Message::Filling { bytes, faults };
+            let said = talk.channel().send(&filling, &[], Deadline::after(PATIENCE));
             *heard = said.map_err(Error::from);
         }
     }

@@ -37,6 +37,8 @@ pub enum Served {
 
 /// The most that a source may let its application stand still.
 const LONGEST_FREEZE: Duration = Duration::from_secs(3600);
+/// The most that an application waits for a source that is lost.
+const LONGEST_APART: Duration = Duration::from_secs(24 * 3600);
 /// How much longer than the source the destination waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -91,8 +93,9 @@ pub(super) fn serve(destination: &Destination, connection: Box<dyn Connection>, 
     };
     tracing::debug!(peer, software, protocol, "a connection");
     match purpose {
-        Purpose::Migrate { wanted, frozen_ms } => {
-            let limits = limits_for(&destination.limits, Duration::from_millis(frozen_ms));
+        Purpose::Migrate { wanted, frozen_ms, apart_ms } => {
+            let [frozen, apart] = [frozen_ms, apart_ms].map(Duration::from_millis);
+            let limits = limits_for(&destination.limits, frozen, apart);
             migrate(destination, channel, peer, wanted, limits, protocol)
         }
         Purpose::Data { token } => attach(destination, channel, peer, &token, protocol),
@@ -134,10 +137,15 @@ fn migrate(
     }
 }
 
-/// The freeze is the source's, and so is its limit.
-fn limits_for(ours: &Limits, frozen: Duration) -> Limits {
+/// The freeze is the source's, and so is its limit; and how long it may be lost is for who asked for the migration to say.
+fn limits_for(ours: &Limits, frozen: Duration, apart: Duration) -> Limits {
     let frozen = frozen.min(LONGEST_FREEZE);
-    Limits { frozen, held: ours.held.max(frozen.saturating_add(PATIENCE)), ..ours.clone() }
+    Limits {
+        frozen,
+        apart: apart.min(LONGEST_APART),
+        held: ours.held.max(frozen.saturating_add(PATIENCE)),
+        ..ours.clone()
+    }
 }
 
 /// Takes a migration among those that arrive. One into the same container by the same host is given up: that host has given

@@ -60,6 +60,21 @@ impl<'a> MemoryServer<'a> {
         images
     }
 
+    /// How many images may be asked for.
+    pub(crate) fn shown(&self) -> u32 {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        u32::try_from(shown.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Memory that is owed, under the number that it had before; nothing else may be asked for.
+    pub(crate) fn show_again(&self, image: u32, memory: &Arc<dyn Memory>) {
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        let nothing = Shown { memory: Arc::clone(memory), name: String::new(), size: 0 };
+        shown.resize(image as usize, nothing);
+        drop(shown);
+        self.show(memory);
+    }
+
     /// All threads end soon.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);

@@ -30,12 +30,13 @@ impl Departure<'_> {
         let (journal, id) = (self.source.journal, self.plan.id);
         let limits = &self.plan.options.limits;
         let mut sent = false;
+        let serving = self.account.serving.take();
         let phases = &mut self.phases;
         let points = phases.points();
         let committed = phases.run(Phase::Commit, limits.commit, |deadline| {
             leaving.fence().map_err(Error::end("make sure that the application stays stopped"))?;
             points.at("fenced")?;
-            journal.step(id, Role::Source, State::Deciding, None)?;
+            journal.step_to_decision(id, serving)?;
             points.at("deciding")?;
             talk.check()?;
             talk.decide();

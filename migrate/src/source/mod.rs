@@ -6,10 +6,11 @@
 //! | `travel` | the phases up to a destination that holds the restored application |
 //! | `rounds` | memory that travels while the application runs |
 //! | `pace` | when that comes to an end |
-//! | `serve` | what is owed after the commit |
+//! | `serve` | what is owed after the commit (`again`: by a daemon that has started anew) |
 //! | `decide` | commit, and the way back from each phase |
 //! | `ask` | how did the destination decide? |
 
+pub(crate) mod again;
 pub(crate) mod ask;
 mod decide;
 pub(crate) mod pace;

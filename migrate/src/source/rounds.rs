@@ -8,6 +8,7 @@ use super::run::Departure;
 use crate::ends::{Leaving, Pass, Round};
 use crate::error::Error;
 use crate::files::StreamOut;
+use crate::journal::Serving;
 use crate::options::{OnTimeout, Strategy};
 use crate::phase::Phase;
 use crate::phases::milliseconds;
@@ -130,6 +131,12 @@ impl Departure<'_> {
             account.last_round = send(talk, images.server, &round, true, deadline)?;
             let owed = round.owed.iter().flat_map(|owed| owed.images());
             account.owed = owed.map(|(_, size)| size).sum();
+            if account.owed > 0 {
+                // It was shown last.
+                let image = images.server.shown().saturating_sub(1);
+                let token = account.token.clone();
+                account.serving = Some(Serving { token, streams: account.streams, image });
+            }
             Ok(())
         })
     }

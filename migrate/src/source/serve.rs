@@ -3,17 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::ask::{ask_once, rest};
+use super::ask::{ask_once, hello, rest};
 use super::run::Departure;
-use super::travel::open_data;
-use super::{Plan, Source};
+use super::Source;
+use crate::cancel::Cancel;
 use crate::error::{chain, Error};
+use crate::id::MigrationId;
 use crate::images::MemoryServer;
 use crate::phase::Phase;
+use crate::phases::milliseconds;
 use crate::progress::Event;
 use crate::talk::Talk;
-use crate::transport::Deadline;
-use crate::wire::{Message, Received, Verdict, WireError};
+use crate::transport::{Deadline, Dialer};
+use crate::wire::{Channel, Message, Purpose, Received, Token, Verdict, WireError};
 
 /// How often the control connection is listened to.
 const LISTEN: Duration = Duration::from_millis(100);
@@ -41,8 +43,10 @@ impl Departure<'_> {
         self.phases.run(Phase::Serve, LONG, |_| {
             let reason = match talk {
                 None => "the control connection is gone".to_owned(),
-                Some(mut talk) => match listen(&mut talk, limits.silence, source) {
-                    Ok(Message::Here { bytes: _, faults, milliseconds }) => {
+                Some(mut talk) => match listen(&mut talk, limits.silence, source, account.owed) {
+                    Ok(Message::Here { bytes, faults, milliseconds }) => {
+                        let owed = account.owed;
+                        source.progress.event(Event::Filling { owed, bytes, faults, milliseconds });
                         (account.faults, account.filled_ms) = (faults, Some(milliseconds));
                         return Ok(Served::All(Some(talk)));
                     }
@@ -58,8 +62,9 @@ impl Departure<'_> {
     }
 }
 
-fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>) -> Result<Message, Error> {
-    let mut heard = Instant::now();
+fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>, owed: u64) -> Result<Message, Error> {
+    let begun = Instant::now();
+    let mut heard = begun;
     while heard.elapsed() < silence {
         if source.cancel.is_leaving() {
             return Err(Error::Cancelled);
@@ -67,6 +72,11 @@ fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>) -> Result<Mes
         match talk.channel().poll(LISTEN)? {
             None => {}
             Some(Received { message: Message::Working, .. }) => heard = Instant::now(),
+            Some(Received { message: Message::Filling { bytes, faults }, .. }) => {
+                heard = Instant::now();
+                let milliseconds = milliseconds(begun.elapsed());
+                source.progress.event(Event::Filling { owed, bytes, faults, milliseconds });
+            }
             Some(Received { message: Message::Refused { reason }, .. }) => {
                 return Err(Error::Refused(reason))
             }
@@ -107,27 +117,52 @@ fn ask_on(
     Served::Unknown(reason)
 }
 
-/// A data connection is of no more use: as long as memory is owed, another takes its place.
-pub(super) fn serve_on(source: &Source<'_>, plan: &Plan, token: &str, lane: u32, server: &MemoryServer<'_>) {
-    let mut pause = FIRST_PAUSE;
-    while !server.is_stopped() && !source.cancel.is_leaving() {
-        // It may have broken before the commit's answer came.
-        if !server.owes() {
-            std::thread::sleep(LISTEN);
-            continue;
+/// A data connection, which can be made anew.
+pub(super) struct Line<'a> {
+    pub(super) dialer: &'a dyn Dialer,
+    pub(super) cancel: &'a Cancel,
+    pub(super) id: MigrationId,
+    pub(super) token: Token,
+    pub(super) lane: u32,
+    /// For the connection to be made.
+    pub(super) limit: Duration,
+}
+
+impl Line<'_> {
+    pub(super) fn open(&self, deadline: Deadline) -> Result<Channel, Error> {
+        let connection = self.dialer.dial().map_err(Error::Dial)?;
+        let mut channel = Channel::open(connection, self.id, self.lane);
+        channel.send(&hello(Purpose::Data { token: self.token.clone() }), &[], deadline)?;
+        match channel.receive(deadline)?.message {
+            Message::Welcome { .. } => Ok(channel),
+            Message::Refused { reason } => Err(Error::Refused(reason)),
+            other => Err(WireError::Unexpected { got: other.kind(), expected: "welcome" }.into()),
         }
-        match open_data(source, plan, token.to_owned(), lane, Deadline::after(plan.options.limits.connect)) {
-            Ok(mut channel) => {
-                pause = FIRST_PAUSE;
-                server.serve(&mut channel);
+    }
+
+    /// The connection is of no more use: as long as memory is owed, another takes its place.
+    pub(super) fn serve_on(&self, server: &MemoryServer<'_>) {
+        let mut pause = FIRST_PAUSE;
+        while !server.is_stopped() && !self.cancel.is_leaving() {
+            // It may have broken before the commit's answer came.
+            if !server.owes() {
+                std::thread::sleep(LISTEN);
+                continue;
             }
-            Err(error) => {
-                tracing::info!(lane, reason = chain(&error), "a data connection cannot be made again yet");
+            match self.open(Deadline::after(self.limit)) {
+                Ok(mut channel) => {
+                    pause = FIRST_PAUSE;
+                    server.serve(&mut channel);
+                }
+                Err(error) => {
+                    let (lane, reason) = (self.lane, chain(&error));
+                    tracing::info!(lane, reason, "a data connection cannot be made again yet");
+                }
             }
-        }
-        if !server.is_stopped() {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            if !server.is_stopped() {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
         }
     }
 }

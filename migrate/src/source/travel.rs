@@ -120,16 +120,23 @@ impl<'a> Departure<'a> {
             let (made, connections) = mpsc::channel();
             let streams = plan.options.streams.max(1);
             for lane in 1..=streams {
-                let (made, token) = (made.clone(), token.to_owned());
+                let made = made.clone();
+                let line = Line {
+                    dialer: source.dialer,
+                    cancel: source.cancel,
+                    id: plan.id,
+                    token: token.to_owned(),
+                    lane,
+                    limit: plan.options.limits.connect,
+                };
                 scope.spawn(move || {
-                    let opened = open_data(source, plan, token.clone(), lane, deadline);
-                    match opened {
+                    match line.open(deadline) {
                         Ok(mut channel) => {
                             drop(made.send(None));
                             // Nobody waits for this thread any more.
                             drop(made);
                             server.serve(&mut channel);
-                            serve_on(source, plan, &token, lane, server);
+                            line.serve_on(server);
                         }
                         Err(error) => drop(made.send(Some(error))),
                     }
@@ -235,22 +242,4 @@ fn hear_files(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
             matches!(message, Message::FilesDone { .. }).then_some(())
         })
     })
-}
-
-/// Makes one data connection.
-pub(super) fn open_data(
-    source: &Source<'_>,
-    plan: &Plan,
-    token: String,
-    lane: u32,
-    deadline: Deadline,
-) -> Result<Channel, Error> {
-    let connection = source.dialer.dial().map_err(Error::Dial)?;
-    let mut channel = Channel::open(connection, plan.id, lane);
-    channel.send(&hello(Purpose::Data { token }), &[], deadline)?;
-    match channel.receive(deadline)?.message {
-        Message::Welcome { .. } => Ok(channel),
-        Message::Refused { reason } => Err(Error::Refused(reason)),
-        other => Err(crate::wire::WireError::Unexpected { got: other.kind(), expected: "welcome" }.into()),
-    }
 }

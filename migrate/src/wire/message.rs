@@ -22,8 +22,14 @@ pub(crate) struct Hello {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Purpose {
-    /// A migration's control connection, and how long its application may stand still, in milliseconds.
-    Migrate { wanted: Wanted, frozen_ms: u64 },
+    /// A migration's control connection.
+    Migrate {
+        wanted: Wanted,
+        /// How long its application may stand still, in milliseconds.
+        frozen_ms: u64,
+        /// How long it may wait for memory that it is owed while no connection can be made, in milliseconds.
+        apart_ms: u64,
+    },
     /// One of its data connections.
     Data { token: Token },
     /// How was it decided?
@@ -160,6 +166,13 @@ pub(crate) enum Message {
         /// Why it does not run yet.
         trouble: Option<String>,
     },
+    /// Destination: still at it, and so much of what was owed is here.
+    Filling {
+        /// Bytes.
+        bytes: u64,
+        /// How often the application had to wait.
+        faults: u64,
+    },
     /// Destination: all that was owed is here.
     Here {
         /// Bytes.
@@ -240,6 +253,7 @@ impl Message {
             Self::Held => "held",
             Self::Commit => "commit",
             Self::Committed { .. } => "committed",
+            Self::Filling { .. } => "filling",
             Self::Here { .. } => "here",
             Self::Lost { .. } => "lost",
             Self::Decided(_) => "decided",

@@ -245,6 +245,13 @@ impl Leaving for FakeLeaving {
         Ok(Arc::new(FakeMemory(Arc::clone(&self.world))))
     }
 
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError> {
+        if self.world.lives().0 != Life::Fenced {
+            return Err("it is not there any more".into());
+        }
+        Ok(Arc::new(FakeOwed(Arc::clone(&self.world))))
+    }
+
     fn fence(&mut self) -> Result<(), EndError> {
         self.world.source(Life::Fenced, "fence");
         Ok(())

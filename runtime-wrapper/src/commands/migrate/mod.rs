@@ -87,6 +87,10 @@ pub(crate) struct Arguments {
     /// writes less; or post-copy: the rest follows it
     #[arg(long, value_name = "HOW", default_value = "force", value_parser = words::<OnTimeout>(OnTimeout::WORDS))]
     on_timeout: OnTimeout,
+    /// With post-copy and hybrid: end it there when memory that it waits for does not come, for this host cannot be reached for so
+    /// many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = seconds())]
+    post_copy_timeout: u64,
     /// Compare all of its memory before it runs there; it stands still for that, too
     #[arg(long)]
     verify: bool,
@@ -138,6 +142,7 @@ impl Arguments {
             max_rounds: self.max_rounds,
             rounds_timeout_s: self.rounds_timeout,
             on_timeout: self.on_timeout,
+            post_copy_timeout_s: self.post_copy_timeout,
             verify: self.verify,
             streams: self.streams,
             compression: self.compression,
