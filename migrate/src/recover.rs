@@ -143,7 +143,8 @@ impl Recovery<'_> {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<(), EndError> {
-        let owed = record.serving.as_ref().ok_or_else(|| "how to serve it was not written down".into());
+        let unknown = || EndError::from("how to serve it was not written down");
+        let owed = record.serving.as_ref().ok_or_else(unknown);
         let owed = owed.and_then(|serving| Ok((serving, self.origin.found(record)?.owed()?)));
         let limits = self.limits;
         let verdict = match owed {

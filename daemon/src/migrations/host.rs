@@ -314,8 +314,9 @@ impl Waiting for Settled {
         self.settle(Verdict::Here).map(|()| None)
     }
 
-    fn lose(self: Box<Self>, _: &str) -> Result<(), EndError> {
-        self.settle(Verdict::Elsewhere)
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError> {
+        let Some(container) = &self.container else { return Ok(()) };
+        container.settle_lost(&self.id, reason).map_err(|e| e.report().into())
     }
 
     fn abandon(self: Box<Self>) -> Result<(), EndError> {

@@ -106,7 +106,7 @@ impl OwedMemory {
 /// Writes the last plan down, before it may have to be kept by somebody else than us.
 pub(super) fn write_down(container: &Container, plan: &[u8]) -> Result<(), Error> {
     let path = ledger(container);
-    crate::state::replace(&path, plan).map_err(|e| Error::io("write", &path, e))
+    crate::files::replace(&path, plan).map_err(|e| Error::io("write", &path, e))
 }
 
 /// Nothing is owed any more.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::order::in_order;
 use crate::sys;
 
 const LENGTH: usize = 32;
@@ -18,11 +19,13 @@ pub(super) enum Message {
     Fork(OwnedFd),
     /// A range was moved.
     Remap { from: u64, to: u64, length: u64 },
-    /// A range was unmapped, or its content thrown away.
-    Gone { start: u64, end: u64 },
+    /// A range was unmapped.
+    Unmapped { start: u64, end: u64 },
+    /// The content of a range is about to be thrown away.
+    Emptied { start: u64, end: u64 },
 }
 
-/// All that is to be heard now, in the order in which it happened: the kernel tells the latest first.
+/// All that is to be heard now, in the order in which it happened.
 pub(super) fn batch(uffd: BorrowedFd<'_>) -> io::Result<Vec<Message>> {
     let mut bytes = [0; LENGTH * MOST];
     loop {
@@ -30,9 +33,7 @@ pub(super) fn batch(uffd: BorrowedFd<'_>) -> io::Result<Vec<Message>> {
             Ok(length) => {
                 let messages =
                     bytes[..length].chunks_exact(LENGTH).filter_map(|one| parse(one.try_into().ok()?));
-                let mut messages: Vec<Message> = messages.collect();
-                messages.reverse();
-                return Ok(messages);
+                return Ok(in_order(messages.collect()));
             }
             Err(rustix::io::Errno::AGAIN) => return Ok(Vec::new()),
             Err(rustix::io::Errno::INTR) => {}
@@ -50,7 +51,8 @@ fn parse(bytes: &[u8; LENGTH]) -> Option<Message> {
             sys::received(i32::from_ne_bytes(std::array::from_fn(|byte| bytes[8 + byte]))).map(Message::Fork)
         }
         0x14 => Some(Message::Remap { from: word(0), to: word(1), length: word(2) }),
-        0x15 | 0x16 => Some(Message::Gone { start: word(0), end: word(1) }),
+        0x15 => Some(Message::Emptied { start: word(0), end: word(1) }),
+        0x16 => Some(Message::Unmapped { start: word(0), end: word(1) }),
         _ => None,
     }
 }

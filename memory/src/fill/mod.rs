@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `space` | one address space: what it misses, and what it does to that meanwhile |
 //! | `missing` | the rules for that, without a kernel |
-//! | `message` | what a userfaultfd says |
+//! | `message`, `order` | what a userfaultfd says, and in which order it happened |
 //! | `work` | the threads: one hears, some answer faults, some fill |
 //!
 //! Known here are userfaultfds, addresses, and somebody who has the content.
 
 mod message;
 mod missing;
+mod order;
 mod space;
 mod work;
 

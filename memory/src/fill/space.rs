@@ -133,7 +133,9 @@ impl Space {
                     // Before the lock is free: what is missing here is missing there, whatever comes here next.
                     Message::Fork(uffd) => born(Self::with(self.process, uffd, state.missing.clone())),
                     Message::Remap { from, to, length } => state.missing.move_to(from, to, length),
-                    Message::Gone { start, end } => state.missing.remove(Span { start, end }),
+                    Message::Unmapped { start, end } | Message::Emptied { start, end } => {
+                        state.missing.remove(Span { start, end })
+                    }
                 }
             }
         }

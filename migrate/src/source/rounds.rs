@@ -102,10 +102,12 @@ impl Departure<'_> {
     /// What there is becomes known; only what processes share travels.
     fn survey(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
         let images = self.images;
-        let limit = self.plan.options.rounds.timeout.saturating_mul(GRACE);
-        self.phases.run(Phase::Rounds, limit, |deadline| {
+        let (ready, timeout) = (self.plan.options.limits.ready, self.plan.options.rounds.timeout);
+        self.phases.run(Phase::Rounds, timeout.saturating_mul(GRACE), |deadline| {
             let round = leaving.round(Pass::Owe).map_err(Error::end("track the application's memory"))?;
-            send(talk, images.server, &round, false, deadline)?;
+            // A plan is small, and taken at once by whoever is still there.
+            let taken = Deadline::after(ready).or(Some(deadline));
+            send(talk, images.server, &round, false, taken)?;
             hear_done(talk, deadline).map(drop)
         })
     }

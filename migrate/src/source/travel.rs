@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::ask::hello;
 use super::run::{Departure, Welcome};
-use super::serve::serve_on;
-use super::{Plan, Source};
+use super::serve::Line;
 use crate::ends::{Files, Leaving};
 use crate::error::{chain, Error};
 use crate::files::StreamOut;
@@ -21,7 +19,7 @@ use crate::progress::Event;
 use crate::state::State;
 use crate::talk::Talk;
 use crate::transport::Deadline;
-use crate::wire::{Channel, Message, Purpose};
+use crate::wire::Message;
 
 impl<'a> Departure<'a> {
     /// Everything up to a destination that holds the restored application.

@@ -19,6 +19,10 @@ pub(super) const CASES: &[Case] = &[
         run: |ctx| follows(ctx, POST_COPY, &["tick", "--mib", "128"], 1).into(),
     },
     Case {
+        name: "a GiB of memory follows, and the freeze does not wait for it",
+        run: |ctx| follows(ctx, POST_COPY, &["tick", "--mib", "1024"], 1).into(),
+    },
+    Case {
         name: "memory follows that is written meanwhile, there and back",
         run: |ctx| {
             follows(ctx, POST_COPY, &["tick", "--mib", "128", "--writes", "100", "--threads", "4"], 2).into()
@@ -31,6 +35,10 @@ pub(super) const CASES: &[Case] = &[
             follows(ctx, POST_COPY, &words, 1).into()
         },
     },
+    Case {
+        name: "memory that processes share stays shared when the rest follows",
+        run: |ctx| shared(ctx).into(),
+    },
     Case { name: "memory follows that changes at random", run: |ctx| changing(ctx).into() },
     Case {
         name: "what rounds leave of memory follows",
@@ -41,11 +49,11 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "memory follows though the link is cut for a while", run: |ctx| cut(ctx).into() },
 ];
 
-const POST_COPY: &[&str] = &["--strategy", "post-copy"];
+pub(super) const POST_COPY: &[&str] = &["--strategy", "post-copy"];
 const HYBRID: &[&str] = &["--strategy", "hybrid"];
 
 /// So slow that there is something to be cut, in MiB each second.
-const SLOW: u32 = 16;
+pub(super) const SLOW: u32 = 16;
 /// Longer than either side waits for the other before it makes the connections anew.
 const CUT: Duration = Duration::from_secs(14);
 const SOON: Duration = Duration::from_secs(60);
@@ -63,6 +71,13 @@ fn follows(ctx: &Ctx, how: &[&str], words: &[&str], times: usize) -> Result<()> 
     nothing_is_left(&b)
 }
 
+/// At most a twentieth more.
+fn require_shared(moved: &Moved) -> Result<()> {
+    let [before, after] = moved.held_kib;
+    ensure!(after <= before + before / 20, "{before} KiB were held before, {after} after");
+    Ok(())
+}
+
 /// Something did, and all of it came.
 fn require_followed(moved: &Moved) -> Result<()> {
     let number = |name: &str| moved.report[name].as_u64().unwrap_or_default();
@@ -71,6 +86,19 @@ fn require_followed(moved: &Moved) -> Result<()> {
     let within = &moved.report["filled_ms"];
     println!("    {} KiB followed within {within} ms, and were waited for {faults} times", owed / 1024);
     Ok(())
+}
+
+/// Nothing of it is written, so what they hold together is what they share.
+fn shared(ctx: &Ctx) -> Result<()> {
+    let (a, b) = hosts(ctx)?;
+    let words = ["tick", "--mib", "64", "--processes", "8", "--forked-after"];
+    let mut pair = Pair::start(&a, &b, &words)?;
+    let moved = pair.migrate_with(POST_COPY)?;
+    tell(&words, &moved);
+    require_shared(&moved)?;
+    pair.remove()?;
+    nothing_is_left(&a)?;
+    nothing_is_left(&b)
 }
 
 fn changing(ctx: &Ctx) -> Result<()> {

@@ -20,7 +20,15 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all = [filled::CASES, changing::CASES, following::CASES, limits::CASES, huge::CASES, faults::CASES]
-        .concat();
+    let all = [
+        filled::CASES,
+        changing::CASES,
+        following::CASES,
+        lost::CASES,
+        limits::CASES,
+        huge::CASES,
+        faults::CASES,
+    ]
+    .concat();
     Ok(run_cases("memory", ctx, &all))
 }
