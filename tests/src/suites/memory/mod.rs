@@ -7,6 +7,7 @@ mod filled;
 mod following;
 mod huge;
 mod limits;
+mod lost;
 mod snapshot;
 mod stage;
 
