@@ -1,6 +1,7 @@
 //! Every chore of this repository: `cargo xtask --help`.
 
 mod hosts;
+mod lanes;
 mod lint;
 mod test;
 

@@ -5,8 +5,13 @@ use clap::Args;
 use fastmig_tests::framework::{Ctx, Tally};
 use fastmig_tests::suites::{suites, Run};
 
+use crate::lanes;
+
 /// Emulated machines are slow: CI has no time for them.
 const ON_REQUEST: &str = "vm";
+
+/// The suite that runs before the lanes do.
+const ALONE: &str = "unit";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -18,10 +23,40 @@ pub(crate) struct Arguments {
     /// Try a failing case again so many times; its failure is printed all the same
     #[arg(long, default_value_t = 0)]
     retries: u32,
+    /// How many suites run at once, each lane with hosts of its own
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+    lanes: u8,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let chosen = choose(&arguments.suites)?;
+    let failed = match chosen.as_slice() {
+        [suite] => one_after_the_other(arguments, &[*suite]),
+        several if arguments.lanes == 1 => one_after_the_other(arguments, several),
+        several => {
+            // It keeps every processor busy by itself, and builds what the others need.
+            let (alone, beside): (Vec<_>, Vec<_>) = several.iter().partition(|(name, _)| *name == ALONE);
+            let mut failed = one_after_the_other(arguments, &alone);
+            let names: Vec<&str> = beside.iter().map(|(name, _)| *name).collect();
+            failed.extend(lanes::run(&names, arguments.lanes, &options(arguments))?);
+            failed
+        }
+    };
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// What a lane is told besides the suite.
+fn options(arguments: &Arguments) -> Vec<String> {
+    let mut options = vec!["--retries".to_owned(), arguments.retries.to_string()];
+    options.extend(arguments.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));
+    options
+}
+
+/// Runs suites here; answers the names of those that failed.
+fn one_after_the_other(arguments: &Arguments, chosen: &[(&'static str, Run)]) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for (name, run) in chosen {
         let ctx = Ctx::new(arguments.only.clone()).with_retries(arguments.retries);
@@ -33,13 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         drop(ctx);
         println!("{name}: {tally}");
         if tally.failed > 0 {
-            failed.push(name);
+            failed.push(*name);
         }
     }
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
-    }
-    Ok(())
+    failed
 }
 
 /// Prints the counts of one suite; an error when a case of it has failed.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{bail, Context, Result};
 
+use super::cache::lock_file;
 use super::command::Cmd;
 
 /// The programs of a host, built for the machine's own C library.
@@ -53,7 +54,7 @@ pub fn dist_dir() -> PathBuf {
 }
 
 /// Builds all programs and answers the directory that holds them. One process builds once: what a run of tests began
-/// with, it ends with.
+/// with, it ends with. Two processes may ask at once.
 pub fn build() -> Result<PathBuf> {
     static BUILT: Mutex<bool> = Mutex::new(false);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,6 +62,8 @@ pub fn build() -> Result<PathBuf> {
     if *built {
         return Ok(dist);
     }
+    fs::create_dir_all(&dist)?;
+    let _alone = lock_file(&dist.join(".lock"))?;
     build_programs(&dist.join("bin"))?;
     build_init(&dist.join("libexec"))?;
     view()?;
@@ -79,13 +82,18 @@ fn build_programs(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Manual pages and completions, which the program itself knows.
+/// Manual pages and completions, which the program itself knows. They appear at once, or stay: another run may read them.
 fn write_share(dist: &Path) -> Result<()> {
-    let share = dist.join("share");
+    let (program, share, part) = (dist.join("bin/fastmig"), dist.join("share"), dist.join("share.part"));
+    let age = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    if matches!((age(&share), age(&program)), (Ok(share), Ok(program)) if share > program) {
+        return Ok(());
+    }
+    super::mounts::remove_tree(&part)?;
+    let words = [program.to_str(), Some("share"), part.to_str()];
+    run(Cmd::new(words.map(|word| word.unwrap_or_default())))?;
     super::mounts::remove_tree(&share)?;
-    let (program, share) = (dist.join("bin").join("fastmig"), share);
-    let words = [program.to_str(), Some("share"), share.to_str()];
-    run(Cmd::new(words.map(|word| word.unwrap_or_default())))
+    Ok(fs::rename(&part, &share)?)
 }
 
 fn build_init(out: &Path) -> Result<()> {
@@ -140,7 +148,16 @@ fn run(command: Cmd) -> Result<()> {
 
 fn copy(program: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out)?;
-    let name = program.file_name().context("a program without a name")?;
-    fs::copy(program, out.join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
-    Ok(())
+    let target = out.join(program.file_name().context("a program without a name")?);
+    // Another run of tests may be reading what was copied for it.
+    if holds_the_same(program, &target) {
+        return Ok(());
+    }
+    let part = target.with_extension("part");
+    fs::copy(program, &part).with_context(|| format!("cannot copy {}", program.display()))?;
+    Ok(fs::rename(&part, &target)?)
+}
+
+fn holds_the_same(one: &Path, other: &Path) -> bool {
+    matches!((fs::read(one), fs::read(other)), (Ok(a), Ok(b)) if a == b)
 }

@@ -1,6 +1,7 @@
 //! The test suites, by name.
 
 mod clients;
+mod faults;
 mod hosts;
 mod memory;
 mod migration;
@@ -22,6 +23,7 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("shim", shim::run),
         ("migration", migration::run),
         ("memory", memory::run),
+        ("faults", faults::run),
         ("clients", clients::run),
         ("vm", vm::run),
     ]

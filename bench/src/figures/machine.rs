@@ -1,0 +1,70 @@
+//! The machine that was measured on: figures of two machines do not compare.
+
+use std::fs;
+use std::thread;
+
+use fastmig_tests::framework::Cmd;
+use serde::Serialize;
+
+/// What stands beside every figure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    /// As the processor calls itself.
+    pub processor: String,
+    /// How many of them run at once.
+    pub cores: usize,
+    /// MiB of memory.
+    pub memory_mib: u64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The load when the run began: how quiet the machine was.
+    pub load: String,
+    /// FastMig's own version.
+    pub fastmig: String,
+}
+
+impl Machine {
+    /// This one, now.
+    pub fn this() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
+        let kib: u64 = memory.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        Self {
+            processor: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            memory_mib: kib / 1024,
+            kernel: Cmd::new(["uname", "-r"]).ok().unwrap_or_default().trim().to_owned(),
+            load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
+            fastmig: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// In one line, for charts and tables.
+    pub fn line(&self) -> String {
+        format!(
+            "{}, {} cores, {} GiB, Linux {}, load {}; FastMig {}",
+            self.processor,
+            self.cores,
+            self.memory_mib / 1024,
+            self.kernel,
+            self.load,
+            self.fastmig
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_known() {
+        let machine = Machine::this();
+        assert!(machine.cores >= 1 && machine.memory_mib > 0, "{machine:?}");
+        assert!(!machine.kernel.is_empty() && machine.line().contains(&machine.kernel), "{machine:?}");
+    }
+}
