@@ -134,7 +134,7 @@ impl Space {
                     Message::Fork(uffd) => born(Self::with(self.process, uffd, state.missing.clone())),
                     Message::Remap { from, to, length } => state.missing.move_to(from, to, length),
                     Message::Unmapped { start, end } | Message::Emptied { start, end } => {
-                        state.missing.remove(Span { start, end })
+                        state.missing.remove(Span { start, end });
                     }
                 }
             }
