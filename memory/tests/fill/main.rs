@@ -64,7 +64,7 @@ fn target() {
     }
     match role.split_once(' ').unwrap_or((&role, "")) {
         ("read", _) => {
-            (0..PAGES).rev().for_each(|page| expect(start + page * PAGE, Some(start + page * PAGE)))
+            (0..PAGES).rev().for_each(|page| expect(start + page * PAGE, Some(start + page * PAGE)));
         }
         ("random", seed) => random(start, seed.parse().unwrap()),
         ("idle", _) => io::stdin().read_line(&mut String::new()).map(drop).unwrap(),
