@@ -55,6 +55,10 @@ impl Waiting for Waiter {
         self.arrival.round_is_there().map_err(told)
     }
 
+    fn still_waits(&mut self) -> Result<(), EndError> {
+        self.arrival.still_waits().map_err(told)
+    }
+
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
         let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
         let fetch = Arc::new(images::Source(Arc::clone(&images)));

@@ -1,6 +1,7 @@
 //! The memory of applications that move: programs of our own that know what each page must hold, and that say how long they
 //! stood still. The pauses are printed, and no case depends on them.
 
+mod busy;
 mod changing;
 mod faults;
 mod filled;
@@ -8,6 +9,7 @@ mod following;
 mod huge;
 mod limits;
 mod lost;
+mod sharing;
 mod snapshot;
 mod stage;
 
@@ -26,6 +28,8 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         changing::CASES,
         following::CASES,
         lost::CASES,
+        busy::CASES,
+        sharing::CASES,
         limits::CASES,
         huge::CASES,
         faults::CASES,
