@@ -35,7 +35,7 @@ mod values;
 mod wire;
 
 pub use event::Event;
-pub use reply::{ExecFailure, ExecStep, Refusal, Reply, Status};
+pub use reply::{Account, ExecFailure, ExecStep, Refusal, Reply, Status};
 pub use request::Request;
 pub use state::{State, WrongState};
 pub use values::{Errno, ExitStatus, Pid, Policy, Signal};

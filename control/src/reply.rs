@@ -23,6 +23,8 @@ pub enum Reply {
     ExecFailed(ExecFailure),
     /// How things stand.
     Status(Status),
+    /// What there is to say of the application's last end.
+    Account(Account),
     /// Nothing was done.
     Refused(Refusal),
 }
@@ -86,6 +88,15 @@ pub struct Status {
     pub marked: bool,
 }
 
+/// The application's last end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Whether a decision is waited for.
+    pub waits: bool,
+    /// From its coming up to its end, in milliseconds; 0 when none has ended.
+    pub ran_ms: u32,
+}
+
 /// Why the init did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -115,6 +126,9 @@ pub enum Refusal {
     /// closed.
     #[error("the connection must wait for what the init has to say")]
     OutOfTurn,
+    /// No decision is waited for.
+    #[error("the init waits for no decision")]
+    NothingToDecide,
     /// A system call failed.
     #[error("the init failed: {errno}")]
     Failed {
@@ -131,6 +145,7 @@ mod kind {
     pub(super) const EXEC_FAILED: u8 = 0x44;
     pub(super) const STATUS: u8 = 0x45;
     pub(super) const REFUSED: u8 = 0x46;
+    pub(super) const ACCOUNT: u8 = 0x47;
 }
 
 impl Reply {
@@ -143,6 +158,7 @@ impl Reply {
             Self::Running { pid } => (kind::RUNNING, &|packet| pid.put(packet)),
             Self::ExecFailed(failure) => (kind::EXEC_FAILED, &|packet| failure.put(packet)),
             Self::Status(status) => (kind::STATUS, &|packet| status.put(packet)),
+            Self::Account(account) => (kind::ACCOUNT, &|packet| account.put(packet)),
             Self::Refused(refusal) => (kind::REFUSED, &|packet| refusal.put(packet)),
         };
         let mut packet = Packet::new(kind);
@@ -162,6 +178,7 @@ impl Reply {
             kind::RUNNING => Self::Running { pid: Pid::take(&mut reader)? },
             kind::EXEC_FAILED => Self::ExecFailed(ExecFailure::take(&mut reader)?),
             kind::STATUS => Self::Status(Status::take(&mut reader)?),
+            kind::ACCOUNT => Self::Account(Account::take(&mut reader)?),
             kind::REFUSED => Self::Refused(Refusal::take(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
@@ -231,6 +248,17 @@ impl Status {
     }
 }
 
+impl Account {
+    fn put(&self, packet: &mut Packet) {
+        packet.put_u8(self.waits.into());
+        packet.put_u32(self.ran_ms);
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { waits: reader.bool("wait for a decision")?, ran_ms: reader.u32()? })
+    }
+}
+
 impl Refusal {
     fn put(self, packet: &mut Packet) {
         match self {
@@ -251,6 +279,7 @@ impl Refusal {
                 packet.put_u8(8);
                 errno.put(packet);
             }
+            Self::NothingToDecide => packet.put_u8(9),
         }
     }
 
@@ -264,6 +293,7 @@ impl Refusal {
             6 => Ok(Self::NotHolder),
             7 => Ok(Self::OutOfTurn),
             8 => Ok(Self::Failed { errno: Errno::take(reader)? }),
+            9 => Ok(Self::NothingToDecide),
             other => Err(OutOfRange { what: "refusal", value: other.into() }.into()),
         }
     }
@@ -309,7 +339,9 @@ mod tests {
             Refusal::NotHolder,
             Refusal::OutOfTurn,
             Refusal::Failed { errno },
+            Refusal::NothingToDecide,
         ];
+        replies.push(Reply::Account(Account { waits: true, ran_ms: u32::MAX }));
         replies.extend(refusals.map(Reply::Refused));
         replies
     }
@@ -323,7 +355,7 @@ mod tests {
 
     #[test]
     fn every_reply_has_one_encoding() {
-        check_space(&(0x41..=0x46).collect::<Vec<_>>(), Reply::decode, Reply::encode);
+        check_space(&(0x41..=0x47).collect::<Vec<_>>(), Reply::decode, Reply::encode);
     }
 
     #[test]

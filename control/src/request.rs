@@ -52,6 +52,22 @@ pub enum Request {
     Status,
     /// Receive events on this connection from now on, and send nothing more. `Ok`.
     Subscribe,
+    /// From now on an exit without a mark waits for a decision: another application, [`Self::Stay`] or [`Self::End`]. When
+    /// none comes in this time the container ends with the application's code. An application whose end was asked for
+    /// through PID 1 is not waited for. Always legal. `Ok`.
+    Ask {
+        /// How long, in milliseconds.
+        patience_ms: u32,
+    },
+    /// The decision will take so much longer from now. Legal while one is waited for. `Ok`.
+    Postpone {
+        /// How long, in milliseconds.
+        ms: u32,
+    },
+    /// The decision is that nothing comes up: standby. Legal while one is waited for. `Ok`.
+    Stay,
+    /// Ask about the application's last end. Always legal. `Account`.
+    Account,
 }
 
 /// Kinds of requests: 0x01 to 0x3f.
@@ -68,6 +84,10 @@ mod kind {
     pub(super) const SIGNAL: u8 = 0x0a;
     pub(super) const STATUS: u8 = 0x0b;
     pub(super) const SUBSCRIBE: u8 = 0x0c;
+    pub(super) const ASK: u8 = 0x0d;
+    pub(super) const POSTPONE: u8 = 0x0e;
+    pub(super) const STAY: u8 = 0x0f;
+    pub(super) const ACCOUNT: u8 = 0x10;
 }
 
 impl Request {
@@ -81,13 +101,16 @@ impl Request {
             Self::OnExit { policy } => policy.put(&mut packet),
             Self::Signal { signal } => signal.put(&mut packet),
             Self::End { code } => packet.put_u8(code),
+            Self::Ask { patience_ms: ms } | Self::Postpone { ms } => packet.put_u32(ms),
             Self::Run
             | Self::Release
             | Self::Adopt
             | Self::Abandon
             | Self::Unmark
             | Self::Status
-            | Self::Subscribe => {}
+            | Self::Subscribe
+            | Self::Stay
+            | Self::Account => {}
         }
         packet
     }
@@ -111,6 +134,10 @@ impl Request {
             kind::END => Self::End { code: reader.u8()? },
             kind::STATUS => Self::Status,
             kind::SUBSCRIBE => Self::Subscribe,
+            kind::ASK => Self::Ask { patience_ms: reader.u32()? },
+            kind::POSTPONE => Self::Postpone { ms: reader.u32()? },
+            kind::STAY => Self::Stay,
+            kind::ACCOUNT => Self::Account,
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.close(request)
@@ -130,6 +157,10 @@ impl Request {
             Self::End { .. } => kind::END,
             Self::Status => kind::STATUS,
             Self::Subscribe => kind::SUBSCRIBE,
+            Self::Ask { .. } => kind::ASK,
+            Self::Postpone { .. } => kind::POSTPONE,
+            Self::Stay => kind::STAY,
+            Self::Account => kind::ACCOUNT,
         }
     }
 }
@@ -157,6 +188,11 @@ mod tests {
             Request::End { code: 255 },
             Request::Status,
             Request::Subscribe,
+            Request::OnExit { policy: Policy::Ask },
+            Request::Ask { patience_ms: 30_000 },
+            Request::Postpone { ms: u32::MAX },
+            Request::Stay,
+            Request::Account,
         ]
     }
 
@@ -165,7 +201,7 @@ mod tests {
         for request in all() {
             check(&request, request.encode(), Request::decode);
         }
-        check_space(&(0x01..=0x0c).collect::<Vec<_>>(), Request::decode, Request::encode);
+        check_space(&(0x01..=0x10).collect::<Vec<_>>(), Request::decode, Request::encode);
     }
 
     #[test]
@@ -182,7 +218,7 @@ mod tests {
             (&[VERSION, 6, 65], OutOfRange { what: "signal", value: 65 }),
             (&[VERSION, 10, 0], OutOfRange { what: "signal", value: 0 }),
             (&[VERSION, 8, 0], OutOfRange { what: "policy", value: 0 }),
-            (&[VERSION, 8, 3], OutOfRange { what: "policy", value: 3 }),
+            (&[VERSION, 8, 4], OutOfRange { what: "policy", value: 4 }),
         ];
         for (packet, error) in refused {
             assert_eq!(Request::decode(packet), Err(DecodeError::OutOfRange(error)));

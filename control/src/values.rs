@@ -209,6 +209,9 @@ pub enum Policy {
     End,
     /// The container lives on without an application.
     Standby,
+    /// The container waits for a decision, for a bounded time, and ends with it if none comes
+    /// ([`Ask`](crate::Request::Ask)).
+    Ask,
 }
 
 impl Policy {
@@ -216,6 +219,7 @@ impl Policy {
         packet.put_u8(match self {
             Self::End => 1,
             Self::Standby => 2,
+            Self::Ask => 3,
         });
     }
 
@@ -223,6 +227,7 @@ impl Policy {
         match reader.u8()? {
             1 => Ok(Self::End),
             2 => Ok(Self::Standby),
+            3 => Ok(Self::Ask),
             other => Err(OutOfRange { what: "policy", value: other.into() }.into()),
         }
     }

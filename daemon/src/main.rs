@@ -6,5 +6,8 @@ use clap::Parser;
 use fastmigd::command_line::CommandLine;
 
 fn main() -> ExitCode {
+    if let Some(code) = fastmig_engine::keeper::run_if_asked() {
+        return code;
+    }
     CommandLine::parse().run()
 }

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use fastmig_control::{Policy, Request as InitRequest};
 use fastmig_criu::{DumpOptions, Session};
+use fastmig_policy::Phase;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::frozen::{Frozen, Held};
 use crate::image::Draft;
+use crate::keeper::phase::InPhase;
 use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::Failure;
@@ -101,6 +103,7 @@ impl Container {
     /// When it is not running or cannot be dumped: it runs on as before then, and nothing is left at the path.
     pub fn checkpoint(&self, request: &Request) -> Result<Report, Error> {
         let mut operation = self.begin_warm("checkpoint")?;
+        let _phase = InPhase::enter(self, Phase::Checkpointing);
         let result = perform(self, &mut operation, request);
         match &result {
             Ok(report) => operation.record.last_checkpoint = Some(report.path.clone()),

@@ -3,6 +3,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `confinement` | what CRIU goes without
 //! | `create` | what a container made for another host may have |
 //! | [`daemon`] | the daemon's settings |
 //! | `error` | what a wrong file is told, with its line |
@@ -11,6 +12,7 @@
 //! | [`sources`] | which line each value comes from |
 //! | `store` | the table of checkpoints at rest |
 
+mod confinement;
 mod create;
 pub mod daemon;
 mod error;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::confinement::Confinement;
 pub use self::create::Create;
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
@@ -31,7 +34,7 @@ pub use self::hooks::Hook;
 use self::sources::Sources;
 pub use self::store::Store;
 use crate::start_options::{Binds, DefaultStart, IoUring, Mode, TcpPolicy};
-use crate::Error;
+use crate::{policy, Error};
 
 /// The operator's file.
 pub const CONFIG_FILE: &str = "/etc/fastmig/config.toml";
@@ -48,6 +51,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Where the logs of failed CRIU calls are kept.
     pub log_dir: PathBuf,
+    /// Where the host's own fault policies are, a file for each.
+    pub policy_dir: PathBuf,
     /// What a container is that no annotation describes.
     pub defaults: Defaults,
     /// How long things may take.
@@ -56,6 +61,8 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// Where checkpoints at rest are kept, and how.
     pub store: Store,
+    /// What the programs that checkpoint and restore must do without.
+    pub confinement: Confinement,
     /// What a container may have that is made for another host.
     pub create: Create,
     /// The daemon.
@@ -66,7 +73,7 @@ pub struct Config {
 }
 
 /// What a container is that no annotation describes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defaults {
     /// Whether the init goes above its command.
@@ -79,6 +86,21 @@ pub struct Defaults {
     pub io_uring: IoUring,
     /// What directories of the host, mounted for writing, are to a migration.
     pub binds: Binds,
+    /// Its fault policy; `off` is none.
+    pub policy: String,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            start: DefaultStart::default(),
+            tcp: TcpPolicy::default(),
+            io_uring: IoUring::default(),
+            binds: Binds::default(),
+            policy: policy::OFF.into(),
+        }
+    }
 }
 
 /// Time limits, in seconds.
@@ -95,6 +117,8 @@ pub struct Limits {
     pub freeze: u64,
     /// The wait for another operation on the same container.
     pub lock: u64,
+    /// A container's wait for what its policy decides.
+    pub decision: u64,
 }
 
 /// How checkpoints are taken.
@@ -112,10 +136,12 @@ impl Default for Config {
             state_root: "/run/fastmig".into(),
             runtime_dir: "/usr/lib/fastmig/runtime".into(),
             log_dir: "/var/log/fastmig".into(),
+            policy_dir: "/etc/fastmig/policies".into(),
             defaults: Defaults::default(),
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
             store: Store::default(),
+            confinement: Confinement::default(),
             create: Create::default(),
             daemon: Daemon::default(),
             hooks: Vec::new(),
@@ -125,7 +151,7 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { runc: 60, init: 10, criu: 300, freeze: 10, lock: 330 }
+        Self { runc: 60, init: 10, criu: 300, freeze: 10, lock: 330, decision: 30 }
     }
 }
 
@@ -205,6 +231,12 @@ impl Limits {
     #[must_use]
     pub fn lock(&self) -> Duration {
         Duration::from_secs(self.lock)
+    }
+
+    /// [`Limits::decision`].
+    #[must_use]
+    pub fn decision(&self) -> Duration {
+        Duration::from_secs(self.decision)
     }
 }
 

@@ -19,11 +19,13 @@ use serde::Serialize;
 
 use crate::cgroup::ApplicationCgroup;
 use crate::init::InitClient;
+use crate::keeper;
+use crate::keeper::journal::{self, Summary};
 use crate::migration::{throttle, Mark};
 use crate::runc::{Runc, Voice};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
-use crate::{network_lock, Config, Error};
+use crate::{network_lock, policy, Config, Error};
 
 /// How a container stands.
 #[derive(Debug, Clone, Serialize)]
@@ -54,6 +56,20 @@ pub struct Status {
     pub last_checkpoint: Option<PathBuf>,
     /// The last failed operation.
     pub last_failure: Option<Failure>,
+    /// What decides about its application when that has ended, and what it has decided.
+    pub policy: Option<PolicyStatus>,
+}
+
+/// A container's policy at work.
+#[derive(Debug, Clone, Serialize)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: String,
+    /// The process that is there to decide; none when it was killed.
+    pub keeper: Option<i32>,
+    /// What was decided so far.
+    #[serde(flatten)]
+    pub decided: Summary,
 }
 
 /// A container that FastMig knows.
@@ -169,7 +185,50 @@ impl Container {
             migration: record.migration,
             last_checkpoint: record.last_checkpoint,
             last_failure: record.last_failure,
+            policy: record.policy.map(|name| self.policy_status(name)),
         })
+    }
+
+    fn policy_status(&self, name: String) -> PolicyStatus {
+        PolicyStatus { name, keeper: keeper::keeper_of(self), decided: journal::summary(&self.directory) }
+    }
+
+    /// Whether a policy decides when its application ends.
+    pub(crate) fn has_policy(&self) -> Result<bool, Error> {
+        Ok(self.directory.load(&self.key)?.policy.is_some())
+    }
+
+    /// The name of its policy; `off` when it has none.
+    pub(crate) fn policy_name(&self) -> Result<String, Error> {
+        let record = self.directory.load(&self.key)?;
+        Ok(record.policy.unwrap_or_else(|| policy::OFF.into()))
+    }
+
+    /// Starts a keeper where the container has a policy and its keeper was killed. Whether one was started.
+    ///
+    /// # Errors
+    /// When its state cannot be read, or no process can be started.
+    pub fn ensure_keeper(&self) -> Result<bool, Error> {
+        let record = self.directory.load(&self.key)?;
+        if record.policy.is_none() || !record.started || !self.is_alive(&record) {
+            return Ok(false);
+        }
+        keeper::ensure(self)
+    }
+
+    /// Whoever operates on a container whose keeper was killed starts another.
+    fn look_after_keeper(&self, record: &Record) {
+        if record.policy.is_none() || !record.started || !self.is_alive(record) {
+            return;
+        }
+        if let Err(e) = keeper::ensure(self) {
+            tracing::error!(container = self.key.id(), error = %e.report(), "nobody decides about its end");
+        }
+    }
+
+    /// Whether its PID 1 lives.
+    pub(crate) fn is_up(&self) -> bool {
+        self.directory.load(&self.key).is_ok_and(|record| self.is_alive(&record))
     }
 
     pub(crate) fn tcp_policy(&self) -> Result<TcpPolicy, Error> {
@@ -199,6 +258,7 @@ impl Container {
     pub(crate) fn begin_settling(&self) -> Result<Operation, Error> {
         let lock = self.directory.lock(&self.key, self.config.limits.lock())?;
         let record = self.directory.load(&self.key)?;
+        self.look_after_keeper(&record);
         Ok(Operation { container: self.clone(), record, _lock: lock })
     }
 

@@ -17,7 +17,7 @@ use crate::runc::{Gifts, Runc, RuncError, StdioFds, Voice};
 use crate::spec::{Facts, Spec};
 use crate::start_options::StartMode;
 use crate::state::{Directory, Key, ProcessMark, Record};
-use crate::{application, bundle, init, lookup, runc, Config, Container, Error, Kind};
+use crate::{application, bundle, init, lookup, policy, runc, Config, Container, Error, Kind};
 
 /// How long an attendant may take.
 const CLEARED_AWAY: Duration = Duration::from_secs(2);
@@ -97,8 +97,11 @@ impl Container {
     /// # Errors
     /// When the name is taken, or the spec or an annotation is wrong.
     pub fn prepare(config: Arc<Config>, request: CreateRequest) -> Result<Prepared, Error> {
-        let mut spec = Spec::load(&request.bundle, config.defaults)?;
+        let mut spec = Spec::load(&request.bundle, config.defaults.clone())?;
         let facts = spec.facts()?;
+        if let Some(name) = &facts.policy {
+            policy::load(&config, name)?;
+        }
         let names = Names::of(&spec);
         let directory = Directory::of(&config, &request.key);
         make(&config, &directory, &request.key)?;
@@ -176,6 +179,7 @@ fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
         tcp: facts.tcp,
         volumes: facts.volumes.clone(),
         binds: facts.binds,
+        policy: facts.policy.clone().filter(|_| facts.left_alone.is_none()),
         network_lock: None,
         last_failure: None,
         last_checkpoint: None,

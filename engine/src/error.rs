@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fastmig_control::Refusal;
 use fastmig_criu::view::ViewError;
 use fastmig_criu::{BundleError, CriuError, LaunchError};
+use fastmig_policy::RulesError;
 
 use crate::config::ConfigError;
 use crate::image::ImageError;
@@ -197,6 +198,17 @@ pub enum Error {
     /// What should be a passport is none.
     #[error(transparent)]
     Passport(#[from] PassportError),
+    /// The container's policy is not there, or wrong.
+    #[error(transparent)]
+    Policy(#[from] RulesError),
+    /// There is no such checkpoint of the container.
+    #[error("there is no checkpoint {wanted:?} of container {id:?}; fastmig checkpoint takes one")]
+    NoCheckpoint {
+        /// The container.
+        id: String,
+        /// Its name, or `latest`.
+        wanted: String,
+    },
     /// The container's command is not there or cannot be executed.
     #[error("{0}")]
     Command(String),
@@ -309,12 +321,13 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotFound { .. } => Kind::NotFound,
+            Self::NotFound { .. } | Self::NoCheckpoint { .. } => Kind::NotFound,
             Self::AlreadyExists { .. } => Kind::AlreadyExists,
             Self::BadName { .. }
             | Self::BadAnnotation { .. }
             | Self::Passport(_)
             | Self::Config(_)
+            | Self::Policy(_)
             | Self::Spec(_)
             | Self::Command(_) => Kind::InvalidArgument,
             Self::NotWarm { .. }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fastmig_control::{Reply, Request, MAX_PACKET};
+use fastmig_control::{Event, Reply, Request, MAX_PACKET};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
@@ -83,26 +83,61 @@ impl InitClient {
         Error::Init { id: self.key.id().into(), source }
     }
 
+    /// Turns the conversation into one where only the init speaks.
+    pub(crate) fn subscribe(self) -> Result<Events, Error> {
+        self.ask(&Request::Subscribe)?;
+        Ok(Events { socket: self.socket })
+    }
+
     fn exchange(&self, request: &Request) -> io::Result<Reply> {
         send(self.socket.as_raw_fd(), request.encode().as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
-        let deadline = Instant::now() + self.limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => break,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
         let mut buffer = [0; MAX_PACKET];
-        let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match receive(&self.socket, &mut buffer, Some(Instant::now() + self.limit))? {
+            None => Err(io::ErrorKind::TimedOut.into()),
+            Some(packet) => Reply::decode(packet).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
         }
-        Reply::decode(&buffer[..length]).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
+}
+
+/// What the init tells of itself.
+#[derive(Debug)]
+pub(crate) struct Events {
+    socket: OwnedFd,
+}
+
+impl Events {
+    /// The next event; none when there is none before `deadline`.
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> io::Result<Option<Event>> {
+        let mut buffer = [0; MAX_PACKET];
+        let packet = receive(&self.socket, &mut buffer, deadline)?;
+        let event = packet.map(Event::decode).transpose();
+        event.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+}
+
+/// One packet; none when there is none before `deadline`. The end of the conversation is an error.
+fn receive<'a>(
+    socket: &OwnedFd,
+    buffer: &'a mut [u8],
+    deadline: Option<Instant>,
+) -> io::Result<Option<&'a [u8]>> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        // Rounded up, or the last millisecond would be spent in a loop.
+        let limit = left.map(|left| left + Duration::from_millis(1));
+        let limit = limit.map_or(PollTimeout::NONE, |limit| limit.try_into().unwrap_or(PollTimeout::MAX));
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], limit) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let length = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(&buffer[..length]))
 }

@@ -20,10 +20,12 @@
 //! | [`migration`] | an application leaves for another host, or comes from one |
 //! | `halt` | signals, pause, standby |
 //! | `remove` | delete, also after a crash |
+//! | [`keeper`] | the process that decides, by the container's [`policy`], what becomes of an application that has ended |
 //! | [`container`] | what they all share: the container, its lock, its status |
 //! | `oci_state`, [`names`] | what runc and the clients say of it |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
+//! | `checkpoints` | where the last one stands, and those that have a name |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guard |
@@ -36,6 +38,7 @@ mod capabilities;
 mod cgroup;
 pub mod check;
 pub mod checkpoint;
+mod checkpoints;
 mod clock;
 pub mod config;
 pub mod container;
@@ -48,6 +51,7 @@ mod frozen;
 mod halt;
 pub mod image;
 mod init;
+pub mod keeper;
 mod logs;
 mod lookup;
 pub mod migration;
@@ -56,6 +60,7 @@ mod network_lock;
 mod oci_state;
 mod orphans;
 pub mod passport;
+pub mod policy;
 mod privilege;
 mod recipient;
 mod remove;

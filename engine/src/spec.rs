@@ -9,6 +9,7 @@ use serde_json::{json, Map, Value};
 
 use crate::config::Defaults;
 use crate::files::replace;
+use crate::policy;
 use crate::start_options::{Binds, IoUring, Mode, StartMode, TcpPolicy, Volumes};
 use crate::Error;
 
@@ -24,6 +25,9 @@ pub const TCP: &str = "fastmig.dev/tcp";
 pub const VOLUMES: &str = "fastmig.dev/volumes";
 /// `refuse` or `same`: what directories of the host, mounted for writing, are to a migration.
 pub const BINDS: &str = "fastmig.dev/binds";
+
+/// `off`, `default`, `paper` or the name of a policy of the host's: what becomes of an application that has ended.
+pub const POLICY: &str = "fastmig.dev/policy";
 
 /// Commands that insist on being PID 1.
 const MUST_BE_FIRST: &[&str] =
@@ -77,6 +81,7 @@ pub(crate) struct Facts {
     pub(crate) tcp: TcpPolicy,
     pub(crate) volumes: Volumes,
     pub(crate) binds: Binds,
+    pub(crate) policy: Option<String>,
     pub(crate) image: Option<String>,
     /// Why the container is to be left to runc, if it is.
     pub(crate) left_alone: Option<String>,
@@ -124,6 +129,7 @@ impl Spec {
             tcp: self.tcp_policy()?,
             volumes: self.volumes()?,
             binds: self.binds()?,
+            policy: self.policy()?,
             image: ["io.kubernetes.cri.image-name", "nerdctl/image", "org.opencontainers.image.ref.name"]
                 .iter()
                 .find_map(|key| self.annotation(key).map(str::to_owned)),
@@ -262,6 +268,18 @@ impl Spec {
             Some("same") => Ok(Binds::Same),
             Some(value) => Err(bad_annotation(BINDS, value, "it must be refuse or same")),
         }
+    }
+
+    fn policy(&self) -> Result<Option<String>, Error> {
+        let name = self.annotation(POLICY).unwrap_or(&self.defaults.policy);
+        if !policy::is_name(name) {
+            return Err(bad_annotation(
+                POLICY,
+                name,
+                "it must be off, default, paper or the name of a policy of this host",
+            ));
+        }
+        Ok(Some(name.to_owned()).filter(|name| name != policy::OFF))
     }
 
     fn io_uring(&self) -> Result<IoUring, Error> {
@@ -415,11 +433,13 @@ mod tests {
             tcp: TcpPolicy::Refuse,
             io_uring: IoUring::Allow,
             binds: Binds::Same,
+            policy: "paper".into(),
         };
-        let silent = Spec { defaults, ..spec(|_| {}) };
+        let silent = Spec { defaults: defaults.clone(), ..spec(|_| {}) };
         let facts = silent.facts().unwrap();
         assert!(facts.left_alone.unwrap().contains("defaults.mode"));
         assert_eq!((facts.start, facts.tcp), (StartMode::Standby, TcpPolicy::Refuse));
+        assert_eq!(facts.policy.as_deref(), Some("paper"));
         assert_eq!(silent.io_uring().unwrap(), IoUring::Allow);
 
         let annotations = json!({ MODE: "warm", START: "run", TCP: "close", IO_URING: "deny" });
@@ -427,6 +447,20 @@ mod tests {
         let facts = outspoken.facts().unwrap();
         assert_eq!((facts.left_alone, facts.start, facts.tcp), (None, StartMode::Run, TcpPolicy::Close));
         assert_eq!(outspoken.io_uring().unwrap(), IoUring::Deny);
+    }
+
+    #[test]
+    fn a_policy_is_a_name() {
+        let policy = |name: &str| {
+            let facts = spec(|v| v["annotations"] = json!({ POLICY: name })).facts();
+            facts.map(|facts| facts.policy)
+        };
+        assert_eq!(spec(|_| {}).facts().unwrap().policy, None);
+        assert_eq!(policy("off").unwrap(), None);
+        assert_eq!(policy("mine-1").unwrap().as_deref(), Some("mine-1"));
+        for bad in ["/etc/passwd", "../x", ""] {
+            assert!(policy(bad).unwrap_err().to_string().contains(POLICY), "{bad}");
+        }
     }
 
     #[test]

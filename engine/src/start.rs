@@ -6,7 +6,7 @@ use crate::application::PID_BASE;
 use crate::container::Operation;
 use crate::init::InitClient;
 use crate::start_options::StartMode;
-use crate::{application, recipient, restore, Container, Error};
+use crate::{application, keeper, recipient, restore, Container, Error};
 
 impl Container {
     /// Starts it: the application runs, waits in standby or is restored, as was asked at its creation.
@@ -31,6 +31,7 @@ impl Container {
         if !self.is_warm() {
             return Ok(());
         }
+        self.put_under_policy(operation)?;
         match operation.record.start.clone() {
             StartMode::Run => self.run_command(operation),
             StartMode::Standby => self.init()?.status().map(|_| ()),
@@ -56,9 +57,24 @@ impl Container {
         let mut operation = self.begin_warm("run the application of")?;
         recipient::abandon_interrupted(self)?;
         self.require_standby("run the application of")?;
-        self.run_command(&operation)?;
+        self.run_from_scratch(&mut operation)
+    }
+
+    /// As [`Container::run`], in an operation that is under way, in standby.
+    pub(crate) fn run_from_scratch(&self, operation: &mut Operation) -> Result<(), Error> {
+        self.run_command(operation)?;
         operation.unlock_network();
         operation.save()
+    }
+
+    /// From here on an end of the application is for its policy to decide, if it has one.
+    fn put_under_policy(&self, operation: &Operation) -> Result<(), Error> {
+        if operation.record.policy.is_none() {
+            return Ok(());
+        }
+        let patience_ms = u32::try_from(self.config.limits.decision().as_millis()).unwrap_or(u32::MAX);
+        self.init()?.ask(&Request::Ask { patience_ms })?;
+        keeper::ensure(self).map(drop)
     }
 
     /// Init holds the new process until it is in the application's cgroup.

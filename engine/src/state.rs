@@ -184,6 +184,9 @@ pub(crate) struct Record {
     pub(crate) volumes: Volumes,
     #[serde(default)]
     pub(crate) binds: Binds,
+    /// What decides about its application when that has ended; `None` when nothing does.
+    #[serde(default)]
+    pub(crate) policy: Option<String>,
     /// The nftables table that holds connections of an application which is to come back.
     #[serde(default)]
     pub(crate) network_lock: Option<String>,

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use fastmig_control::{
     Errno as WireErrno, Event, ExecFailure, ExecStep, ExitStatus, Policy, Reply, State, MAX_CONNECTIONS,
@@ -13,6 +14,7 @@ use crate::control::{Connections, Incoming, Slot};
 use crate::message::say;
 use crate::signals::{ends_standby, Received, Signals};
 use crate::terminal::Terminal;
+use crate::verdict::{PassedOn, Verdict};
 use crate::{children, sys};
 
 /// How many signals are taken before others have their turn: an application may send them without end.
@@ -33,6 +35,15 @@ pub(crate) struct Init {
     /// An answer that is owed once nothing is left of the application.
     pub(crate) after_clearing: Option<(Slot, Reply)>,
     pub(crate) policy: Policy,
+    /// How long a decision is waited for, where the policy is to ask.
+    pub(crate) patience: Duration,
+    /// The decision that is waited for.
+    pub(crate) verdict: Option<Verdict>,
+    /// What was passed on to the application since it came up.
+    passed_on: PassedOn,
+    /// When the application came up, and how long the one before ran.
+    came_up_at: Instant,
+    pub(crate) last_run: Duration,
     pub(crate) marked: bool,
     pub(crate) last_exit: Option<ExitStatus>,
     pub(crate) runs: u32,
@@ -78,6 +89,11 @@ impl Init {
             early_exit: None,
             after_clearing: None,
             policy: Policy::End,
+            patience: Duration::ZERO,
+            verdict: None,
+            passed_on: PassedOn::none(),
+            came_up_at: Instant::now(),
+            last_run: Duration::ZERO,
             marked: false,
             last_exit: None,
             runs: 0,
@@ -90,6 +106,7 @@ impl Init {
         loop {
             let awake = self.wait();
             self.turn(&awake);
+            self.end_overdue();
             if let Some(code) = self.end {
                 return code;
             }
@@ -116,7 +133,14 @@ impl Init {
         }
     }
 
-    /// Sleeps until something happens. There is no timeout: an idle init costs nothing.
+    /// A decision that nobody made: the container ends as it would have without one.
+    fn end_overdue(&mut self) {
+        if let Some(verdict) = self.verdict.as_ref().filter(|verdict| verdict.is_overdue()) {
+            self.end.get_or_insert(verdict.status.shell_code());
+        }
+    }
+
+    /// Sleeps until something happens. There is no timeout but for a decision: an idle init costs nothing.
     fn wait(&self) -> Awake {
         let mut sources = [Source::Signals; SOURCES];
         let mut polled: [_; SOURCES] =
@@ -129,7 +153,8 @@ impl Init {
             count += 1;
         }
         // Fails only when interrupted, and then nothing is marked ready.
-        let _ = nix::poll::poll(&mut polled[..count], PollTimeout::NONE);
+        let limit = self.verdict.as_ref().map_or(PollTimeout::NONE, Verdict::left);
+        let _ = nix::poll::poll(&mut polled[..count], limit);
         let mut awake = Awake::default();
         for (index, (source, fd)) in sources.into_iter().zip(&polled[..count]).enumerate() {
             if fd.any() != Some(true) {
@@ -173,6 +198,7 @@ impl Init {
         if let State::Running(pid) = self.state {
             // A root that is gone is reaped next, and one of a foreign user is out of reach.
             let _ = sys::kill(pid, signal);
+            self.passed_on.note(signal);
         } else if ends_standby(signal) {
             self.end.get_or_insert(ExitStatus::Signal(signal).shell_code());
         }
@@ -204,7 +230,12 @@ impl Init {
         self.state = next;
         self.last_exit = Some(status);
         self.connections.publish(Event::Exited { pid, status });
-        let lives_on = self.marked || self.policy == Policy::Standby;
+        self.last_run = self.came_up_at.elapsed();
+        let asks = self.policy == Policy::Ask && !self.marked && !self.passed_on.explains(status);
+        if asks {
+            self.verdict = Some(Verdict::awaited(status, self.patience));
+        }
+        let lives_on = self.marked || asks || self.policy == Policy::Standby;
         self.marked = false;
         if lives_on {
             self.clear();
@@ -235,6 +266,10 @@ impl Init {
         self.state = next;
         if let Some(terminal) = &self.terminal {
             terminal.reopen();
+        }
+        if let Some(verdict) = &mut self.verdict {
+            // Also after a restore that failed: it is to be decided anew.
+            verdict.postpone(self.patience);
         }
         self.connections.publish(Event::Standby);
         if let Some((slot, reply)) = self.after_clearing.take() {
@@ -273,6 +308,9 @@ impl Init {
     /// Counts an application that came up and tells of it.
     pub(crate) fn came_up(&mut self, event: Event) {
         self.runs = self.runs.saturating_add(1);
+        self.verdict = None;
+        self.passed_on = PassedOn::none();
+        self.came_up_at = Instant::now();
         self.marked = false;
         self.connections.publish(event);
     }

@@ -3,7 +3,7 @@
 //!
 //! It forwards signals, reaps, and does what the engine asks over the control socket (`fastmig_control`). It reads
 //! no file of the image but the command's, starts nothing by itself, and knows nothing of CRIU. One thread, one
-//! `poll` without a timeout: an idle init never wakes up, and no peer can make it wait.
+//! `poll`, without a timeout but while a decision is waited for: an idle init never wakes up, and no peer can make it wait.
 //!
 //! Called without arguments by CRIU, it is something else: the one that announces CRIU's stages (`announce`).
 //!
@@ -20,6 +20,9 @@
 //!     +-----------------------------> Restoring  the container ends| Abandon
 //!                                         +------------------------+
 //! ```
+//!
+//! Where the policy is to ask, an application that ends is followed by standby and a wait for a decision of bounded length
+//! (`verdict`); a client that has asked for the end, by a signal to PID 1, is obeyed.
 //!
 //! In every state but `Running`, SIGTERM, SIGINT, SIGQUIT and SIGHUP end the container, as does [`End`]. `Clearing`
 //! kills every child of the init until there is none: with its root gone, all that the application left behind has
@@ -39,6 +42,7 @@ mod requests;
 mod signals;
 mod sys;
 mod terminal;
+mod verdict;
 
 use std::ffi::OsString;
 

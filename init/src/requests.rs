@@ -1,6 +1,8 @@
 //! What each request of the engine does.
 
-use fastmig_control::{Event, Pid, Refusal, Reply, Request, Signal, Status, WrongState};
+use std::time::Duration;
+
+use fastmig_control::{Account, Event, Pid, Policy, Refusal, Reply, Request, Signal, Status, WrongState};
 use nix::errno::Errno;
 
 use crate::app::{Launch, LaunchError, Stage};
@@ -36,7 +38,11 @@ impl Init {
             Request::Adopt => return self.adopt().map(|pid| Some(Reply::Running { pid })),
             Request::Abandon => return self.abandon(slot),
             Request::Status => return Ok(Some(Reply::Status(self.status()))),
-            Request::Expect { pid } => self.state = self.state.expect(pid)?,
+            Request::Account => return Ok(Some(Reply::Account(self.account()))),
+            Request::Expect { pid } => {
+                self.state = self.state.expect(pid)?;
+                self.something_comes_up();
+            }
             Request::Stop { signal } => self.stop(signal)?,
             Request::Unmark => {
                 self.state.running()?;
@@ -45,6 +51,16 @@ impl Init {
             Request::OnExit { policy } => self.policy = policy,
             Request::Signal { signal } => self.signal(signal)?,
             Request::End { code } => self.end = Some(code),
+            Request::Ask { patience_ms } => {
+                self.policy = Policy::Ask;
+                self.patience = milliseconds(patience_ms);
+            }
+            Request::Postpone { ms } => {
+                self.verdict.as_mut().ok_or(Refusal::NothingToDecide)?.postpone(milliseconds(ms));
+            }
+            Request::Stay => {
+                self.verdict.take().ok_or(Refusal::NothingToDecide)?;
+            }
             // Answered by the caller, because it changes the connection.
             Request::Subscribe => {}
         }
@@ -58,6 +74,7 @@ impl Init {
             Ok(launch) => {
                 self.state = self.state.hold(launch.pid)?;
                 self.launch = Some(launch);
+                self.something_comes_up();
                 Ok(None)
             }
             Err(LaunchError::Command(failure)) => {
@@ -77,6 +94,12 @@ impl Init {
                 Ok(None)
             }
             _ => Err(wrong_state.into()),
+        }
+    }
+
+    fn something_comes_up(&mut self) {
+        if let Some(verdict) = &mut self.verdict {
+            verdict.comes_up();
         }
     }
 
@@ -127,6 +150,15 @@ impl Init {
             marked: self.marked,
         }
     }
+
+    fn account(&self) -> Account {
+        let ran_ms = u32::try_from(self.last_run.as_millis()).unwrap_or(u32::MAX);
+        Account { waits: self.verdict.is_some(), ran_ms }
+    }
+}
+
+fn milliseconds(count: u32) -> Duration {
+    Duration::from_millis(count.into())
 }
 
 fn failed(errno: Errno) -> Refusal {

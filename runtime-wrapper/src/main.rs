@@ -21,6 +21,9 @@ use clap::Parser;
 use crate::command_line::CommandLine;
 
 fn main() -> ExitCode {
+    if let Some(code) = fastmig_engine::keeper::run_if_asked() {
+        return code;
+    }
     let line = CommandLine::parse();
     set_up_log(line.global.debug);
     line.run()

@@ -54,6 +54,9 @@ pub const RUNTIME: &str = "io.containerd.fastmig.v1";
 /// The whole program, told by its command line what to be.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = fastmig_engine::keeper::run_if_asked() {
+        return code;
+    }
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match containerd_shim::parse(&arguments) {
         Ok(flags) if flags.version => {

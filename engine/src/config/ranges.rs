@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::sources::Sources;
 use super::{hooks, Config, ConfigError};
+use crate::policy;
 
 /// The longest limit in seconds, a day: what takes longer hangs.
 const LONGEST: u64 = 24 * 60 * 60;
@@ -20,6 +21,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), ConfigErro
         ("limits.criu", limits.criu),
         ("limits.freeze", limits.freeze),
         ("limits.lock", limits.lock),
+        ("limits.decision", limits.decision),
     ] {
         if seconds == 0 || seconds > LONGEST {
             let remedy = format!("give a number of seconds from 1 to {LONGEST}");
@@ -30,15 +32,22 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), ConfigErro
         ("state_root", &config.state_root),
         ("runtime_dir", &config.runtime_dir),
         ("log_dir", &config.log_dir),
+        ("policy_dir", &config.policy_dir),
     ] {
         if !path.is_absolute() {
             let cause = format!("{key} is {path:?}, which depends on where FastMig is started");
             return Err(sources.error(key, cause, "give a path that begins with /".into()));
         }
     }
+    if !policy::is_name(&config.defaults.policy) {
+        let cause = format!("defaults.policy is {:?}, no name of a policy", config.defaults.policy);
+        let remedy = "give off, default, paper, or the name of a file in policy_dir without .toml".into();
+        return Err(sources.error("defaults.policy", cause, remedy));
+    }
     config.daemon.check(sources)?;
     hooks::check(&config.hooks, sources)?;
     config.store.check(sources)?;
+    config.confinement.check(sources)?;
     config.create.check(sources)?;
     check_runtime(&config.runtime, sources)
 }

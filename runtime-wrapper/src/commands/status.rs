@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use fastmig_engine::container::Status;
+use fastmig_engine::container::{PolicyStatus, Status};
 use fastmig_engine::{state, Container, Error};
 
 use super::Context;
@@ -30,6 +30,15 @@ impl Arguments {
     }
 }
 
+fn describe_policy(policy: &PolicyStatus) -> String {
+    let kept = if policy.keeper.is_some() { "" } else { " (nobody is there to decide)" };
+    let mut text = format!("\npolicy: {}{kept}, {} restarts in place", policy.name, policy.decided.restarts);
+    if let Some(last) = &policy.decided.last {
+        text.push_str(&format!("\nlast decision: {} at {}: {}", last.action, last.at, last.reason));
+    }
+    text
+}
+
 fn line(status: &Status) -> String {
     let paused = if status.paused { " (paused)" } else { "" };
     let left = status.left_alone.as_deref().map(|r| format!(" (left to runc: {r})")).unwrap_or_default();
@@ -43,6 +52,9 @@ fn describe(status: &Status) -> String {
     }
     if let Some(path) = &status.last_checkpoint {
         text.push_str(&format!("\nlast checkpoint: {}", path.display()));
+    }
+    if let Some(policy) = &status.policy {
+        text.push_str(&describe_policy(policy));
     }
     if let Some(failure) = &status.last_failure {
         text.push_str(&format!(

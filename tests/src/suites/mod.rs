@@ -1,9 +1,11 @@
 //! The test suites, by name.
 
 mod clients;
+mod faults;
 mod hosts;
 mod memory;
 mod migration;
+mod security;
 mod shim;
 mod unit;
 mod vm;
@@ -21,7 +23,9 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("hosts", hosts::run),
         ("shim", shim::run),
         ("migration", migration::run),
+        ("security", security::run),
         ("memory", memory::run),
+        ("faults", faults::run),
         ("clients", clients::run),
         ("vm", vm::run),
     ]

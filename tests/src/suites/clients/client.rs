@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 
 use crate::framework::{Host, Output};
 
-pub(super) use ctr::CTR;
-pub(super) use docker::DOCKER;
-pub(super) use nerdctl::NERDCTL;
-pub(super) use podman::PODMAN;
+pub(in crate::suites) use ctr::CTR;
+pub(in crate::suites) use docker::DOCKER;
+pub(in crate::suites) use nerdctl::NERDCTL;
+pub(in crate::suites) use podman::PODMAN;
 
 /// How a container reaches the network.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Network {
+pub(in crate::suites) enum Network {
     /// That of its host.
     Host,
     /// One of its own, with this port published under the same number where the client can.
@@ -27,24 +27,24 @@ pub(super) enum Network {
 
 /// What a container is made from.
 #[derive(Debug, Clone)]
-pub(super) struct Setup {
-    pub(super) name: String,
-    pub(super) image: String,
+pub(in crate::suites) struct Setup {
+    pub(in crate::suites) name: String,
+    pub(in crate::suites) image: String,
     /// The runtime, in the client's own words.
-    pub(super) runtime: String,
-    pub(super) network: Network,
-    pub(super) annotations: Vec<(String, String)>,
+    pub(in crate::suites) runtime: String,
+    pub(in crate::suites) network: Network,
+    pub(in crate::suites) annotations: Vec<(String, String)>,
     /// More of `run`'s options, in the client's own words.
-    pub(super) options: Vec<String>,
+    pub(in crate::suites) options: Vec<String>,
     /// Directories of the host, and where the container sees them, read-only.
-    pub(super) mounts: Vec<(String, String)>,
+    pub(in crate::suites) mounts: Vec<(String, String)>,
     /// In place of the image's own command.
-    pub(super) command: Vec<String>,
+    pub(in crate::suites) command: Vec<String>,
 }
 
 impl Setup {
     /// A container of `image` in its host's network, with the image's own command.
-    pub(super) fn of(image: &str, name: &str, runtime: &str) -> Self {
+    pub(in crate::suites) fn of(image: &str, name: &str, runtime: &str) -> Self {
         Self {
             name: name.to_owned(),
             image: image.to_owned(),
@@ -58,14 +58,14 @@ impl Setup {
     }
 
     /// The same, but the application waits to be restored.
-    pub(super) fn in_standby(mut self) -> Self {
+    pub(in crate::suites) fn in_standby(mut self) -> Self {
         self.annotations.push(("fastmig.dev/start".into(), "standby".into()));
         self
     }
 }
 
 /// One client.
-pub(super) trait Client: Sync {
+pub(in crate::suites) trait Client: Sync {
     /// Its program.
     fn program(&self) -> &'static str;
 
@@ -135,7 +135,7 @@ pub(super) trait Client: Sync {
 }
 
 /// The image as the clients with a default registry know it, whatever they put before it.
-pub(super) fn image(name: &str) -> String {
+pub(in crate::suites) fn image(name: &str) -> String {
     format!("{name}:1")
 }
 

@@ -1,9 +1,9 @@
 //! The clients of the field on FastMig: nerdctl, docker, podman and ctr, each in the ways in which it can call it; what
 //! they call: an OCI runtime in front of runc; and the conformance tests of OCI and CRI.
 
-mod client;
+pub(super) mod client;
 mod conformance;
-mod container;
+pub(super) mod container;
 mod cri;
 mod engines;
 mod install;
@@ -11,7 +11,7 @@ mod oci;
 mod parity;
 mod row;
 mod shim_checkpoints;
-mod stage;
+pub(super) mod stage;
 mod table;
 mod unprivileged;
 mod volumes;

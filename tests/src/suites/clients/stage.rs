@@ -12,7 +12,7 @@ use crate::framework::{dist, Ctx, Equipment, Generation, Host};
 const FEW_IMAGES: &[&str] = &["busybox", "redis"];
 
 /// The host of this generation; the cases of one run share it. All images are on the older one.
-pub(super) fn host(ctx: &Ctx, generation: Generation) -> Result<Arc<Host>> {
+pub(in crate::suites) fn host(ctx: &Ctx, generation: Generation) -> Result<Arc<Host>> {
     static READY: Mutex<Vec<i32>> = Mutex::new(Vec::new());
     let (name, images) = match generation {
         Generation::Trixie => ("clients-t", IMAGES),

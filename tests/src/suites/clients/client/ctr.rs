@@ -8,10 +8,10 @@ use super::{number_after, words, Client, Network, Setup};
 use crate::framework::image::reference;
 use crate::framework::Host;
 
-pub(in crate::suites::clients) static CTR: Ctr = Ctr;
+pub(in crate::suites) static CTR: Ctr = Ctr;
 
 #[derive(Debug)]
-pub(in crate::suites::clients) struct Ctr;
+pub(in crate::suites) struct Ctr;
 
 /// Ends the task `$1` with SIGTERM, waits and removes it.
 const STOP: &str = r#"

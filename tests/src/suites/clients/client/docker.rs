@@ -2,10 +2,10 @@
 
 use super::Client;
 
-pub(in crate::suites::clients) static DOCKER: Docker = Docker;
+pub(in crate::suites) static DOCKER: Docker = Docker;
 
 #[derive(Debug)]
-pub(in crate::suites::clients) struct Docker;
+pub(in crate::suites) struct Docker;
 
 impl Client for Docker {
     fn program(&self) -> &'static str {

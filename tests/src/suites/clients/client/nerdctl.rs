@@ -4,10 +4,10 @@ use super::{number_after, Client};
 use crate::framework::clients::nerdctl;
 use crate::framework::Output;
 
-pub(in crate::suites::clients) static NERDCTL: Nerdctl = Nerdctl;
+pub(in crate::suites) static NERDCTL: Nerdctl = Nerdctl;
 
 #[derive(Debug)]
-pub(in crate::suites::clients) struct Nerdctl;
+pub(in crate::suites) struct Nerdctl;
 
 impl Client for Nerdctl {
     fn program(&self) -> &'static str {

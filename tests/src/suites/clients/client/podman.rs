@@ -2,10 +2,10 @@
 
 use super::{words, Client};
 
-pub(in crate::suites::clients) static PODMAN: Podman = Podman;
+pub(in crate::suites) static PODMAN: Podman = Podman;
 
 #[derive(Debug)]
-pub(in crate::suites::clients) struct Podman;
+pub(in crate::suites) struct Podman;
 
 impl Client for Podman {
     fn program(&self) -> &'static str {

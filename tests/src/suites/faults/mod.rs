@@ -1,0 +1,27 @@
+//! Applications that end: what their policy decides, and that it is done in place, whichever client made the container.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `stage` | an application that ends as it is told, in a container with a policy; the clients |
+//! | `actions` | each action, for exit codes, signals and want of memory, under each client |
+//! | `keeper` | a keeper that is killed, and one that nobody replaces |
+//! | `many` | a thousand restarts in place leave nothing behind, and lose no line |
+
+mod actions;
+mod keeper;
+mod many;
+mod stage;
+
+use anyhow::Result;
+
+use crate::framework::suite::run_cases;
+use crate::framework::{Case, Ctx, Outcome, Tally};
+
+pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
+    if !nix::unistd::geteuid().is_root() {
+        let skipped = Case { name: "faults", run: |_| Outcome::Skipped("needs root".into()) };
+        return Ok(run_cases("faults", ctx, &[skipped]));
+    }
+    let all = [actions::CASES, keeper::CASES, many::CASES].concat();
+    Ok(run_cases("faults", ctx, &all))
+}
