@@ -117,6 +117,7 @@ fn options(
     let tcp = request.tcp.unwrap_or(manifest.tcp).into();
     Ok(RestoreOptions {
         images: -1,
+        lazy: false,
         inherited: recipient::inherited_streams(launch, container.pid(), &manifest.stdio)?,
         common: Common { tcp, ..Common::from(manifest) },
     })
@@ -145,7 +146,9 @@ fn run_criu(
     let mut follow = |stage| recipient.follow(stage);
     let (restored, log) = if let Some(filled) = filled {
         let log = filled.log.clone();
-        (filled.restore(&at_rest::Images::of(&image), &mut follow), log)
+        let restored = filled.restore_whole(&at_rest::Images::of(&image), &mut follow);
+        // Who is at the root's number is the root.
+        (restored.and_then(|()| Ok(recipient.host_root()?.map(|_| recipient.root().get()))), log)
     } else {
         let bundle = container.criu_bundle()?;
         let mut launch = recipient::launch(container, &bundle)?;
@@ -153,12 +156,12 @@ fn run_criu(
         let options = RestoreOptions { images: launch.pass_directory(image.directory.into()), ..options };
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
         let work = crate::logs::work_directory(&container.config)?;
-        (launch.start(&work, &log)?.restore(&options, &mut follow).map_err(Error::from), log)
+        (launch.start(&work, &log)?.restore(&options, &mut follow).map(Some).map_err(Error::from), log)
     };
     crate::logs::copy(&log, request.work_path.as_deref(), "restore.log");
     let pid = restored?;
     crate::logs::forget(&log);
-    if pid != recipient.root().get() {
+    if pid != Some(recipient.root().get()) {
         return Err(crate::image::ImageError::Damaged {
             path: request.path.clone(),
             file: crate::image::MANIFEST.into(),

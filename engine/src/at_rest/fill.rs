@@ -33,6 +33,7 @@ pub(crate) fn fill(image: &Image, filled: &mut Filled) -> Result<(), Error> {
         areas: areas.clone(),
         pages,
         forgotten: Vec::new(),
+        owed: Vec::new(),
         mappings: None,
         shared: shared.clone(),
     };
@@ -41,6 +42,7 @@ pub(crate) fn fill(image: &Image, filled: &mut Filled) -> Result<(), Error> {
         areas: Vec::new(),
         pages: Vec::new(),
         forgotten: Vec::new(),
+        owed: Vec::new(),
         mappings: mappings.clone(),
         shared: shared.clone(),
     };

@@ -102,6 +102,7 @@ impl Capture {
             areas: self.areas,
             pages: Vec::new(),
             forgotten: Vec::new(),
+            owed: Vec::new(),
             mappings: Some(mappings),
             shared: self.shared,
         };

@@ -107,8 +107,11 @@ impl Map {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let Written { files, plan, places } = postcard::from_bytes(bytes).ok()?;
         let different: BTreeSet<u64> = files.iter().copied().collect();
-        let of_rest =
-            plan.number == 1 && plan.pages.is_empty() && plan.forgotten.is_empty() && plan.mappings.is_some();
+        let of_rest = plan.number == 1
+            && plan.pages.is_empty()
+            && plan.forgotten.is_empty()
+            && plan.owed.is_empty()
+            && plan.mappings.is_some();
         if files.len() > MOST_FILES || different.len() != files.len() || !of_rest || !plan.is_valid() {
             return None;
         }
@@ -194,6 +197,7 @@ mod tests {
             areas: Vec::new(),
             pages: Vec::new(),
             forgotten: Vec::new(),
+            owed: Vec::new(),
             mappings: Some(vec![mapping]),
             shared: Vec::new(),
         };

@@ -61,7 +61,7 @@ fn attempt(
     let mut capture = Capture::begin(draft.directory(), base)?;
     let mut rounds = Vec::new();
     while pace::another(&rounds) {
-        let bytes = capture.take(&tracked.round(subject)?)?;
+        let bytes = capture.take(&tracked.round(subject, false)?)?;
         tracing::debug!(round = rounds.len() + 1, bytes, "a round of memory is written");
         rounds.push(bytes);
     }
@@ -73,7 +73,7 @@ fn attempt(
     subject.require_whole_tree(&processes)?;
     let mut manifest = subject.describe(&operation.record, &processes)?;
     manifest.format = FORMAT_IN_ROUNDS;
-    let last = tracked.last(subject)?;
+    let last = tracked.last(subject, false)?;
     let (dumped, taken) = thread::scope(|scope| {
         let taking = scope.spawn(|| capture.take(&last));
         let dumped = tracked.dump_in_place();
