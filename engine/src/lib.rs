@@ -49,6 +49,7 @@ mod exec;
 mod files;
 mod frozen;
 mod halt;
+mod hugetlb;
 pub mod image;
 mod init;
 pub mod keeper;

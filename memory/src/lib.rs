@@ -59,7 +59,8 @@ pub use hashes::page_hashes;
 pub use probe::probe;
 pub use reader::Reader;
 pub use shared::{
-    shared_hashes, Births, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound, SharedTracker,
+    shared_hashes, shared_length, Births, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound,
+    SharedTracker,
 };
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};

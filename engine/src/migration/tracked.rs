@@ -162,7 +162,7 @@ impl Tracked {
         let births = births(&subject.container);
         let shared = self.shared.last(&processes, Some((tracker, births)));
         let scan = last.cost.scan + shared.scan;
-        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, watched = shared.watched, "what was written last is known");
+        tracing::info!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, watched = shared.watched, "what was written last is known");
         self.hide(&last)?;
         self.view.hide_shared(&shared::hidden(&shared))?;
         let plan = Plan {

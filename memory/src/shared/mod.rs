@@ -88,6 +88,14 @@ pub struct SharedRound {
     pub watched: u64,
 }
 
+/// Bytes of what these processes share that a [`SharedTracker`] would tell to send.
+#[must_use]
+pub fn shared_length(processes: &[Process]) -> u64 {
+    let objects =
+        find::everywhere(processes).into_iter().filter_map(|(inode, place)| Object::open(0, inode, place));
+    objects.filter_map(|object| object.populated().ok()).filter(|there| *there >= MIN_POPULATED).sum()
+}
+
 impl SharedTracker {
     /// Looks at what the running processes share: what is to be read and sent.
     ///

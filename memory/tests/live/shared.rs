@@ -110,7 +110,7 @@ pub(crate) fn watched(seed: u64) -> ! {
         sys::put(page, value);
         match random.below(6) {
             0 => sys::advise(page, PAGE, libc::MADV_DONTNEED),
-            1 => drop(sys::get(start + random.below(PAGES) * PAGE)),
+            1 => _ = sys::get(start + random.below(PAGES) * PAGE),
             _ => {}
         }
         sys::nap(100);
@@ -147,6 +147,30 @@ pub(crate) fn watched(seed: u64) -> ! {
     }
     say("taken away");
     churn(seed * 10)
+}
+
+/// So many MiB that so many processes have read, and write a little: what a database's buffers look like.
+pub(crate) fn pool(argument: &str) -> ! {
+    let (mebibytes, processes) = argument.split_once(' ').unwrap();
+    let pages = mebibytes.parse::<usize>().unwrap() << 8;
+    let start = sys::map_shared(None, pages * PAGE);
+    (0..pages).for_each(|page| sys::put(start + page * PAGE, page as u64 | 1));
+    for number in 1..processes.parse().unwrap() {
+        if sys::fork() == 0 {
+            let mut random = Random::new(number);
+            (0..pages).for_each(|page| _ = sys::get(start + page * PAGE));
+            loop {
+                sys::put(start + random.below(pages) * PAGE, number);
+                sys::nap(1000);
+            }
+        }
+    }
+    sys::nap(1_000_000);
+    println!(">ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        sys::nap(1_000_000);
+    }
 }
 
 /// What has arrived: pages by offset, for each piece of memory that is told.
@@ -318,6 +342,7 @@ fn no_write_to_watched_memory_is_missed() {
     let mut tree = Tree::start("watched 3");
     assert_eq!(tree.hear(), "ready");
     let all = (PAGES * PAGE) as u64;
+    assert_eq!(fastmig_memory::shared_length(&tree.processes()), all);
     for milliseconds in [0, 1, 5, 20, 80, 80] {
         let pause = |_: &mut Tree| std::thread::sleep(Duration::from_millis(milliseconds));
         assert_eq!(watched_move(&mut tree, pause, [1, 1]), all, "{milliseconds} ms");
@@ -331,4 +356,37 @@ fn no_write_to_watched_memory_is_missed() {
     assert_eq!(watched_move(&mut tree, until("born"), [1, 2]), 0);
     assert_eq!(watched_move(&mut tree, until("taken away"), [2, 2]), all);
     tree.assert_alive();
+}
+
+#[test]
+#[ignore = "prints what shared memory costs in the freeze, for people; FASTMIG_MEMORY_MIB says how much"]
+fn costs_of_shared_memory() {
+    let size = std::env::var("FASTMIG_MEMORY_MIB").unwrap_or_else(|_| "1024".into());
+    let mut tree = Tree::start(&format!("pool {size} 12"));
+    assert_eq!(tree.hear(), "ready");
+    let processes = tree.processes();
+    for births in [None, Some(1)] {
+        let (mut tracker, mut shared) = (Tracker::new(Method::WriteProtect), SharedTracker::default());
+        for _ in 0..3 {
+            tracker.round(&processes).unwrap();
+            let round = shared.round(&processes, Some((&mut tracker, births)));
+            for (pages, reader) in round.pages.iter().map(|pages| (pages, &round.readers[&pages.number])) {
+                let read = |span: &fastmig_memory::Span| {
+                    let mut at = span.start;
+                    while at < span.end {
+                        let length = (span.end - at).min(1 << 20);
+                        reader.read(at, &mut vec![0; usize::try_from(length).unwrap()]).unwrap();
+                        at += length;
+                    }
+                };
+                pages.spans.iter().for_each(read);
+            }
+            eprintln!("round: {:?}", round.scan);
+        }
+        tree.freeze();
+        let last = shared.last(&processes, Some((&tracker, births)));
+        let pages: u64 = last.pages.iter().flat_map(|p| &p.spans).map(|s| (s.end - s.start) / 4096).sum();
+        eprintln!("in the freeze: {:?}, {pages} pages, {} MiB watched", last.scan, last.watched >> 20);
+        tree.thaw();
+    }
 }
