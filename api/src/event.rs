@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Application;
 use crate::migration::{Round, Side};
 use crate::operation::Operation;
+use crate::policy::Decision;
 use crate::request::Strategy;
 
 /// So often the daemon sends at least something: an event, or a comment (`:`) that only shows that it is there.
@@ -99,6 +100,8 @@ pub enum What {
         /// What.
         message: String,
     },
+    /// A container's policy has decided what becomes of its application, which has ended.
+    PolicyDecided(Decision),
     /// A container came, went, or changed what its application is doing.
     ContainerChanged {
         /// What the application does now.
@@ -120,6 +123,7 @@ impl What {
             Self::RoundEnded(_) => "round-ended",
             Self::Throttled { .. } => "throttled",
             Self::Warning { .. } => "warning",
+            Self::PolicyDecided(_) => "policy-decided",
             Self::ContainerChanged { .. } => "container-changed",
         }
     }
@@ -147,6 +151,16 @@ mod tests {
             }),
             What::Throttled { percent: 20 },
             What::Warning { message: "x".into() },
+            What::PolicyDecided(Decision {
+                at: "2026-11-21T10:00:00Z".into(),
+                action: "restore".into(),
+                checkpoint: Some("latest".into()),
+                reason: "exit code 3 after 1.0s: rule 1 (policy x)".into(),
+                delay_ms: 0,
+                code: Some(3),
+                oom: false,
+                restarts: 2,
+            }),
             What::ContainerChanged { application: Application::Standby },
         ];
         for what in all {
