@@ -101,7 +101,10 @@ pub enum What {
         message: String,
     },
     /// A container's policy has decided what becomes of its application, which has ended.
-    PolicyDecided(Decision),
+    PolicyDecided {
+        /// What, and why.
+        decided: Box<Decision>,
+    },
     /// A container came, went, or changed what its application is doing.
     ContainerChanged {
         /// What the application does now.
@@ -123,7 +126,7 @@ impl What {
             Self::RoundEnded(_) => "round-ended",
             Self::Throttled { .. } => "throttled",
             Self::Warning { .. } => "warning",
-            Self::PolicyDecided(_) => "policy-decided",
+            Self::PolicyDecided { .. } => "policy-decided",
             Self::ContainerChanged { .. } => "container-changed",
         }
     }
@@ -132,6 +135,19 @@ impl What {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decision() -> Decision {
+        Decision {
+            at: "2026-11-21T10:00:00Z".into(),
+            action: "restore".into(),
+            checkpoint: Some("latest".into()),
+            reason: "exit code 3 after 1.0s: rule 1 (policy x)".into(),
+            delay_ms: 0,
+            code: Some(3),
+            oom: false,
+            restarts: 2,
+        }
+    }
 
     #[test]
     fn an_event_is_flat_and_its_name_is_its_type() {
@@ -151,16 +167,7 @@ mod tests {
             }),
             What::Throttled { percent: 20 },
             What::Warning { message: "x".into() },
-            What::PolicyDecided(Decision {
-                at: "2026-11-21T10:00:00Z".into(),
-                action: "restore".into(),
-                checkpoint: Some("latest".into()),
-                reason: "exit code 3 after 1.0s: rule 1 (policy x)".into(),
-                delay_ms: 0,
-                code: Some(3),
-                oom: false,
-                restarts: 2,
-            }),
+            What::PolicyDecided { decided: Box::new(decision()) },
             What::ContainerChanged { application: Application::Standby },
         ];
         for what in all {
@@ -172,6 +179,9 @@ mod tests {
                 container: None,
                 what,
             };
+            // As text: there a field that is there twice shows.
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
             let json = serde_json::to_value(&event).unwrap();
             assert_eq!(json["type"], event.what.name());
             assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);

@@ -53,7 +53,7 @@ fn publish(daemon: &Daemon, line: &str) {
     let Ok(entry) = serde_json::from_str::<Entry>(line) else { return };
     daemon.metrics.decided(&entry.action);
     let about = About { container: Some(entry.container.clone()), ..About::default() };
-    daemon.bus.publish(about, What::PolicyDecided(inventory::decision(entry)));
+    daemon.bus.publish(about, What::PolicyDecided { decided: Box::new(inventory::decision(entry)) });
 }
 
 fn look_after_keepers(daemon: &Daemon) {

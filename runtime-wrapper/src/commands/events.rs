@@ -58,7 +58,7 @@ pub(crate) fn describe(what: &What) -> String {
         What::RoundEnded(round) => rounds::line(round),
         What::Throttled { percent } => rounds::throttled(*percent),
         What::Warning { message } => format!("warning: {message}"),
-        What::PolicyDecided(decision) => format!("{} in place: {}", decision.action, decision.reason),
+        What::PolicyDecided { decided } => format!("the policy says {}: {}", decided.action, decided.reason),
         What::ContainerChanged { application } => format!("is now: {application}"),
     }
 }
