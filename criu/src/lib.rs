@@ -15,6 +15,7 @@
 mod bundle;
 mod explain;
 pub mod launch;
+mod life;
 mod message;
 mod options;
 mod pids;
@@ -27,6 +28,7 @@ pub mod view;
 pub use bundle::{Bundle, BundleError};
 pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
+pub use life::Life;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};

@@ -11,7 +11,7 @@ use nix::sys::socket::{recv, send, MsgFlags};
 use protobuf::Message;
 use rust_criu::rust_criu_protobuf::rpc;
 
-use crate::{explain, DumpOptions, Explanation, RestoreOptions};
+use crate::{explain, DumpOptions, Explanation, Life, RestoreOptions};
 
 /// CRIU's answers are small; its longest field is an error text.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -157,6 +157,26 @@ impl Session {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Fails when the worker has ended while it was to wait for `action`.
+    ///
+    /// # Errors
+    /// When it has, and how.
+    pub fn require_alive(&mut self, action: &'static str) -> Result<(), CriuError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(self.died(action)),
+            Err(source) => Err(CriuError::Conversation { action, source }),
+        }
+    }
+
+    /// What tells, from any thread, whether the worker lives.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn life(&self) -> io::Result<Life> {
+        Life::of(&self.child)
     }
 
     /// Dumps a process tree. Whatever the outcome, no dumped task has been killed.

@@ -6,7 +6,7 @@ use std::path::Path;
 use caps::{CapSet, Capability, CapsHashSet};
 use procfs::process::Process;
 
-use crate::Error;
+use crate::{Config, Error};
 
 /// What both a dump and a restore need of CRIU 4.2.
 const ALWAYS: &[Capability] = &[
@@ -37,14 +37,14 @@ const TO_RESTORE: &[Capability] = &[
 ];
 
 /// For a dump.
-pub(crate) fn for_dump() -> CapsHashSet {
-    held(ALWAYS.iter().copied().collect())
+pub(crate) fn for_dump(config: &Config) -> CapsHashSet {
+    held(ALWAYS.iter().copied().collect(), config)
 }
 
 /// For a restore into the container whose PID 1 is `init`: what CRIU hands on it must hold itself.
-pub(crate) fn for_restore(init: i32) -> Result<CapsHashSet, Error> {
+pub(crate) fn for_restore(init: i32, config: &Config) -> Result<CapsHashSet, Error> {
     let allowed = members(allowed_in(init)?);
-    Ok(held(ALWAYS.iter().chain(TO_RESTORE).copied().chain(allowed).collect()))
+    Ok(held(ALWAYS.iter().chain(TO_RESTORE).copied().chain(allowed).collect(), config))
 }
 
 /// What the container whose PID 1 is `init` allows at most.
@@ -64,10 +64,11 @@ fn members(set: u64) -> impl Iterator<Item = Capability> {
     caps::all().into_iter().filter(move |capability| set & capability.bitmask() != 0)
 }
 
-/// Nobody can hand on what it lacks itself; CRIU says what it then cannot do.
-fn held(wanted: CapsHashSet) -> CapsHashSet {
+/// Without what the operator withholds. Nobody can hand on what it lacks itself; CRIU says what it then cannot do.
+fn held(wanted: CapsHashSet, config: &Config) -> CapsHashSet {
+    let withheld = config.confinement.withheld();
     let ours = caps::read(None, CapSet::Permitted).unwrap_or_default();
-    wanted.intersection(&ours).copied().collect()
+    wanted.intersection(&ours).filter(|capability| !withheld.contains(*capability)).copied().collect()
 }
 
 /// What a dump or restore may need and this process lacks.

@@ -94,7 +94,8 @@ pub(crate) fn probe(config: &Config) -> Result<(String, Features), Error> {
     let bundle = Bundle::open(&dir, &dir)?;
     let work = logs::work_directory(config)?;
     let log = work.join("check.log");
-    let launch = || Launch::new(&bundle, config.limits.criu()).with_capabilities(capabilities::for_dump());
+    let launch =
+        || Launch::new(&bundle, config.limits.criu()).with_capabilities(capabilities::for_dump(config));
     let version = launch().start(&work, &log)?.version()?;
     let features = launch().start(&work, &log)?.features()?;
     Ok((version.to_string(), features))

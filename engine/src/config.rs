@@ -3,6 +3,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `confinement` | what CRIU goes without
 //! | `create` | what a container made for another host may have |
 //! | [`daemon`] | the daemon's settings |
 //! | `error` | what a wrong file is told, with its line |
@@ -11,6 +12,7 @@
 //! | [`sources`] | which line each value comes from |
 //! | `store` | the table of checkpoints at rest |
 
+mod confinement;
 mod create;
 pub mod daemon;
 mod error;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::confinement::Confinement;
 pub use self::create::Create;
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
@@ -58,6 +61,8 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// Where checkpoints at rest are kept, and how.
     pub store: Store,
+    /// What the programs that checkpoint and restore must do without.
+    pub confinement: Confinement,
     /// What a container may have that is made for another host.
     pub create: Create,
     /// The daemon.
@@ -136,6 +141,7 @@ impl Default for Config {
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
             store: Store::default(),
+            confinement: Confinement::default(),
             create: Create::default(),
             daemon: Daemon::default(),
             hooks: Vec::new(),

@@ -17,7 +17,7 @@ mod error;
 mod manifest;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ use error::failed;
 pub use error::ImageError;
 use manifest::read_manifest;
 pub use manifest::{manifest, FileEntry, Manifest, Stream, FORMAT, MANIFEST};
+
+/// Where CRIU would look for an earlier checkpoint that a later one adds to: outside this one. Ours have none.
+const PARENT: &str = "parent";
 
 /// Whether `directory` holds a checkpoint of FastMig's, whole or damaged; runc's have no manifest.
 #[must_use]
@@ -60,11 +63,16 @@ impl Image {
 fn open_trusted(path: &Path) -> Result<File, ImageError> {
     let directory = open_nofollow(path, libc::O_DIRECTORY).map_err(failed("open checkpoint", path))?;
     let status = directory.metadata().map_err(failed("read", path))?;
-    let ours = nix::unistd::geteuid().as_raw();
-    if (status.uid() != 0 && status.uid() != ours) || status.mode() & 0o022 != 0 {
+    if others_may_change(&status) {
         return Err(ImageError::Untrusted { path: path.into(), owner: status.uid() });
     }
     Ok(directory)
+}
+
+/// Also of its files: what is verified here is read by CRIU later.
+fn others_may_change(status: &Metadata) -> bool {
+    let ours = nix::unistd::geteuid().as_raw();
+    (status.uid() != 0 && status.uid() != ours) || status.mode() & 0o022 != 0
 }
 
 /// CRIU reads what it finds: an image file that the manifest does not vouch for is not left to it.
@@ -72,7 +80,8 @@ fn refuse_strangers(directory: &Path, manifest: &Manifest) -> Result<(), ImageEr
     let known: BTreeSet<&str> = manifest.files.iter().map(|entry| entry.name.as_str()).collect();
     for entry in std::fs::read_dir(directory).map_err(failed("read", directory))? {
         let file = entry.map_err(failed("read", directory))?.file_name().to_string_lossy().into_owned();
-        if file.ends_with(".img") && !known.contains(file.as_str()) {
+        let is_read = file.ends_with(".img") || file == PARENT;
+        if is_read && !known.contains(file.as_str()) {
             let problem = "is not in its manifest";
             return Err(ImageError::Damaged { path: directory.into(), file, problem });
         }
@@ -82,7 +91,7 @@ fn refuse_strangers(directory: &Path, manifest: &Manifest) -> Result<(), ImageEr
 
 fn verify_file(directory: &Path, entry: &FileEntry) -> Result<(), ImageError> {
     let damaged = |problem| ImageError::Damaged { path: directory.into(), file: entry.name.clone(), problem };
-    if !is_plain_name(&entry.name) {
+    if !is_plain_name(&entry.name) || entry.name == PARENT {
         return Err(damaged("is not a plain file name"));
     }
     let path = directory.join(&entry.name);
@@ -90,6 +99,9 @@ fn verify_file(directory: &Path, entry: &FileEntry) -> Result<(), ImageError> {
     let status = file.metadata().map_err(failed("read", &path))?;
     if !status.is_file() {
         return Err(damaged("is not a file"));
+    }
+    if others_may_change(&status) {
+        return Err(ImageError::Untrusted { path, owner: status.uid() });
     }
     if status.len() != entry.size {
         return Err(damaged("has another size than its manifest says"));
@@ -168,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_published_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_root, place) = checkpoint();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&place), 0o700);
+        for entry in std::fs::read_dir(&place).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path), 0o600, "{path:?}");
+        }
+    }
+
+    #[test]
     fn what_is_published_opens_again() {
         let (_root, place) = checkpoint();
         let image = Image::open(&place).unwrap();
@@ -201,13 +225,19 @@ mod tests {
     #[test]
     fn every_kind_of_damage_is_noticed() {
         type Damage = (&'static str, fn(&Path));
-        let damage: [Damage; 7] = [
+        let damage: [Damage; 9] = [
             ("no manifest", |dir| std::fs::remove_file(dir.join(MANIFEST)).unwrap()),
             ("empty manifest", |dir| std::fs::write(dir.join(MANIFEST), "").unwrap()),
             ("flipped byte", |dir| std::fs::write(dir.join("core-1001.img"), "cose").unwrap()),
             ("truncated", |dir| std::fs::write(dir.join("pages-1.img"), "short").unwrap()),
             ("missing", |dir| std::fs::remove_file(dir.join("pages-1.img")).unwrap()),
             ("a stranger", |dir| std::fs::write(dir.join("seccomp.img"), "mine").unwrap()),
+            ("a parent", |dir| std::os::unix::fs::symlink("/tmp", dir.join(PARENT)).unwrap()),
+            ("a file that others can write", |dir| {
+                use std::os::unix::fs::PermissionsExt;
+                let open = std::fs::Permissions::from_mode(0o666);
+                std::fs::set_permissions(dir.join("core-1001.img"), open).unwrap();
+            }),
             ("a link", |dir| {
                 std::fs::remove_file(dir.join("core-1001.img")).unwrap();
                 std::os::unix::fs::symlink("/etc/passwd", dir.join("core-1001.img")).unwrap();

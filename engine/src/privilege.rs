@@ -1,7 +1,20 @@
 //! No image decides policy: what was restored may not hold more than the live container would have given it.
+//!
+//! | file | what is compared with the container's PID 1 |
+//! |---|---|
+//! | this one | capabilities, seccomp, `no_new_privs` |
+//! | `place` | namespaces |
+//! | `schedule` | real-time scheduling and nice values |
+//! | `limits` | resource limits, which are brought down |
+
+mod limits;
+mod place;
+mod schedule;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use caps::Capability;
 use procfs::process::{Process, Status};
 
 use crate::{application, Container, Error};
@@ -17,14 +30,32 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     let cgroup = container.application_cgroup()?;
     let root = application::host_pid_of(root, cgroup.pids());
     for pid in root.into_iter().flat_map(application::tree_of) {
-        let mut threads = living_threads(pid).into_iter();
-        if let Some(what) = threads.find_map(|found| excess(&found, &allowed)) {
+        if let Some(what) = beyond(pid, container.pid(), &allowed) {
             let command = application::command_of(pid);
             let id = container.key().id().into();
             return Err(Error::TooPrivileged { id, command, what });
         }
+        if !holds(&allowed, Capability::CAP_SYS_RESOURCE) && !living_threads(pid).is_empty() {
+            limits::bring_down(pid, container.pid())
+                .map_err(|e| Error::io("lower the limits of", &PathBuf::from(format!("/proc/{pid}")), e))?;
+        }
     }
     Ok(())
+}
+
+/// What process `pid` has that PID 1 of its container, whose status is `allowed`, could not have come by.
+fn beyond(pid: i32, init: i32, allowed: &Status) -> Option<String> {
+    let mut threads = living_threads(pid).into_iter();
+    let excess = threads.find_map(|found| excess(&found, allowed));
+    let astray = || (!holds(allowed, Capability::CAP_SYS_ADMIN)).then(|| place::astray(pid, init)).flatten();
+    let preferred =
+        || (!holds(allowed, Capability::CAP_SYS_NICE)).then(|| schedule::preferred(pid, init)).flatten();
+    excess.or_else(astray).or_else(preferred)
+}
+
+/// Whether the container allows `capability`.
+fn holds(allowed: &Status, capability: Capability) -> bool {
+    allowed.capbnd.unwrap_or(0) & capability.bitmask() != 0
 }
 
 /// The capabilities that any thread of these processes has at hand.
@@ -58,13 +89,32 @@ fn excess(found: &Status, allowed: &Status) -> Option<String> {
             return Some(format!("{name} capabilities {beyond:#x}"));
         }
     }
-    if allowed.nonewprivs == Some(1) && found.nonewprivs != Some(1) {
-        return Some("it may gain new privileges".into());
+    if allowed.nonewprivs == Some(1) {
+        if found.nonewprivs != Some(1) {
+            return Some("it may gain new privileges".into());
+        }
+        if let Some(gained) = gained(found, allowed) {
+            return Some(gained);
+        }
     }
     if allowed.seccomp.unwrap_or(0) > found.seccomp.unwrap_or(0) {
         return Some("it has no seccomp filter".into());
     }
     None
+}
+
+/// Where nobody gains privileges, whoever is not root or has no such capability at the start never will.
+fn gained(found: &Status, first: &Status) -> Option<String> {
+    let at_hand = found.capprm | found.capeff | found.capamb.unwrap_or(0);
+    let beyond = at_hand & !first.capprm;
+    if beyond != 0 {
+        return Some(format!("capabilities {beyond:#x}, which nobody can gain in it"));
+    }
+    let users = [found.ruid, found.euid, found.suid, found.fuid];
+    let own = [first.ruid, first.euid, first.suid, first.fuid];
+    let may_change = first.capprm & Capability::CAP_SETUID.bitmask() != 0;
+    let other = users.iter().find(|user| !own.contains(user)).filter(|_| !may_change)?;
+    Some(format!("user {other}, whom nobody can become in it"))
 }
 
 #[cfg(test)]
@@ -122,5 +172,28 @@ mod tests {
         allowed.nonewprivs = Some(1);
         found.nonewprivs = Some(0);
         assert!(excess(&found, &allowed).unwrap().contains("privileges"));
+    }
+
+    #[test]
+    fn where_nobody_gains_privileges_nobody_has_gained_them() {
+        let (mut first, mut found) = (own(), own());
+        for status in [&mut first, &mut found] {
+            (status.capprm, status.capeff, status.capamb) = (0, 0, Some(0));
+            (status.ruid, status.euid, status.suid, status.fuid) = (1000, 1000, 1000, 1000);
+            status.nonewprivs = Some(1);
+        }
+        assert_eq!(excess(&found, &first), None);
+        found.capprm = first.capbnd.unwrap_or(0);
+        assert!(excess(&found, &first).unwrap().contains("nobody can gain"));
+        found.capprm = 0;
+        found.suid = 0;
+        assert!(excess(&found, &first).unwrap().contains("user 0"));
+        // Who starts as root may become anybody.
+        first.capprm = Capability::CAP_SETUID.bitmask();
+        assert_eq!(excess(&found, &first), None);
+        // And where privileges may be gained, they may have been.
+        first.capprm = 0;
+        (first.nonewprivs, found.nonewprivs) = (Some(0), Some(0));
+        assert_eq!(excess(&found, &first), None);
     }
 }

@@ -122,7 +122,7 @@ pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<La
     let launch = Launch::new(bundle, container.config.limits.criu())
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(capabilities::for_restore(init)?);
+        .with_capabilities(capabilities::for_restore(init, &container.config)?);
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),
         None => launch,

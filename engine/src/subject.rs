@@ -105,7 +105,7 @@ impl Subject {
     pub(crate) fn launch(&self) -> Result<Launch<'_>, Error> {
         Ok(Launch::new(&self.bundle, self.container.config.limits.criu())
             .in_namespaces_of(self.container.pid())?
-            .with_capabilities(capabilities::for_dump()))
+            .with_capabilities(capabilities::for_dump(&self.container.config)))
     }
 
     /// What it is to do, with images in its descriptor `images`.

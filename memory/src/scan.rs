@@ -21,7 +21,7 @@ const GUARD: u64 = 256;
 const WRITE_PROTECT: u64 = 1;
 const CHECK_ASYNC: u64 = 2;
 
-/// Regions of one call: more than there are pages in a piece.
+/// Regions of one call: more than there are pages in a piece, and never more than these (see [`Scanner::scan`]).
 const AT_ONCE: usize = 512;
 /// What one call scans.
 const PIECE: u64 = 1 << 20;
@@ -145,8 +145,9 @@ impl Scanner {
         Ok(found)
     }
 
-    /// Scans what there is in `span`, piece by piece: where a scan that write-protects has more than 512 regions to tell, the
-    /// kernel (seen on 6.18) protects pages of which it tells nothing, and what was written there would be lost.
+    /// Scans what there is in `span`, piece by piece: where a scan that write-protects has more than 512 regions to tell, and room
+    /// for them, the kernel (seen on 6.18) goes on by itself and protects pages of which it tells nothing, so that what was
+    /// written there would be lost. With room for 512 it comes back to us. (Test: `what_is_written_densely_is_told`.)
     fn scan(&self, span: Span, argument: ScanArgument, mut each: impl FnMut(&Region)) -> io::Result<()> {
         if argument.flags & CHECK_ASYNC != 0 {
             return self.scan_at_once(span, argument, &mut each);

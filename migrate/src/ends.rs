@@ -202,6 +202,12 @@ pub trait Waiting: Send + Debug {
     /// When what was filled is gone.
     fn round_is_there(&mut self) -> Result<(), EndError>;
 
+    /// Whether what was started still waits. Asked now and then while nothing comes.
+    ///
+    /// # Errors
+    /// When it was killed: nothing can be restored any more, and the source is told before its application stops.
+    fn still_waits(&mut self) -> Result<(), EndError>;
+
     /// Restores from `images`; `dumped` is what [`Leaving::dump`] returned. The application is whole then, and stopped; should
     /// our process die it stays so, and the journal decides what becomes of it.
     ///

@@ -11,6 +11,8 @@ use crate::wire::{Channel, Message, Received, WireError};
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// Just a look whether something is there.
 const GLANCE: Duration = Duration::from_millis(1);
+/// Words of the other side's that one look reads.
+const MOST_WORDS: u32 = 64;
 /// How long the other side's last word is looked for after a connection broke.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
@@ -83,13 +85,22 @@ impl Talk {
     /// Whether the other side is still there, as far as is known without waiting.
     pub(crate) fn glance(&mut self) -> Result<(), Error> {
         self.check()?;
-        match self.channel.poll(GLANCE)? {
-            None | Some(Received { message: Message::Working, .. }) => Ok(()),
-            Some(Received { message: Message::Refused { reason }, .. }) => Err(Error::Refused(reason)),
-            Some(other) => {
-                Err(WireError::Unexpected { got: other.message.kind(), expected: "nothing" }.into())
+        // Behind the words that it works there may be its last.
+        for _ in 0..MOST_WORDS {
+            match self.channel.poll(GLANCE)? {
+                None => break,
+                Some(Received { message: Message::Working, .. }) => {}
+                Some(Received { message: Message::Refused { reason }, .. }) => {
+                    return Err(Error::Refused(reason))
+                }
+                Some(other) => {
+                    return Err(
+                        WireError::Unexpected { got: other.message.kind(), expected: "nothing" }.into()
+                    )
+                }
             }
         }
+        Ok(())
     }
 
     /// Sends a message.
@@ -101,9 +112,19 @@ impl Talk {
 
     /// Waits for a message that means something.
     pub(crate) fn hear(&mut self, deadline: Deadline) -> Result<Received, Error> {
+        self.hear_while(deadline, || Ok(()))
+    }
+
+    /// Waits for one as long as `watch`, which is asked now and then, has nothing against it.
+    pub(crate) fn hear_while(
+        &mut self,
+        deadline: Deadline,
+        mut watch: impl FnMut() -> Result<(), Error>,
+    ) -> Result<Received, Error> {
         let mut heard = Instant::now();
         loop {
             self.check()?;
+            watch()?;
             let left = deadline.or(self.thaw.map(|(thaw, _)| thaw)).left();
             let silent = self.silence.is_some_and(|silence| heard.elapsed() > silence);
             let Some(left) = left.filter(|_| !silent) else {

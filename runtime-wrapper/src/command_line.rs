@@ -9,8 +9,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use fastmig_engine::{runc, Config};
 
 use crate::commands::{
-    self, check, completion, config, events, history, install, migrate, policy, ps, standby, start_options,
-    status,
+    self, check, completion, config, events, history, install, migrate, policy, ps, report, standby,
+    start_options, status,
 };
 use crate::oci::{self, Runtime};
 use crate::output::Output;
@@ -98,6 +98,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Show the migrations that this host took part in
     History(history::Arguments),
+    /// Make a page with charts of them, which opens without a network
+    Report(report::Arguments),
     /// Show, delete, fetch and store checkpoints at rest
     Checkpoints(Raw),
     /// Show how one container stands, or all of them
@@ -216,6 +218,7 @@ impl Command {
             Self::Policy(arguments) => context.conclude(arguments.run(context)),
             Self::Migrate(arguments) => arguments.run(context),
             Self::History(arguments) => arguments.run(context),
+            Self::Report(arguments) => arguments.run(context),
             Self::Checkpoints(raw) => commands::store::checkpoints(context, &raw.arguments),
             Self::Config(arguments) => arguments.run(context.output),
             Self::Install(arguments) => arguments.run(context.output),

@@ -54,6 +54,10 @@ impl Waiting for Waiter {
         self.arrival.round_is_there().map_err(told)
     }
 
+    fn still_waits(&mut self) -> Result<(), EndError> {
+        self.arrival.still_waits().map_err(told)
+    }
+
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
         let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
         self.arrival.restore(&manifest, images::Source(images)).map_err(told)

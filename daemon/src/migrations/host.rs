@@ -169,6 +169,10 @@ impl Waiting for Made {
         self.waiting.round_is_there()
     }
 
+    fn still_waits(&mut self) -> Result<(), EndError> {
+        self.waiting.still_waits()
+    }
+
     fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
         self.waiting.compare(fingerprint)
     }
@@ -285,6 +289,10 @@ impl Waiting for Settled {
     }
 
     fn round_is_there(&mut self) -> Result<(), EndError> {
+        too_late()
+    }
+
+    fn still_waits(&mut self) -> Result<(), EndError> {
         too_late()
     }
 

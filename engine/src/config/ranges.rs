@@ -47,6 +47,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), ConfigErro
     config.daemon.check(sources)?;
     hooks::check(&config.hooks, sources)?;
     config.store.check(sources)?;
+    config.confinement.check(sources)?;
     config.create.check(sources)?;
     check_runtime(&config.runtime, sources)
 }

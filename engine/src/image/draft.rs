@@ -1,8 +1,8 @@
 //! A checkpoint in the making.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
@@ -85,6 +85,8 @@ fn describe_files(directory: &Path) -> Result<Vec<FileEntry>, ImageError> {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         let file = open_nofollow(&path, 0).map_err(failed("open", &path))?;
+        // CRIU lets everybody read what it writes, and a copy of a checkpoint may lie in a directory that does, too.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("make private", &path))?;
         let size = file.metadata().map_err(failed("read", &path))?.len();
         files.push(FileEntry { name, size, blake3: digest(file).map_err(failed("read", &path))? });
     }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::failed;
-use super::{open_nofollow, open_trusted, ImageError};
+use super::{open_nofollow, open_trusted, others_may_change, ImageError};
 use crate::start_options::TcpPolicy;
 
 /// The version of the manifest that this code writes, and the only one that it reads.
@@ -19,6 +21,9 @@ pub const MANIFEST: &str = "manifest.json";
 
 /// A manifest lists files and pids; 100,000 processes need less.
 const LARGEST_MANIFEST: u64 = 16 << 20;
+
+/// Above the container's init, and no more than the kernel's own limit.
+const POSSIBLE_PIDS: RangeInclusive<i32> = 2..=4_194_304;
 
 /// What makes a directory of CRIU files a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +83,7 @@ impl Manifest {
     pub fn parse(text: &[u8], from: &Path) -> Result<Self, ImageError> {
         let bad = |source| ImageError::BadManifest { path: from.into(), source };
         serde_json::from_slice::<Version>(text).map_err(bad)?.check(from)?;
-        serde_json::from_slice(text).map_err(bad)
+        serde_json::from_slice::<Self>(text).map_err(bad)?.sensible(from)
     }
 
     /// Reads one that a peer has sent.
@@ -88,7 +93,24 @@ impl Manifest {
     pub fn from_value(value: &Value, from: &Path) -> Result<Self, ImageError> {
         let bad = |source| ImageError::BadManifest { path: from.into(), source };
         Version::deserialize(value).map_err(bad)?.check(from)?;
-        Self::deserialize(value).map_err(bad)
+        Self::deserialize(value).map_err(bad)?.sensible(from)
+    }
+
+    /// Refuses what no dump writes.
+    fn sensible(self, from: &Path) -> Result<Self, ImageError> {
+        let pids = || self.pids.iter().chain([&self.root_pid]);
+        let files: BTreeSet<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
+        let streams: BTreeSet<u8> = self.stdio.iter().map(|stream| stream.number).collect();
+        let problem = if pids().any(|pid| !POSSIBLE_PIDS.contains(pid)) {
+            "names an impossible pid"
+        } else if streams.len() < self.stdio.len() || streams.last() > Some(&2) {
+            "names a standard stream (stdio) that there is not"
+        } else if files.len() < self.files.len() {
+            "names a file twice"
+        } else {
+            return Ok(self);
+        };
+        Err(ImageError::Damaged { path: from.into(), file: MANIFEST.into(), problem })
     }
 
     /// Refuses a machine or a container that this checkpoint, which lies at `path`, cannot come up in.
@@ -167,6 +189,14 @@ pub(super) fn read_manifest(directory: &Path) -> Result<Manifest, ImageError> {
         io::ErrorKind::NotFound => ImageError::NoManifest { path: directory.into() },
         _ => failed("open", &path)(e),
     })?;
+    let status = file.metadata().map_err(failed("read", &path))?;
+    if !status.is_file() {
+        let problem = "is not a file";
+        return Err(ImageError::Damaged { path: directory.into(), file: MANIFEST.into(), problem });
+    }
+    if others_may_change(&status) {
+        return Err(ImageError::Untrusted { path, owner: status.uid() });
+    }
     let mut text = Vec::new();
     file.take(LARGEST_MANIFEST).read_to_end(&mut text).map_err(failed("read", &path))?;
     Manifest::parse(&text, directory)

@@ -155,6 +155,17 @@ impl Arrival {
         }
     }
 
+    /// Whether CRIU still waits for the end of the rounds.
+    ///
+    /// # Errors
+    /// When it was killed.
+    pub fn still_waits(&mut self) -> Result<(), Error> {
+        match &mut self.criu {
+            Some(Ready::Filled(filled)) => filled.require_criu(),
+            _ => Ok(()),
+        }
+    }
+
     /// Restores what `manifest` describes from `images`. It is whole then, the init's child, and frozen.
     ///
     /// # Errors

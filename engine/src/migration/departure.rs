@@ -191,8 +191,11 @@ impl Departure {
     /// Freezes the application. Should our process die before [`Departure::fence`], it runs on by itself.
     ///
     /// # Errors
-    /// When it does not freeze in time: it runs then.
+    /// When it does not freeze in time, or nobody is there to dump it: it runs then.
     pub fn freeze(&mut self) -> Result<(), Error> {
+        if let Some(Ready::Tracked(tracked)) = &mut self.criu {
+            tracked.require_criu()?;
+        }
         self.operation.record.migration = Some(Mark::new(&self.id, Role::Leaving));
         self.operation.save()?;
         // Who waits for processor time does not come to be frozen.

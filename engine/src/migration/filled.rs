@@ -112,6 +112,11 @@ impl Filled {
         self.session.pid()
     }
 
+    /// Fails when CRIU was killed while it waits.
+    pub(super) fn require_criu(&mut self) -> Result<(), Error> {
+        Ok(self.session.require_alive("restore")?)
+    }
+
     /// Makes room for a round.
     pub(super) fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
         let plan = Plan::decode(plan).ok_or_else(|| damaged("says of memory what cannot be"))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastmig_criu::view::{DumpView, HiddenMapping};
-use fastmig_criu::{DumpOptions, ImageSink, Session};
+use fastmig_criu::{DumpOptions, ImageSink, Life, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
@@ -38,6 +38,8 @@ pub struct RoundMemory {
     layout: Layout,
     readers: HashMap<i32, Arc<Reader>>,
     shared: shared::Readers,
+    /// CRIU's: without it nothing of this is of use.
+    life: Arc<Life>,
 }
 
 impl RoundMemory {
@@ -50,8 +52,11 @@ impl RoundMemory {
     /// Fills `into` with what `image` has from `offset` on. Pages that are gone read as zeros: a later round says so.
     ///
     /// # Errors
-    /// When there is no such part of an image, or a process cannot be read.
+    /// When there is no such part of an image, a process cannot be read, or the CRIU that waits was killed.
     pub fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if self.life.is_over() {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, CRIU_IS_GONE));
+        }
         let runs = self.layout.runs(image, offset, into.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         let mut rest = into;
         for run in runs {
@@ -69,10 +74,14 @@ impl RoundMemory {
     }
 }
 
+/// What the destination is told, whom no content comes for.
+const CRIU_IS_GONE: &str = "the CRIU that was to dump the application at the source was killed";
+
 /// A CRIU that waits to dump an application whose memory travels in rounds.
 #[derive(Debug)]
 pub(super) struct Tracked {
     session: Session,
+    life: Arc<Life>,
     options: DumpOptions,
     pub(super) log: PathBuf,
     view: DumpView,
@@ -98,9 +107,11 @@ impl Tracked {
         let log = crate::logs::new_log(&container.config, container.key(), "dump")?;
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
+        let life = session.life().map_err(|e| Error::io("watch the CRIU that logs to", &log, e))?;
         let tracking = Tracking(Some(Tracker::new(method)));
         Ok(Self {
             session,
+            life: Arc::new(life),
             options,
             log,
             view,
@@ -113,8 +124,14 @@ impl Tracked {
         })
     }
 
+    /// Fails when CRIU was killed while it waits: nothing can come of it any more.
+    pub(super) fn require_criu(&mut self) -> Result<(), Error> {
+        Ok(self.session.require_alive("dump")?)
+    }
+
     /// The next round, while the application runs.
     pub(super) fn round(&mut self, subject: &Subject) -> Result<Round, Error> {
+        self.require_criu()?;
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
@@ -194,8 +211,12 @@ impl Tracked {
             }
         }
         let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
-        let memory =
-            Arc::new(RoundMemory { layout: Layout::of(plan), readers: self.readers.clone(), shared });
+        let memory = Arc::new(RoundMemory {
+            layout: Layout::of(plan),
+            readers: self.readers.clone(),
+            shared,
+            life: Arc::clone(&self.life),
+        });
         let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
         Ok(Round { plan: encoded, memory, scan, tracked, processes })
     }

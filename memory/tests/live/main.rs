@@ -36,6 +36,7 @@ fn target() {
         "churn" => churn::main(argument.parse().unwrap()),
         "program" => panic!("{}", Command::new("sh").args(["-c", argument]).exec()),
         "steady" => roles::steady(argument),
+        "dense" => roles::dense(argument),
         "signals" => roles::signals(),
         "direct" => roles::direct(argument),
         "filtered" => roles::filtered(),

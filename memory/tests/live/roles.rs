@@ -45,6 +45,27 @@ pub(crate) fn steady(argument: &str) -> ! {
     write(0)
 }
 
+/// Memory of so many MiB, pages of which are written at random by two threads, neither all nor few between two looks: what is
+/// written lies in as many pieces as can be.
+pub(crate) fn dense(argument: &str) -> ! {
+    const AT_ONCE: u64 = 16;
+    let pages = argument.parse::<usize>().unwrap() * MIB / PAGE;
+    let start = filled(pages * PAGE);
+    let write = move |seed: u64| {
+        let mut random = crate::churn::Random::new(seed);
+        for count in 1_u64.. {
+            sys::put(start + random.below(pages) * PAGE, count << 8 | seed);
+            if count % AT_ONCE == 0 {
+                sys::nap(500);
+            }
+        }
+        std::process::exit(95)
+    };
+    std::thread::spawn(move || write(2));
+    say("ready");
+    write(1)
+}
+
 /// Counts signals of several kinds, in a thread that computes and one that sleeps; then says what it has seen.
 pub(crate) fn signals() -> ! {
     sys::ignore(libc::SIGTRAP);

@@ -85,7 +85,10 @@ impl Arrival<'_> {
         // Before the next round the source may have hooks to run.
         let patience = self.session.limits.held + self.session.limits.files;
         loop {
-            let received = talk.hear(Deadline::after(patience))?;
+            let waiting = waiting_of(&mut self.waiting)?;
+            // Or the source would hear only when it asks for something: perhaps when the application stands still.
+            let watch = || waiting.still_waits().map_err(Error::end("wait with the restore"));
+            let received = talk.hear_while(Deadline::after(patience), watch)?;
             match received.message {
                 Message::Round { last: false, memory } => self.round(talk, memory)?,
                 _ => return Ok(received),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Context, Result};
+use nix::sys::mman::MmapAdvise;
 use serde_json::{json, Value};
 
 use crate::pattern::{page, seed, Page};
@@ -30,6 +31,15 @@ impl Filled {
     pub(crate) fn new(process: u64, pages: usize) -> Result<Self> {
         let mapping = Mapping::new(Source::Private, pages);
         Ok(Self::of(mapping.with_context(|| format!("cannot map {pages} pages"))?, process))
+    }
+
+    /// The same with huge pages, as far as there are any to be had.
+    pub(crate) fn huge(process: u64, pages: usize) -> Result<Self> {
+        let mapping =
+            Mapping::new(Source::Private, pages).with_context(|| format!("cannot map {pages} pages"))?;
+        // A kernel without them has no such advice.
+        let _ = mapping.advise(&(0..pages), MmapAdvise::MADV_HUGEPAGE);
+        Ok(Self::of(mapping, process))
     }
 
     /// Fills a mapping in the process `process`.

@@ -13,13 +13,14 @@
 //! | [`huge`] | huge pages, read at random |
 //!
 //! What they stand on: [`pattern`] is the content of a page, [`filled`] memory full of it, [`family`] the processes,
-//! [`pace`] how fast it is written, [`pauses`] the clock, [`speed`] what was done in each tenth of a second.
+//! [`marks`] what they have besides, [`pace`] how fast it is written, [`pauses`] the clock, [`speed`] what was done in each tenth of a second.
 
 mod burst;
 mod churn;
 mod family;
 mod filled;
 mod huge;
+mod marks;
 mod pace;
 mod pattern;
 mod pauses;

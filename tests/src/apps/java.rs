@@ -14,17 +14,22 @@ use crate::framework::cache::Cache;
 use crate::framework::image::compile_in_tree;
 use crate::framework::Session;
 
-const SOURCE: &str = include_str!("../../fixtures/apps/Count.java");
+/// What hosts have of ours that runs on it.
+const SOURCES: &[(&str, &str)] = &[
+    ("Count.java", include_str!("../../fixtures/apps/Count.java")),
+    ("Heap.java", include_str!("../../fixtures/apps/Heap.java")),
+];
 
 /// The image has a JVM without a compiler.
 const COMPILER: &[&str] = &["default-jdk-headless"];
-const COMPILE: &str = "javac -d /out /out/Count.java";
+const COMPILE: &str = "javac -d /out /out/*.java";
 
 /// It sends head and body apart: without this each answer waits for an acknowledgement.
-const NO_DELAY: &str = "-Dsun.net.httpserver.nodelay=true";
+pub(super) const NO_DELAY: &str = "-Dsun.net.httpserver.nodelay=true";
 
-/// Its classes, as hosts see them.
+/// Its classes, as hosts see them and as containers do.
 const CLASSES: &str = "/shared/apps/java";
+pub(super) const IN_CONTAINER: &str = "/app";
 
 /// `Count.java` on an unmodified JVM.
 #[derive(Debug, Default)]
@@ -43,22 +48,16 @@ impl App for Java {
     }
 
     fn options(&self) -> Vec<String> {
-        vec!["--mount".into(), format!("type=bind,src={CLASSES},dst=/app,options=rbind:ro")]
+        mount()
     }
 
     fn command(&self) -> Vec<String> {
         let port = self.port().to_string();
-        ["java", "-Xmx256m", NO_DELAY, "-cp", "/app", "Count", &port].map(String::from).to_vec()
+        ["java", "-Xmx256m", NO_DELAY, "-cp", IN_CONTAINER, "Count", &port].map(String::from).to_vec()
     }
 
     fn prepare(&self, session: &Session) -> Result<()> {
-        let target = session.shared_dir().join("apps/java");
-        fs::create_dir_all(&target)?;
-        for class in fs::read_dir(classes(session.cache())?)? {
-            let class = class?;
-            fs::copy(class.path(), target.join(class.file_name()))?;
-        }
-        Ok(())
+        provide(session)
     }
 
     fn fill(&mut self, peer: &Peer) -> Result<Facts> {
@@ -87,13 +86,30 @@ impl App for Java {
     }
 }
 
-/// The compiled classes, made when the cache has none.
-fn classes(cache: &Cache) -> Result<PathBuf> {
-    let recipe = format!("{COMPILER:?}\n{COMPILE}\n{SOURCE}");
-    cache.get("fixtures", "java-classes", &recipe, |target| compile(cache, target))
+/// Puts the classes where every host of the run sees them.
+pub(super) fn provide(session: &Session) -> Result<()> {
+    let target = session.shared_dir().join("apps/java");
+    fs::create_dir_all(&target)?;
+    for (name, source) in SOURCES {
+        for class in fs::read_dir(classes(session.cache(), name, source)?)? {
+            let class = class?;
+            fs::copy(class.path(), target.join(class.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
-fn compile(cache: &Cache, target: &Path) -> Result<()> {
-    compile_in_tree(cache, COMPILER, COMPILE, ("Count.java", SOURCE), target)
-        .context("cannot compile Count.java")
+/// Arguments of `ctr run` that show them to a container.
+pub(super) fn mount() -> Vec<String> {
+    vec!["--mount".into(), format!("type=bind,src={CLASSES},dst={IN_CONTAINER},options=rbind:ro")]
+}
+
+/// The compiled classes of one source, made when the cache has none.
+fn classes(cache: &Cache, name: &str, source: &str) -> Result<PathBuf> {
+    let recipe = format!("{COMPILER:?}\n{COMPILE}\n{source}");
+    let compile = |target: &Path| {
+        compile_in_tree(cache, COMPILER, COMPILE, (name, source), target)
+            .with_context(|| format!("cannot compile {name}"))
+    };
+    cache.get("fixtures", &format!("classes-of-{name}"), &recipe, compile)
 }

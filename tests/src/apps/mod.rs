@@ -8,6 +8,8 @@ pub mod address;
 pub mod balancer;
 pub mod container;
 pub mod conversation;
+mod flood;
+pub mod heap;
 pub mod http;
 mod java;
 pub mod load;
@@ -103,6 +105,16 @@ pub fn named(name: &str) -> Option<Box<dyn App>> {
 /// PostgreSQL with so many MiB of shared buffers, nearly all of which are filled.
 pub fn warm_postgres(buffers: u32) -> Box<dyn App> {
     Box::new(postgres::Postgres::warm(buffers))
+}
+
+/// A heap of so many MiB under a garbage collector that never rests.
+pub fn busy_heap(engine: heap::Engine, mib: u32) -> Box<dyn App> {
+    Box::new(heap::Heap::new(engine, mib))
+}
+
+/// redis that is written as fast as it takes, up to so many MiB each second, and saves itself meanwhile.
+pub fn flooded_redis(rate: u32) -> Box<dyn App> {
+    Box::new(flood::FloodedRedis::new(rate))
 }
 
 fn facts<const N: usize>(entries: [(&str, Value); N]) -> Facts {

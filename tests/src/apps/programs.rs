@@ -10,6 +10,7 @@ use crate::framework::Session;
 const PROGRAMS: &[(&str, &str)] = &[
     ("count.js", include_str!("../../fixtures/apps/count.js")),
     ("count.py", include_str!("../../fixtures/apps/count.py")),
+    ("heap.js", include_str!("../../fixtures/apps/heap.js")),
     ("numbers.py", include_str!("../../fixtures/apps/numbers.py")),
     ("talk.py", include_str!("../../fixtures/apps/talk.py")),
     ("tree.py", include_str!("../../fixtures/apps/tree.py")),

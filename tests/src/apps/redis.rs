@@ -133,12 +133,12 @@ fn set(index: usize, number: u64) -> String {
 }
 
 /// A request as redis reads it.
-fn words(words: &[&str]) -> String {
+pub(super) fn words(words: &[&str]) -> String {
     let strings: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
     format!("*{}\r\n{strings}", words.len())
 }
 
-fn expect(connection: &mut Connection, wanted: &str) -> Result<(), Trouble> {
+pub(super) fn expect(connection: &mut Connection, wanted: &str) -> Result<(), Trouble> {
     match connection.line()? {
         line if line == wanted => Ok(()),
         line => Err(Trouble::Wrong(format!("redis says {line:?}, not {wanted:?}"))),
@@ -155,7 +155,7 @@ fn number(connection: &mut Connection, request: &[&str]) -> Result<u64, Trouble>
     integer(&connection.line()?)
 }
 
-fn string(connection: &mut Connection) -> Result<String, Trouble> {
+pub(super) fn string(connection: &mut Connection) -> Result<String, Trouble> {
     let line = connection.line()?;
     let length = line.strip_prefix('$').and_then(|length| length.parse().ok());
     let length: usize = length.ok_or_else(|| Trouble::Wrong(format!("redis says {line:?}, no string")))?;

@@ -5,6 +5,7 @@ mod faults;
 mod hosts;
 mod memory;
 mod migration;
+mod security;
 mod shim;
 mod unit;
 mod vm;
@@ -22,6 +23,7 @@ pub fn suites() -> &'static [(&'static str, Run)] {
         ("hosts", hosts::run),
         ("shim", shim::run),
         ("migration", migration::run),
+        ("security", security::run),
         ("memory", memory::run),
         ("faults", faults::run),
         ("clients", clients::run),

@@ -2,7 +2,7 @@
 
 use anyhow::{ensure, Context, Result};
 
-use super::stage::moves;
+use super::stage::{frozen, moves};
 use crate::apps::container::Container;
 use crate::apps::migrating::migrate;
 use crate::apps::moving::journey;
@@ -50,21 +50,8 @@ fn shared_buffers(ctx: &Ctx, mib: u32) -> Result<()> {
     let mut app = warm_postgres(mib);
     let way = |from: &Container, to: &Container| migrate(from, to, &["--strategy", "pre-copy"]);
     let journey = journey(app.as_mut(), &a, &b, &["--seccomp"], way)?;
-    let (report, phases) = (&journey.moved, &journey.moved["phases"]);
-    let frozen = phases
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|phase| phase["side"] == "source" && phase["frozen"] == true);
-    let parts: Vec<String> = frozen
-        .map(|phase| format!("{} {} ms", phase["phase"].as_str().unwrap_or_default(), phase["ms"]))
-        .collect();
-    println!(
-        "    clients waited {} ms, frozen {} ms: {}",
-        journey.traffic.gap.as_millis(),
-        report["frozen_ms"],
-        parts.join(", ")
-    );
+    let report = &journey.moved;
+    println!("    clients waited {} ms, {}", journey.traffic.gap.as_millis(), frozen(report));
     let sent = report["rounds"][0]["bytes"].as_u64().context("no round")?;
     ensure!(sent > (u64::from(mib) * 3 / 4) << 20, "its buffers did not travel in rounds: {report}");
     let last = report["last_round_bytes"].as_u64().context("no last round")?;

@@ -1,11 +1,13 @@
 //! The memory of applications that move: programs of our own that know what each page must hold, and that say how long they
 //! stood still. The pauses are printed, and no case depends on them.
 
+mod busy;
 mod changing;
 mod faults;
 mod filled;
 mod huge;
 mod limits;
+mod sharing;
 mod snapshot;
 mod stage;
 
@@ -19,6 +21,15 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "memory", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("memory", ctx, &[skipped]));
     }
-    let all = [filled::CASES, changing::CASES, limits::CASES, huge::CASES, faults::CASES].concat();
+    let all = [
+        filled::CASES,
+        changing::CASES,
+        busy::CASES,
+        sharing::CASES,
+        limits::CASES,
+        huge::CASES,
+        faults::CASES,
+    ]
+    .concat();
     Ok(run_cases("memory", ctx, &all))
 }

@@ -37,6 +37,15 @@ pub(super) fn moves(ctx: &Ctx, words: &[&str], times: usize) -> Result<Vec<Moved
     Ok(moved)
 }
 
+/// How long it was frozen, and for what.
+pub(super) fn frozen(report: &Value) -> String {
+    let phases = report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let frozen = phases.iter().filter(|phase| phase["side"] == "source" && phase["frozen"] == true);
+    let part = |phase: &Value| format!("{} {} ms", phase["phase"].as_str().unwrap_or_default(), phase["ms"]);
+    let parts: Vec<String> = frozen.map(part).collect();
+    format!("frozen {} ms: {}", report["frozen_ms"], parts.join(", "))
+}
+
 fn tell(words: &[&str], moved: &Moved) {
     let phases = moved.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
     let verify = phases.iter().find(|took| took["phase"] == "verify" && took["side"] == "source");

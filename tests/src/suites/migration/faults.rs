@@ -417,4 +417,5 @@ fi
 case $2 in
   tight) echo $(($(cat $dir/memory.$used) + 2097152)) >$dir/memory.$limit;;
   none) echo $none >$dir/memory.$limit;;
+  *) echo $2 >$dir/memory.$limit;;
 esac";

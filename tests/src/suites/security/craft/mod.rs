@@ -1,0 +1,10 @@
+//! Checkpoints made hostile: a real one is copied, changed where somebody might, and made consistent again, so that what
+//! refuses it must have understood it.
+
+mod archive;
+mod checkpoint;
+mod message;
+
+pub(super) use archive::Archive;
+pub(super) use checkpoint::{remove, Checkpoint, ROOT};
+pub(super) use message::{Message, Value};
