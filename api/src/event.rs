@@ -95,6 +95,17 @@ pub enum What {
         /// How much was taken from it, in percent.
         percent: u32,
     },
+    /// It runs at the destination, and its memory follows it.
+    MemoryFollows {
+        /// How much follows, in bytes.
+        owed: u64,
+        /// How much of that is there.
+        done: u64,
+        /// How often it has waited for some of it.
+        faults: u64,
+        /// Since it runs there, in milliseconds.
+        ms: u64,
+    },
     /// Something to know that made nothing fail: a hook that was ignored.
     Warning {
         /// What.
@@ -125,6 +136,7 @@ impl What {
             Self::StrategyChosen { .. } => "strategy-chosen",
             Self::RoundEnded(_) => "round-ended",
             Self::Throttled { .. } => "throttled",
+            Self::MemoryFollows { .. } => "memory-follows",
             Self::Warning { .. } => "warning",
             Self::PolicyDecided { .. } => "policy-decided",
             Self::ContainerChanged { .. } => "container-changed",
@@ -166,6 +178,7 @@ mod tests {
                 predicted_freeze_ms: Some(30),
             }),
             What::Throttled { percent: 20 },
+            What::MemoryFollows { owed: 1 << 20, done: 4096, faults: 3, ms: 20 },
             What::Warning { message: "x".into() },
             What::PolicyDecided { decided: Box::new(decision()) },
             What::ContainerChanged { application: Application::Standby },

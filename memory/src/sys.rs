@@ -1,7 +1,7 @@
 //! The system calls that no safe wrapper offers. All of this crate's `unsafe` is here, one expression wide.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -68,6 +68,51 @@ pub(crate) fn uffd_register(uffd: BorrowedFd<'_>, start: u64, end: u64) -> io::R
     let mut argument: [u64; 4] = [start, end - start, MODE_WP, 0];
     // SAFETY: the argument is live and as long as `struct uffdio_register`.
     check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_REGISTER, argument.as_mut_ptr()) })
+}
+
+/// `UFFDIO_UNREGISTER`.
+pub(crate) fn uffd_unregister(uffd: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+    const UFFDIO_UNREGISTER: libc::Ioctl = 0x8010_aa01_u32 as libc::Ioctl;
+    let mut argument: [u64; 2] = [start, end - start];
+    // SAFETY: the argument is live and as long as `struct uffdio_range`.
+    check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_UNREGISTER, argument.as_mut_ptr()) })
+}
+
+/// `UFFDIO_WAKE`.
+pub(crate) fn uffd_wake(uffd: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<()> {
+    const UFFDIO_WAKE: libc::Ioctl = 0x8010_aa02_u32 as libc::Ioctl;
+    let mut argument: [u64; 2] = [start, length];
+    // SAFETY: the argument is live and as long as `struct uffdio_range`.
+    check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_WAKE, argument.as_mut_ptr()) })
+}
+
+/// `UFFDIO_COPY` of whole pages to an address of the userfaultfd's process. How many bytes are there now, from the first on; an
+/// error when none.
+pub(crate) fn uffd_copy(uffd: BorrowedFd<'_>, to: u64, content: &[u8]) -> io::Result<usize> {
+    const UFFDIO_COPY: libc::Ioctl = 0xc028_aa03_u32 as libc::Ioctl;
+    let mut argument: [u64; 5] = [to, content.as_ptr() as u64, content.len() as u64, 0, 0];
+    // SAFETY: the argument is live and as long as `struct uffdio_copy`; the kernel only reads the content, which is live.
+    let done = check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_COPY, argument.as_mut_ptr()) });
+    // Negative, that is huge, when nothing was copied.
+    match (done, usize::try_from(argument[4]).unwrap_or(usize::MAX)) {
+        (Ok(()), _) => Ok(content.len()),
+        (Err(_), copied) if copied > 0 && copied < content.len() => Ok(copied),
+        (Err(e), _) => Err(e),
+    }
+}
+
+/// `UFFDIO_ZEROPAGE`.
+pub(crate) fn uffd_zero(uffd: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<()> {
+    const UFFDIO_ZEROPAGE: libc::Ioctl = 0xc020_aa04_u32 as libc::Ioctl;
+    let mut argument: [u64; 4] = [start, length, 0, 0];
+    // SAFETY: the argument is live and as long as `struct uffdio_zeropage`.
+    check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_ZEROPAGE, argument.as_mut_ptr()) })
+}
+
+/// A descriptor that a userfaultfd has just told us of, and that is nobody else's.
+pub(crate) fn received(number: i32) -> Option<OwnedFd> {
+    // SAFETY: the kernel has made it for whoever reads the message.
+    (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// `process_madvise(MADV_COLLAPSE)` of one span.
