@@ -134,6 +134,9 @@ pub enum Refusal {
     /// No decision is waited for.
     #[error("the init waits for no decision")]
     NothingToDecide,
+    /// There are as many changes to the command as the init keeps.
+    #[error("the init keeps no more changes to the command")]
+    TooManyChanges,
     /// A system call failed.
     #[error("the init failed: {errno}")]
     Failed {
@@ -288,6 +291,7 @@ impl Refusal {
                 errno.put(packet);
             }
             Self::NothingToDecide => packet.put_u8(9),
+            Self::TooManyChanges => packet.put_u8(10),
         }
     }
 
@@ -302,6 +306,7 @@ impl Refusal {
             7 => Ok(Self::OutOfTurn),
             8 => Ok(Self::Failed { errno: Errno::take(reader)? }),
             9 => Ok(Self::NothingToDecide),
+            10 => Ok(Self::TooManyChanges),
             other => Err(OutOfRange { what: "refusal", value: other.into() }.into()),
         }
     }
@@ -348,6 +353,7 @@ mod tests {
             Refusal::OutOfTurn,
             Refusal::Failed { errno },
             Refusal::NothingToDecide,
+            Refusal::TooManyChanges,
         ];
         replies.push(Reply::Account(Account { waits: true, ran_ms: u32::MAX }));
         replies.extend(refusals.map(Reply::Refused));

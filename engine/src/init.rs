@@ -62,7 +62,16 @@ impl InitClient {
 
     /// One request, one reply; a refusal is an error.
     pub(crate) fn ask(&self, request: &Request) -> Result<Reply, Error> {
-        match self.exchange(request) {
+        self.send(request.encode().as_bytes())
+    }
+
+    /// [`InitClient::ask`] for a change to the command.
+    pub(crate) fn change(&self, change: &[u8]) -> Result<(), Error> {
+        self.send(change).map(drop)
+    }
+
+    fn send(&self, packet: &[u8]) -> Result<Reply, Error> {
+        match self.exchange(packet) {
             Ok(Reply::Refused(source)) => Err(Error::Refused { id: self.key.id().into(), source }),
             Ok(reply) => Ok(reply),
             Err(source) => Err(Error::Init { id: self.key.id().into(), source }),
@@ -97,8 +106,8 @@ impl InitClient {
         Ok(Events { socket: self.socket })
     }
 
-    fn exchange(&self, request: &Request) -> io::Result<Reply> {
-        send(self.socket.as_raw_fd(), request.encode().as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+    fn exchange(&self, packet: &[u8]) -> io::Result<Reply> {
+        send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL)?;
         let mut buffer = [0; MAX_PACKET];
         match receive(&self.socket, &mut buffer, Some(Instant::now() + self.limit))? {
             None => Err(io::ErrorKind::TimedOut.into()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastmig_control::{Account, Event, Pid, Policy, Refusal, Reply, Request, Signal, Status, WrongState};
 use nix::errno::Errno;
 
-use crate::app::{Launch, LaunchError, Stage};
+use crate::app::{Launch, LaunchError, Program, Stage};
 use crate::control::Slot;
 use crate::init::Init;
 use crate::sys::{self, wire_errno};
@@ -71,7 +71,10 @@ impl Init {
     fn prepare(&mut self, slot: Slot) -> Answer {
         self.state.standby()?;
         let private = self.connections.descriptors();
-        match Launch::begin(&self.command, self.signals.original(), self.terminal.is_some(), &private, slot) {
+        let command = self.changes.command(&self.command);
+        let environment = self.changes.environment(std::env::vars_os());
+        let program = Program { command: &command, environment: environment.as_deref() };
+        match Launch::begin(program, self.signals.original(), self.terminal.is_some(), &private, slot) {
             Ok(launch) => {
                 self.state = self.state.hold(launch.pid)?;
                 self.launch = Some(launch);
