@@ -4,4 +4,5 @@
 pub mod checkpoint;
 pub mod figures;
 pub mod gap;
+pub mod policy;
 pub mod wrapper;

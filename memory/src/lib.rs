@@ -63,8 +63,8 @@ pub use mappings::private_mappings;
 pub use probe::probe;
 pub use reader::Reader;
 pub use shared::{
-    shared_hashes, shared_page_hash, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound,
-    SharedTracker,
+    shared_hashes, shared_length, shared_page_hash, Births, SharedArea, SharedContent, SharedPages,
+    SharedReader, SharedRound, SharedTracker,
 };
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};
