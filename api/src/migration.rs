@@ -32,6 +32,8 @@ pub enum Outcome {
     Stopped,
     /// The source waits, stopped, to hear from the destination what was decided.
     Undecided,
+    /// It had moved, and was killed there: the memory that was to follow it did not come.
+    Lost,
 }
 
 impl std::fmt::Display for Outcome {
@@ -43,6 +45,7 @@ impl std::fmt::Display for Outcome {
             Self::Possible => "possible",
             Self::Stopped => "stopped",
             Self::Undecided => "undecided",
+            Self::Lost => "lost",
         })
     }
 }
@@ -116,6 +119,8 @@ pub enum RoundsEnd {
     Converged,
     /// There were as many as there may be, or they took as long as they may.
     Forced,
+    /// What was left was to follow it.
+    Owed,
 }
 
 /// A migration.
@@ -158,6 +163,15 @@ pub struct MigrationReport {
     /// Memory that it wrote since the last round, and that travelled while it was frozen, in bytes.
     #[serde(default)]
     pub last_round_bytes: u64,
+    /// Memory that followed while it ran at the destination, in bytes.
+    #[serde(default)]
+    pub owed_bytes: u64,
+    /// How often it waited there for some of that.
+    #[serde(default)]
+    pub owed_faults: u64,
+    /// From its release there until all of that had come, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled_ms: Option<u64>,
     /// How long it was predicted to be frozen, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_freeze_ms: Option<u64>,

@@ -254,8 +254,8 @@ words!(
     Tcp: "close" "keep" "refuse",
     After: "run" "standby" "exit",
     Compression: "auto" "none" "lz4" "zstd",
-    Strategy: "auto" "stop-copy" "pre-copy",
-    OnTimeout: "force" "abort" "throttle",
+    Strategy: "auto" "stop-copy" "pre-copy" "post-copy" "hybrid",
+    OnTimeout: "force" "abort" "throttle" "post-copy",
     Binds: "refuse" "same"
 );
 

@@ -4,4 +4,5 @@
 pub mod figures;
 pub mod gap;
 pub mod pids;
+pub mod policy;
 pub mod wrapper;

@@ -140,6 +140,7 @@ impl Lines {
         if self.series.iter().any(|series| !series.name.is_empty()) {
             chart
                 .configure_series_labels()
+                .position(SeriesLabelPosition::UpperRight)
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.2))
                 .label_font((FONT, SMALL))

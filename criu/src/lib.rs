@@ -15,6 +15,7 @@
 mod bundle;
 mod explain;
 pub mod launch;
+mod lazy;
 mod life;
 mod message;
 mod options;
@@ -28,6 +29,7 @@ pub mod view;
 pub use bundle::{Bundle, BundleError};
 pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
+pub use lazy::LazySocket;
 pub use life::Life;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
 pub use pids::set_last_pid;

@@ -64,6 +64,8 @@ pub struct DumpOptions {
 pub struct RestoreOptions {
     /// CRIU's descriptor of the image directory.
     pub images: RawFd,
+    /// Memory that is in no image comes later: CRIU hands the userfaultfds over ([`crate::LazySocket`]).
+    pub lazy: bool,
     /// Descriptors that replace the image's.
     pub inherited: Vec<InheritedFd>,
     /// See [`Common`].
@@ -103,6 +105,7 @@ impl RestoreOptions {
                 message
             })
             .collect();
+        options.set_lazy_pages(self.lazy);
         // The engines give a container's root different permissions; what the files are is looked at all the same.
         options.set_skip_file_rwx_check(true);
         request(rpc::Criu_req_type::RESTORE, options)
@@ -181,7 +184,7 @@ mod tests {
             [(Tcp::Keep, true, false), (Tcp::Close, false, true), (Tcp::Refuse, false, false)]
         {
             let common = Common { tcp, ..Common::default() };
-            let options = RestoreOptions { images: 1, inherited: vec![], common }.request().opts;
+            let options = RestoreOptions { images: 1, lazy: false, inherited: vec![], common }.request().opts;
             assert_eq!((options.tcp_established(), options.tcp_close()), (keep, close));
         }
     }

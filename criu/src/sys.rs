@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -90,4 +90,10 @@ fn check_long(result: libc::c_long) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A descriptor that a message has just brought, and that is nobody else's.
+pub(crate) fn received(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has made it for whoever reads the message.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -115,6 +115,7 @@ fn run_criu(
     let manifest = &image.manifest;
     let tcp = request.tcp.unwrap_or(manifest.tcp).into();
     let options = RestoreOptions {
+        lazy: false,
         images: launch.pass_directory(image.directory.into()),
         inherited: recipient::inherited_streams(&mut launch, container.pid(), &manifest.stdio)?,
         common: Common { tcp, ..Common::from(manifest) },

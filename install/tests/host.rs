@@ -49,6 +49,7 @@ impl Host {
             "bin/containerd-shim-fastmig-v1",
             "bin/fastmigd",
             "bin/fastmig-store",
+            "bin/fastmig-report",
             "bin/fastmig-hook",
             "libexec/fastmig-init",
             "libexec/criu/bundle.json",
@@ -60,6 +61,7 @@ impl Host {
             "bin/fastmigd",
             "bin/containerd-shim-fastmig-v1",
             "bin/fastmig-store",
+            "bin/fastmig-report",
             "bin/fastmig-hook",
             "libexec/fastmig-init",
         ] {

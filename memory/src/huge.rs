@@ -21,7 +21,26 @@ pub(crate) struct Split {
     pub(crate) spans: Spans,
 }
 
+/// Joins pages of host process `host` in these spans to huge ones, where they are all there and nobody's but its own. No
+/// userfaultfd may be registered there.
+pub fn join_huge_pages(host: i32, spans: Vec<Span>) {
+    if let Ok(start_time) = start_time(host) {
+        Split { host, start_time, spans: Spans::from_unsorted(spans) }.join_full();
+    }
+}
+
 impl Split {
+    /// Joins those alone that have no holes.
+    fn join_full(mut self) {
+        let Ok(scanner) = Scanner::open(self.host) else { return };
+        let blocks = self.spans.iter().flat_map(|span| {
+            let first = span.start.next_multiple_of(HUGE_PAGE);
+            (first..span.end).step_by(2 << 20).map(|start| Span { start, end: start + HUGE_PAGE })
+        });
+        self.spans = blocks.filter(|block| is_full(&scanner, *block)).collect();
+        self.join();
+    }
+
     /// Joins them again. No userfaultfd may be registered there.
     pub(crate) fn join(&self) {
         let Some(pid) = Pid::from_raw(self.host) else { return };
@@ -50,6 +69,14 @@ impl Split {
         }
         tracing::debug!(process = self.host, joined, left, took = ?begun.elapsed(), "huge pages joined again");
     }
+}
+
+fn is_full(scanner: &Scanner, block: Span) -> bool {
+    let mut pages = 0;
+    let read = pagemap::entries(scanner.pagemap(), block, |_, entry| {
+        pages += u64::from(entry.frame().is_some());
+    });
+    read.is_ok() && pages == HUGE_PAGE / crate::PAGE
 }
 
 fn is_its_own(scanner: &Scanner, start: u64) -> bool {

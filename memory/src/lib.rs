@@ -19,6 +19,7 @@
 //! | `huge` | huge pages, joined again |
 //! | `shared` | shared memory, over rounds |
 //! | `reader`, `hashes` | its memory, read and hashed |
+//! | [`fill`] | memory that comes after its processes |
 //! | `probe` | which method works here |
 //! | `spans`, `parallel` | sets of addresses; several threads at once |
 //! | `sys` | system calls |
@@ -33,6 +34,7 @@
 mod direct;
 mod eligible;
 mod error;
+pub mod fill;
 mod hashes;
 mod huge;
 mod inject;
@@ -46,7 +48,7 @@ mod reader;
 mod scan;
 mod shared;
 mod sharing;
-mod spans;
+pub mod spans;
 mod sys;
 mod threads;
 mod tracker;
@@ -56,10 +58,13 @@ mod zero_page;
 
 pub use error::{Error, InjectFailure, Unsupported};
 pub use hashes::page_hashes;
+pub use huge::join_huge_pages;
+pub use mappings::private_mappings;
 pub use probe::probe;
 pub use reader::Reader;
 pub use shared::{
-    shared_hashes, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound, SharedTracker,
+    shared_hashes, shared_length, Births, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound,
+    SharedTracker,
 };
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};

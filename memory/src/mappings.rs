@@ -70,6 +70,14 @@ pub(crate) fn maps(host: i32) -> io::Result<Vec<Known>> {
     Ok(parse(&read(host, "maps")?))
 }
 
+/// All private mappings of host process `host`, those of files among them.
+///
+/// # Errors
+/// When it is gone.
+pub fn private_mappings(host: i32) -> io::Result<Vec<Span>> {
+    Ok(maps(host)?.iter().filter(|mapping| mapping.private).map(Known::span).collect())
+}
+
 /// With flags and sizes. The kernel walks the page tables for it, some 7 ms per GiB: not while anything is frozen.
 pub(crate) fn smaps(host: i32) -> io::Result<Vec<Known>> {
     Ok(parse(&read(host, "smaps")?))

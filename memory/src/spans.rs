@@ -102,6 +102,24 @@ impl Spans {
     }
 }
 
+/// What is in any of two lists of spans, in any order: sorted and disjoint.
+#[must_use]
+pub fn union(one: &[Span], other: &[Span]) -> Vec<Span> {
+    Spans::from_unsorted([one, other].concat()).into_vec()
+}
+
+/// What is in the one and not in the other.
+#[must_use]
+pub fn without(one: &[Span], other: &[Span]) -> Vec<Span> {
+    Spans::from_unsorted(one.to_vec()).without(&Spans::from_unsorted(other.to_vec())).into_vec()
+}
+
+/// What is in both.
+#[must_use]
+pub fn common(one: &[Span], other: &[Span]) -> Vec<Span> {
+    Spans::from_unsorted(one.to_vec()).and(&Spans::from_unsorted(other.to_vec())).into_vec()
+}
+
 impl FromIterator<Span> for Spans {
     /// From spans in the order of their starts.
     fn from_iter<I: IntoIterator<Item = Span>>(sorted: I) -> Self {

@@ -75,7 +75,10 @@ impl Tracker {
         for process in &order {
             let Some(survey) = surveys.remove(&process.id) else { continue };
             let parent = process.parent.and_then(|id| surveys.get(&id));
-            self.settle(process.id, &survey, parent, &mut round);
+            let shared = self.settle(process.id, &survey, parent, &mut round);
+            if let Some(parent) = process.parent {
+                push(&mut round.common, parent, shared);
+            }
             // A parent comes before its children, which compare themselves with it.
             surveys.insert(process.id, survey);
         }
@@ -118,8 +121,9 @@ impl Tracker {
         Ok(survey)
     }
 
-    fn settle(&mut self, id: i32, survey: &Survey, parent: Option<&Survey>, round: &mut Round) {
-        let Some(tracked) = self.processes.get_mut(&id) else { return };
+    /// What it has in common with its parent.
+    fn settle(&mut self, id: i32, survey: &Survey, parent: Option<&Survey>, round: &mut Round) -> Spans {
+        let Some(tracked) = self.processes.get_mut(&id) else { return Spans::default() };
         tracked.pairs.clear();
         let mut shared = Spans::default();
         for (span, look) in &survey.mappings {
@@ -139,6 +143,7 @@ impl Tracker {
         let (send, forgotten) = tracked.settle(survey, &shared);
         push(&mut round.pages, id, send);
         push(&mut round.forgotten, id, forgotten);
+        shared
     }
 
     /// Looks at the same processes, which the caller has frozen: what is still to be read and sent, and what the receiver has
@@ -206,6 +211,17 @@ impl Tracker {
         push(&mut last.discard, process.id, discard);
         last.smaps.push((process.id, tracked.smaps.clone()));
         looks.insert(process.id, frozen);
+    }
+
+    /// Sees what is written to shared memory by this mapping of a tracked process, from here on. Whether it does.
+    pub(crate) fn watch_shared(&mut self, id: i32, host: i32, span: Span) -> bool {
+        let tracked = self.processes.get_mut(&id).filter(|tracked| tracked.is_of(host));
+        tracked.is_some_and(|tracked| tracked.watch_shared(span).unwrap_or(false))
+    }
+
+    /// What was written since by it; nothing where nobody knows.
+    pub(crate) fn shared_written(&self, id: i32, host: i32, span: Span) -> Option<Spans> {
+        self.processes.get(&id).filter(|tracked| tracked.is_of(host))?.shared_written(span)
     }
 
     /// Ends the tracking. When the processes go on where they are (`aborted`), the huge pages that tracking has split are joined

@@ -78,6 +78,8 @@ pub struct Round {
     pub pages: Vec<Pages>,
     /// Sent earlier, and not there any more: zeros to the process, or nothing. Never also in `pages`.
     pub forgotten: Vec<Pages>,
+    /// Of a process, what a child of it has in common with it. Several for one that has several children.
+    pub common: Vec<Pages>,
     /// What it cost.
     pub cost: Cost,
 }

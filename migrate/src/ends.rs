@@ -31,6 +31,15 @@ pub struct Choice {
     pub why: String,
 }
 
+/// What becomes of a round's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// It travels now.
+    Send,
+    /// It is owed: it travels when the application runs at the destination.
+    Owe,
+}
+
 /// A round of memory: what the application has written since the last one, or, in the first, all of it.
 #[derive(Debug)]
 pub struct Round {
@@ -38,6 +47,8 @@ pub struct Round {
     pub plan: Vec<u8>,
     /// Its content. Several images can be read at the same time.
     pub memory: Arc<dyn Memory>,
+    /// Of the last round: what is owed, in one image.
+    pub owed: Option<Arc<dyn Memory>>,
     /// How long looking for it took; the application ran, but for moments.
     pub scan: Duration,
     /// All memory that travels in rounds, in bytes: what the freeze has to look through.
@@ -84,7 +95,7 @@ pub trait Leaving: Send + Debug {
     ///
     /// # Errors
     /// When its memory cannot be tracked.
-    fn round(&mut self) -> Result<Round, EndError>;
+    fn round(&mut self, pass: Pass) -> Result<Round, EndError>;
 
     /// Takes so much of its processor time away, in percent, until it has left or runs on.
     ///
@@ -116,6 +127,12 @@ pub trait Leaving: Send + Debug {
     /// # Errors
     /// When it is not dumped, or its processes are gone.
     fn memory(&self) -> Result<Arc<dyn Memory>, EndError>;
+
+    /// What it owes, when it was fenced by a process that has died since: as it was in [`Round::owed`].
+    ///
+    /// # Errors
+    /// When it is not there any more, or was not found so.
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError>;
 
     /// From here on the death of our process leaves it stopped: the journal decides what becomes of it.
     ///
@@ -167,7 +184,7 @@ pub trait Memory: Send + Sync + Debug {
 /// A container in standby that is to take the application in. Dropped undecided, it is in standby again.
 ///
 /// ```text
-///   Standby --ready--> Standby --restore--> Held --release--> (running)
+///   Standby --ready--> Standby --restore--> Held --release--> (running, or Owing)
 ///      ^                  |                  |
 ///      +----- abandon ----+------------------+
 /// ```
@@ -228,17 +245,47 @@ pub trait Waiting: Send + Debug {
     /// When it is not: it is abandoned then, and lives on at the source.
     fn verify(&mut self) -> Result<(), EndError>;
 
-    /// It runs.
+    /// It runs. What is returned is there when memory is owed to it.
     ///
     /// # Errors
     /// When it cannot be thawed: it stays stopped then.
-    fn release(self: Box<Self>) -> Result<(), EndError>;
+    fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError>;
+
+    /// It ran, and cannot run on without the memory that it is owed: it is killed, and the container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError>;
 
     /// It never runs; the container is in standby.
     ///
     /// # Errors
     /// When it cannot be killed: it stays stopped then.
     fn abandon(self: Box<Self>) -> Result<(), EndError>;
+}
+
+/// An application that runs while memory is owed to it. It fetches what it is owed by [`ImageSource::fetch`].
+pub trait Owing: Send + Debug {
+    /// Waits for the end, for so long. Whether all is there.
+    ///
+    /// # Errors
+    /// When it will never be.
+    fn wait(&self, patience: Duration) -> Result<bool, String>;
+
+    /// Bytes that were put in their places so far, and how often the application had to wait for some of them.
+    fn told(&self) -> (u64, u64);
+
+    /// All is there: nothing of how it came stays behind.
+    ///
+    /// # Errors
+    /// When the host cannot forget it.
+    fn settle(self: Box<Self>) -> Result<(), EndError>;
+
+    /// It cannot run on: it is killed, and the container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError>;
 }
 
 /// Where the content of a round goes.
@@ -258,4 +305,14 @@ pub trait ImageSource: Send + Sync + Debug {
 
     /// The names of those that are there whole.
     fn names(&self) -> Vec<String>;
+
+    /// Fills `into` from `offset` of an image that is owed. Blocks while there is hope; `urgent` when somebody stands still
+    /// for it.
+    ///
+    /// # Errors
+    /// When it does not come any more.
+    fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()> {
+        let _ = (image, offset, into, urgent);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }

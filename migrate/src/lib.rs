@@ -43,6 +43,9 @@
 //!   commit          (fence, journal: Deciding)
 //!                   Commit ───────────────────────────────►  (journal: Committed), released
 //!                   ◄─────────────────────────── Committed
+//!   serve           (only when memory is owed; journal: Serving, and Filling there)
+//!                   ◄──────────── Get / Chunk on data connections, as it is missed
+//!                   ◄──────────────────────────────── Here
 //!   end             (journal: Committed), killed, (Done)     post-restore
 //!   finish          ◄──────────────────────────── Finished
 //!                   Settled ──────────────────────────────►

@@ -29,6 +29,19 @@ pub enum Strategy {
     StopCopy,
     /// Memory travels in rounds while the application runs; what it wrote since the last one travels while it stands still.
     PreCopy,
+    /// It moves first; its memory follows while it runs at the destination, what it touches first of all. Should the source be
+    /// lost meanwhile, the application is lost.
+    PostCopy,
+    /// Rounds as in `PreCopy`; what is left then follows as in `PostCopy`.
+    Hybrid,
+}
+
+impl Strategy {
+    /// Whether memory is tracked, and told of in rounds.
+    #[must_use]
+    pub const fn has_rounds(self) -> bool {
+        matches!(self, Self::PreCopy | Self::PostCopy | Self::Hybrid)
+    }
 }
 
 /// What is done when rounds of memory do not come to an end: the application writes faster than the link carries.
@@ -42,6 +55,8 @@ pub enum OnTimeout {
     Abort,
     /// It gets less and less of the processor until the rest is small enough.
     Throttle,
+    /// It moves, and the rest follows while it runs at the destination.
+    PostCopy,
 }
 
 impl OnTimeout {
@@ -52,6 +67,7 @@ impl OnTimeout {
             Self::Force => "force",
             Self::Abort => "abort",
             Self::Throttle => "throttle",
+            Self::PostCopy => "post-copy",
         }
     }
 }
@@ -122,6 +138,9 @@ pub struct Limits {
     pub ask_again: Duration,
     /// How long the destination is asked; nothing: until it answers.
     pub ask: Option<Duration>,
+    /// How long the application waits, at the destination, for memory that it is owed, while the source cannot be reached. Then it
+    /// is killed, for it cannot run without.
+    pub apart: Duration,
 }
 
 impl Default for Limits {
@@ -139,6 +158,7 @@ impl Default for Limits {
             silence: Duration::from_secs(10),
             ask_again: Duration::from_secs(15),
             ask: None,
+            apart: Duration::from_secs(600),
         }
     }
 }

@@ -42,6 +42,10 @@ pub enum Phase {
     Commit,
     /// It runs on the destination.
     Release,
+    /// The source has what it owes until all of it has been fetched.
+    Serve,
+    /// The destination fetches what the application is owed, which runs.
+    Fill,
     /// It is killed on the source.
     End,
     /// The operator's commands on the destination, now that it runs.
@@ -72,6 +76,8 @@ impl Phase {
             Self::Verify => "verify",
             Self::Commit => "commit",
             Self::Release => "release",
+            Self::Serve => "serve",
+            Self::Fill => "fill",
             Self::End => "end",
             Self::PostRestore => "post-restore",
             Self::Finish => "finish",

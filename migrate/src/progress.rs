@@ -58,6 +58,17 @@ pub enum Event {
         /// Raw bytes per second since the last time.
         rate: u64,
     },
+    /// The application runs at the destination, and so much of what it is owed is there; told a few times a second.
+    Filling {
+        /// Bytes that it is owed.
+        owed: u64,
+        /// Bytes of them that are there.
+        bytes: u64,
+        /// How often it had to wait for some of them.
+        faults: u64,
+        /// Since it runs there.
+        milliseconds: u64,
+    },
     /// It is not known how the destination decided: it is asked again and again, and the source stays stopped.
     Asking {
         /// How often it was asked so far.

@@ -10,7 +10,8 @@ use crate::hooks::{Hooks, Stage};
 use crate::journal::{Journal, JournalError, Record, Role};
 use crate::options::Limits;
 use crate::progress::Progress;
-use crate::source::ask::{ask, settle};
+use crate::source::again;
+use crate::source::ask::{ask, say_gone, settle};
 use crate::source::Origin;
 use crate::state::State;
 use crate::transport::Dialer;
@@ -66,7 +67,8 @@ impl Recovered {
     pub fn needs_peer(&self) -> bool {
         let record = &self.record;
         record.role == Role::Source
-            && (record.state == State::Deciding || record.state == State::Done && !record.settled)
+            && (matches!(record.state, State::Deciding | State::Serving)
+                || record.state == State::Done && !record.settled)
     }
 }
 
@@ -102,6 +104,7 @@ impl Recovery<'_> {
             (Role::Source, State::Committed) => self.end(record),
             (Role::Destination, State::Preparing | State::Held | State::Abandoning) => self.abandon(record),
             (Role::Destination, State::Committed) => self.release(record),
+            (Role::Destination, State::Filling) => self.lose(record),
             // Only the destination knows, or nothing is to be done.
             _ => Ok(()),
         }
@@ -110,11 +113,18 @@ impl Recovery<'_> {
     fn ask_one(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Result<(), EndError> {
         // Looked up for each question: the host may be known again, or its name, or be at another address.
         let dialer = || self.peers.dialer(&record.peer).map_err(io::Error::other)?.dial();
+        if record.state == State::Serving {
+            self.end_serving(record, &dialer, progress, cancel)?;
+        }
         if record.state == State::Deciding {
             match ask(&dialer, record.id, self.limits, progress, cancel) {
                 Some(Verdict::Committed) => {
                     self.step(record, State::Committed, None)?;
                     self.end(record)?;
+                }
+                Some(Verdict::Owing | Verdict::Lost) => {
+                    self.step(record, State::Serving, None)?;
+                    self.end_serving(record, &dialer, progress, cancel)?;
                 }
                 Some(Verdict::Aborted) => return self.resume(record, "the destination gave up"),
                 None => return Err("the destination's decision is not known".into()),
@@ -122,6 +132,36 @@ impl Recovery<'_> {
         }
         settle(&dialer, record.id, self.limits)?;
         Ok(self.journal.settle(record.id, record.role)?)
+    }
+
+    /// The application lives at the destination, and here its memory does, as long as its processes are there. Once they are
+    /// gone the destination is to know that nothing comes any more, and to say what became of it.
+    fn end_serving(
+        &self,
+        record: &Record,
+        dialer: &dyn Dialer,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<(), EndError> {
+        let unknown = || EndError::from("how to serve it was not written down");
+        let owed = record.serving.as_ref().ok_or_else(unknown);
+        let owed = owed.and_then(|serving| Ok((serving, self.origin.found(record)?.owed()?)));
+        let limits = self.limits;
+        let verdict = match owed {
+            Ok((serving, memory)) => again::serve(dialer, record, serving, &memory, limits, progress, cancel),
+            Err(error) => {
+                let reason = chain(error.as_ref());
+                tracing::error!(migration = %record.id, reason, "what is owed cannot be served any more");
+                again::until_it_needs_no_more(dialer, record, limits, cancel, |dialer| {
+                    drop(say_gone(dialer, record.id, limits));
+                })
+            }
+        };
+        match verdict {
+            Some(Verdict::Committed | Verdict::Lost) => self.end(record),
+            Some(_) => Err("the destination denies a commit".into()),
+            None => Err("what became of the application at the destination is not known".into()),
+        }
     }
 
     fn resume(&self, record: &Record, reason: &str) -> Result<(), EndError> {
@@ -148,9 +188,16 @@ impl Recovery<'_> {
     }
 
     fn release(&self, record: &Record) -> Result<(), EndError> {
-        self.host.found(record)?.release()?;
+        drop(self.host.found(record)?.release()?);
         self.step(record, State::Released, None)?;
         self.hooks.run(Stage::PostRestore, &record.told_to_hooks(None))
+    }
+
+    /// It cannot run on: what it was owed was fetched by the daemon that has died.
+    fn lose(&self, record: &Record) -> Result<(), EndError> {
+        let reason = "the daemon ended while memory was owed to the application, which cannot run without it";
+        self.host.found(record)?.lose(reason)?;
+        Ok(self.step(record, State::Lost, Some(reason))?)
     }
 
     fn undo_hooks(&self, record: &Record, reason: &str) -> Result<(), EndError> {

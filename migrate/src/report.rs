@@ -19,6 +19,8 @@ pub enum Outcome {
     /// The destination has decided, or will, and could not be asked yet. The source stays stopped, and goes on asking at the
     /// daemon's next start.
     Undecided,
+    /// Nowhere: it had moved, and the memory that it was owed did not come any more.
+    Lost,
 }
 
 /// How long a phase took.
@@ -72,6 +74,8 @@ pub enum RoundsEnd {
     Converged,
     /// There were as many as there may be, or they took as long as they may, and it was asked to stop the application then.
     Forced,
+    /// What was left is owed to it.
+    Owed,
 }
 
 /// What one host knows of a migration that ended.
@@ -101,6 +105,15 @@ pub struct Report {
     pub throttled: u32,
     /// Bytes of the last round, while it stood still.
     pub last_round: u64,
+    /// Bytes that followed while it ran at the destination.
+    #[serde(default)]
+    pub owed: u64,
+    /// How often it waited for some of them.
+    #[serde(default)]
+    pub faults: u64,
+    /// From its release until all of them were there, by the destination's clock.
+    #[serde(default)]
+    pub filled_ms: Option<u64>,
     /// How long it was predicted to stand still.
     pub predicted_freeze_ms: Option<u64>,
     /// How many pages were compared, if that was asked for.

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  source        Preparing ──► Frozen ──► Deciding ──► Committed ──► Done
-//!                    │            │           │
+//!                    │            │           │ └─────► Serving ───────┘
 //!                    ▼            ▼           ▼
 //!                 Aborted ◄──── Resuming ◄────┘ the destination has aborted
 //!
 //!  destination   Preparing ──► Held ──► Committed ──► Released
-//!                    │           │
-//!                    ▼           ▼
+//!                    │           │ └──► Filling ──────┘
+//!                    ▼           ▼         └──► Lost
 //!                 Abandoning ────┴──► Abandoned
 //! ```
 //!
@@ -37,6 +37,12 @@ pub enum State {
     Held,
     /// Either: the application lives on the destination.
     Committed,
+    /// Source: the application lives on the destination, which is owed memory of it.
+    Serving,
+    /// Destination: the application lives here, and memory is owed to it.
+    Filling,
+    /// Destination: it lived here, and was killed: the memory that it was owed does not come any more.
+    Lost,
     /// Destination: it runs.
     Released,
     /// Destination: what is restored is to be killed.
@@ -62,15 +68,17 @@ impl State {
     /// When it must not follow.
     pub fn step(self, to: Self) -> Result<Self, IllegalStep> {
         use State::{
-            Abandoned, Abandoning, Aborted, Committed, Deciding, Done, Frozen, Held, Preparing, Released,
-            Resuming,
+            Abandoned, Abandoning, Aborted, Committed, Deciding, Done, Filling, Frozen, Held, Lost,
+            Preparing, Released, Resuming, Serving,
         };
         match (self, to) {
             (Preparing, Frozen | Aborted | Held | Abandoning)
             | (Frozen, Deciding | Resuming)
-            | (Deciding, Committed | Resuming)
+            | (Deciding, Committed | Serving | Resuming)
+            | (Serving, Done)
             | (Resuming, Aborted)
-            | (Held, Committed | Abandoning)
+            | (Held, Committed | Filling | Abandoning)
+            | (Filling, Released | Lost)
             | (Committed, Done | Released)
             | (Abandoning, Abandoned) => Ok(to),
             (from, to) => Err(IllegalStep { from, to }),
@@ -80,7 +88,7 @@ impl State {
     /// Nothing is left to be done.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Aborted | Self::Done | Self::Released | Self::Abandoned)
+        matches!(self, Self::Aborted | Self::Done | Self::Released | Self::Lost | Self::Abandoned)
     }
 }
 
@@ -88,9 +96,9 @@ impl State {
 mod tests {
     use super::State::{self, *};
 
-    const ALL: [State; 11] = [
-        Preparing, Frozen, Deciding, Resuming, Aborted, Done, Held, Committed, Released, Abandoning,
-        Abandoned,
+    const ALL: [State; 14] = [
+        Preparing, Frozen, Deciding, Resuming, Aborted, Done, Held, Committed, Serving, Filling, Lost,
+        Released, Abandoning, Abandoned,
     ];
 
     /// All states that can follow, directly or not.
@@ -108,17 +116,20 @@ mod tests {
 
     #[test]
     fn what_is_committed_is_never_taken_back() {
-        let after = reachable(Committed);
-        assert!(
-            ![Resuming, Aborted, Abandoning, Abandoned].iter().any(|state| after.contains(state)),
-            "{after:?}"
-        );
+        for state in [Committed, Serving, Filling] {
+            let after = reachable(state);
+            assert!(
+                ![Resuming, Aborted, Abandoning, Abandoned].iter().any(|state| after.contains(state)),
+                "{after:?}"
+            );
+        }
     }
 
     #[test]
     fn what_is_aborted_is_never_committed() {
         for state in [Resuming, Aborted, Abandoning, Abandoned] {
-            assert!(!reachable(state).contains(&Committed), "{state:?}");
+            let after = reachable(state);
+            assert!(![Committed, Serving, Filling].iter().any(|state| after.contains(state)), "{state:?}");
         }
     }
 

@@ -9,7 +9,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use fastmig_engine::{runc, Config};
 
 use crate::commands::{
-    self, check, completion, config, events, history, install, migrate, ps, standby, status,
+    self, check, completion, config, events, history, install, migrate, policy, ps, report, standby,
+    start_options, status,
 };
 use crate::oci::{self, Runtime};
 use crate::output::Output;
@@ -97,12 +98,18 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Show the migrations that this host took part in
     History(history::Arguments),
+    /// Make a page with charts of them, which opens without a network
+    Report(report::Arguments),
     /// Show, delete, fetch and store checkpoints at rest
     Checkpoints(Raw),
     /// Show how one container stands, or all of them
     Status(status::Arguments),
     /// Say what would make a checkpoint fail, without stopping anything
     Check(check::Arguments),
+    /// Show or change how a container's application comes up the next time
+    StartOptions(start_options::Arguments),
+    /// Say what a fault policy would decide, or show its rules
+    Policy(policy::Arguments),
     /// Show the settings in force, and where each one comes from
     Config(config::Arguments),
     /// Put FastMig into this host, or take it out
@@ -207,8 +214,11 @@ impl Command {
             Self::Standby(arguments) => context.conclude(arguments.run(context)),
             Self::Status(arguments) => context.conclude(arguments.run(context)),
             Self::Check(arguments) => context.conclude(arguments.run(context)),
+            Self::StartOptions(arguments) => context.conclude(arguments.run(context)),
+            Self::Policy(arguments) => context.conclude(arguments.run(context)),
             Self::Migrate(arguments) => arguments.run(context),
             Self::History(arguments) => arguments.run(context),
+            Self::Report(arguments) => arguments.run(context),
             Self::Checkpoints(raw) => commands::store::checkpoints(context, &raw.arguments),
             Self::Config(arguments) => arguments.run(context.output),
             Self::Install(arguments) => arguments.run(context.output),

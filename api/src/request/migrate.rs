@@ -25,6 +25,10 @@ pub enum Strategy {
     StopCopy,
     /// Its memory travels in rounds while it runs; what it wrote since the last one travels while it is frozen.
     PreCopy,
+    /// It moves first; its memory follows while it runs at the destination. Should the source be lost meanwhile, it is lost.
+    PostCopy,
+    /// Rounds first; what is left after them follows.
+    Hybrid,
 }
 
 impl std::fmt::Display for Strategy {
@@ -33,6 +37,8 @@ impl std::fmt::Display for Strategy {
             Self::Auto => "auto",
             Self::StopCopy => "stop-copy",
             Self::PreCopy => "pre-copy",
+            Self::PostCopy => "post-copy",
+            Self::Hybrid => "hybrid",
         })
     }
 }
@@ -48,6 +54,8 @@ pub enum OnTimeout {
     Abort,
     /// It gets less and less of the processor until the rest is small enough.
     Throttle,
+    /// It moves, and the rest follows while it runs at the destination.
+    PostCopy,
 }
 
 /// How memory is compressed on its way.
@@ -122,6 +130,11 @@ pub struct MigrateRequest {
     /// What is done after that many rounds, or that long.
     #[serde(default)]
     pub on_timeout: OnTimeout,
+    /// How long it waits, at the destination, for memory that follows it, while this host cannot be reached, in seconds. Then it is
+    /// killed there, for it cannot run without.
+    #[serde(default = "apart")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub post_copy_timeout_s: u64,
     /// Whether all of its memory is compared before it runs again; it stands still for that, too.
     #[serde(default)]
     pub verify: bool,
@@ -161,6 +174,10 @@ fn rounds_timeout() -> u64 {
     600
 }
 
+fn apart() -> u64 {
+    600
+}
+
 impl MigrateRequest {
     /// A move to that host with the defaults.
     #[must_use]
@@ -179,6 +196,7 @@ impl MigrateRequest {
             max_rounds: max_rounds(),
             rounds_timeout_s: rounds_timeout(),
             on_timeout: OnTimeout::Force,
+            post_copy_timeout_s: apart(),
             verify: false,
             streams: None,
             compression: Compression::Auto,
@@ -205,6 +223,7 @@ impl Checked for MigrateRequest {
         within("max_downtime_ms", self.max_downtime_ms, MAX_SECONDS * 1000)?;
         within("max_rounds", self.max_rounds.into(), MAX_ROUNDS.into())?;
         within("rounds_timeout_s", self.rounds_timeout_s, MAX_SECONDS)?;
+        within("post_copy_timeout_s", self.post_copy_timeout_s, MAX_SECONDS)?;
         for (field, seconds) in [("timeout_s", self.timeout_s), ("freeze_timeout_s", self.freeze_timeout_s)] {
             if let Some(seconds) = seconds {
                 within(field, seconds, MAX_SECONDS)?;
@@ -240,7 +259,9 @@ mod tests {
 
     #[test]
     fn a_strategy_is_shown_as_it_is_written() {
-        for strategy in [Strategy::Auto, Strategy::StopCopy, Strategy::PreCopy] {
+        for strategy in
+            [Strategy::Auto, Strategy::StopCopy, Strategy::PreCopy, Strategy::PostCopy, Strategy::Hybrid]
+        {
             assert_eq!(serde_json::to_value(strategy).unwrap(), strategy.to_string());
         }
     }
@@ -260,6 +281,8 @@ mod tests {
         assert_eq!(request.check().unwrap_err().to_string(), "max_rounds: 0 is not from 1 to 1000");
         request = MigrateRequest { max_downtime_ms: 0, ..MigrateRequest::new("b") };
         assert!(request.check().is_err());
+        request = MigrateRequest { post_copy_timeout_s: 0, ..MigrateRequest::new("b") };
+        assert_eq!(request.check().unwrap_err().to_string(), "post_copy_timeout_s: 0 is not from 1 to 86400");
         request = MigrateRequest { rounds_timeout_s: MAX_SECONDS + 1, ..MigrateRequest::new("b") };
         assert!(request.check().is_err());
     }

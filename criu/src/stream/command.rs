@@ -91,6 +91,7 @@ mod tests {
     #[test]
     fn streams_are_inherited_by_name() {
         let options = RestoreOptions {
+            lazy: false,
             images: 5,
             inherited: vec![InheritedFd { key: "pipe:[77]".into(), fd: 9 }],
             common: Common { tcp: Tcp::Keep, ..Common::default() },

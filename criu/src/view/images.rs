@@ -18,6 +18,9 @@ const OFFSET: u64 = 3;
 const FLAGS: u64 = 6;
 const STATUS: u64 = 7;
 
+// pagemap_entry
+const PAGE_FLAGS: u64 = 4;
+const LAZY: u64 = 2;
 // pstree_entry
 const PID: u64 = 1;
 const PARENT: u64 = 2;
@@ -160,6 +163,40 @@ pub fn parent_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets a restore whose memory follows take all pages that the images in `directory` hold. CRIU marks most of them as pages that
+/// may follow, whether they are there or not.
+///
+/// # Errors
+/// When an image of pages is damaged, or cannot be written.
+pub fn take_all_pages(directory: &Path) -> io::Result<()> {
+    for file in fs::read_dir(directory)? {
+        let file = file?;
+        if is_page_map(&file.file_name()) {
+            let image = fs::read(file.path())?;
+            fs::write(file.path(), present(&image).ok_or(io::ErrorKind::InvalidData)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// An image `pagemap-PID.img` none of whose pages may follow; nothing when it is damaged.
+fn present(pagemap: &[u8]) -> Option<Vec<u8>> {
+    let mut image = pagemap.get(..HEADER)?.to_vec();
+    for (index, message) in messages(pagemap)?.into_iter().enumerate() {
+        let mut message = message.to_vec();
+        // The first says where the pages are.
+        let flags = if index == 0 { None } else { number_of(&fields(&message)?, PAGE_FLAGS) };
+        if let Some(flags) = flags.filter(|flags| flags & LAZY != 0) {
+            // Of two values of a field the later one counts.
+            put_number(&mut message, PAGE_FLAGS << 3);
+            put_number(&mut message, flags & !LAZY);
+        }
+        image.extend(u32::try_from(message.len()).ok()?.to_le_bytes());
+        image.extend(message);
+    }
+    Some(image)
+}
+
 /// Where the head of an image `pagemap-PID.img` ends, and the number of its image of pages.
 fn head(image: &[u8]) -> Option<(usize, u64)> {
     let head = *messages(image)?.first()?;
@@ -260,6 +297,21 @@ mod tests {
         let mm = mm(&[file, shared, memory]);
         assert_eq!(place_remainder(&mm, 0x20_5000), Some(0x2000));
         assert_eq!(place_remainder(&mm, 0x20_6000), None);
+    }
+
+    #[test]
+    fn no_page_may_follow_that_is_there() {
+        let head = numbers(&[(1, 1)]);
+        let pages = |flags| numbers(&[(1, 0x1000), (2, 2), (PAGE_FLAGS, flags)]);
+        let told = |image: &[u8]| -> Vec<_> {
+            let all = messages(image).unwrap();
+            all[1..].iter().map(|message| number_of(&fields(message).unwrap(), PAGE_FLAGS).unwrap()).collect()
+        };
+        let before = image(&[head, pages(4), pages(6), pages(2)]);
+        let after = present(&before).unwrap();
+        assert_eq!(told(&after), [4, 4, 0]);
+        assert_eq!(messages(&after).unwrap()[..2], messages(&before).unwrap()[..2]);
+        assert_eq!(present(&before[..before.len() - 1]), None);
     }
 
     #[test]

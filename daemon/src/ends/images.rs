@@ -3,7 +3,9 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use fastmig_engine::migration::{ImageSink, ImageSource, ProcessMemory, Room, RoundMemory};
+use fastmig_engine::migration::{
+    Fetch, ImageSink, ImageSource, OwedMemory, ProcessMemory, Room, RoundMemory,
+};
 use fastmig_migrate::ends;
 
 /// Where CRIU's images go.
@@ -58,6 +60,26 @@ impl ends::Memory for Round {
 
     fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.0.read(image, offset, into)
+    }
+}
+
+/// Memory that follows the application.
+#[derive(Debug)]
+pub(super) struct Owed(pub(super) Arc<OwedMemory>);
+
+impl ends::Memory for Owed {
+    fn images(&self) -> Vec<(String, u64)> {
+        self.0.images()
+    }
+
+    fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read(image, offset, into)
+    }
+}
+
+impl Fetch for Source {
+    fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()> {
+        self.0.fetch(image, offset, into, urgent)
     }
 }
 

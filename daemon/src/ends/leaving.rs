@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::{trackable, Departure, Terms};
 use fastmig_engine::{passport, Container};
-use fastmig_migrate::ends::{Choice, EndError, Files, Images, Leaving, Memory, Round};
+use fastmig_migrate::ends::{Choice, EndError, Files, Images, Leaving, Memory, Pass, Round};
 use fastmig_migrate::options::Strategy;
 use serde_json::Value;
 
@@ -45,8 +45,8 @@ impl Leaving for Leaver {
     fn choose(&mut self, asked: Strategy) -> Result<Choice, EndError> {
         let (strategy, why) = match (asked, trackable()) {
             (Strategy::StopCopy, _) => (Strategy::StopCopy, "asked for".to_owned()),
-            (Strategy::PreCopy, Ok(_)) => (Strategy::PreCopy, "asked for".to_owned()),
-            (Strategy::PreCopy, Err(reason)) => {
+            (asked, Ok(_)) if asked.has_rounds() => (asked, "asked for".to_owned()),
+            (asked, Err(reason)) if asked.has_rounds() => {
                 let what = "memory cannot travel while the application runs";
                 return Err(format!("{what}: {reason}; ask for --strategy stop-copy or auto").into());
             }
@@ -65,11 +65,12 @@ impl Leaving for Leaver {
         self.departure.ready(way(strategy)).map_err(told)
     }
 
-    fn round(&mut self) -> Result<Round, EndError> {
-        let round = self.departure.round().map_err(told)?;
+    fn round(&mut self, pass: Pass) -> Result<Round, EndError> {
+        let round = self.departure.round(pass == Pass::Owe).map_err(told)?;
         let memory = Arc::new(images::Round(round.memory));
+        let owed = round.owed.map(|owed| Arc::new(images::Owed(owed)) as Arc<dyn Memory>);
         let (scan, tracked, processes) = (round.scan, round.tracked, round.processes);
-        Ok(Round { plan: round.plan, memory, scan, tracked, processes })
+        Ok(Round { plan: round.plan, memory, owed, scan, tracked, processes })
     }
 
     fn throttle(&mut self, percent: u32) -> Result<(), EndError> {
@@ -92,6 +93,10 @@ impl Leaving for Leaver {
     fn memory(&self) -> Result<Arc<dyn Memory>, EndError> {
         let memory = self.departure.memory().map_err(told)?;
         Ok(Arc::new(images::Memory(memory)))
+    }
+
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError> {
+        Err("it owes what its last round has shown".into())
     }
 
     fn fence(&mut self) -> Result<(), EndError> {

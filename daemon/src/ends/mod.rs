@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::{Terms, Ticket, Way};
 use fastmig_engine::{Config, Container, Key};
-use fastmig_migrate::ends::{EndError, Leaving, Waiting};
+use fastmig_migrate::ends::{EndError, Leaving, Memory, Waiting};
 use fastmig_migrate::options::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,10 +46,18 @@ struct Papers {
     ticket: Ticket,
 }
 
+/// What the frozen application of `container`, which has left by migration `id`, owes.
+///
+/// # Errors
+/// When it is not there any more.
+pub fn owed(container: &Container, id: &str) -> Result<Arc<dyn Memory>, EndError> {
+    Ok(Arc::new(images::Owed(container.owed(id).map_err(told)?)))
+}
+
 /// The engine's part of a strategy.
 fn way(strategy: Strategy) -> Way {
     match strategy {
-        Strategy::PreCopy => Way::Rounds,
+        strategy if strategy.has_rounds() => Way::Rounds,
         _ => Way::Stream,
     }
 }

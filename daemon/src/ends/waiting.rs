@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastmig_engine::image::Manifest;
 use fastmig_engine::migration::{Arrival, Ticket};
@@ -60,7 +61,8 @@ impl Waiting for Waiter {
 
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
         let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
-        self.arrival.restore(&manifest, images::Source(images)).map_err(told)
+        let fetch = Arc::new(images::Source(Arc::clone(&images)));
+        self.arrival.restore(&manifest, images::Source(images), fetch).map_err(told)
     }
 
     fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
@@ -71,11 +73,38 @@ impl Waiting for Waiter {
         self.arrival.verify().map_err(told)
     }
 
-    fn release(self: Box<Self>) -> Result<(), EndError> {
-        self.arrival.release().map_err(told)
+    fn release(self: Box<Self>) -> Result<Option<Box<dyn ends::Owing>>, EndError> {
+        let owing = self.arrival.release().map_err(told)?;
+        Ok(owing.map(|owing| Box::new(Owing(owing)) as Box<dyn ends::Owing>))
+    }
+
+    fn lose(self: Box<Self>, _: &str) -> Result<(), EndError> {
+        self.arrival.abandon().map_err(told)
     }
 
     fn abandon(self: Box<Self>) -> Result<(), EndError> {
         self.arrival.abandon().map_err(told)
+    }
+}
+
+/// An application that runs, and is owed memory.
+#[derive(Debug)]
+struct Owing(fastmig_engine::migration::Owing);
+
+impl ends::Owing for Owing {
+    fn wait(&self, patience: Duration) -> Result<bool, String> {
+        self.0.wait(patience)
+    }
+
+    fn told(&self) -> (u64, u64) {
+        self.0.told()
+    }
+
+    fn settle(self: Box<Self>) -> Result<(), EndError> {
+        self.0.settle().map_err(told)
+    }
+
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError> {
+        self.0.lose(reason).map_err(told)
     }
 }

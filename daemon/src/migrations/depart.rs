@@ -172,6 +172,9 @@ impl Teller<'_> {
             Outcome::Undecided | Outcome::Running => Err(ErrorInfo::new(Code::Peer, reason()).with_remedy(
                 "the application stays stopped here until the destination's daemon answers; start that one",
             )),
+            Outcome::Lost => Err(ErrorInfo::new(Code::Internal, reason()).with_remedy(
+                "it had moved, and ended there, for it could not run without its memory; start it anew",
+            )),
             Outcome::Stopped => Err(ErrorInfo::new(Code::Internal, reason()).with_remedy(
                 "the application is stopped here, for it could not be thawed; that is tried again when fastmigd starts",
             )),

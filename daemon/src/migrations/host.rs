@@ -8,7 +8,7 @@ use fastmig_engine::migration::Verdict;
 use fastmig_engine::{Config, Container, Key, Kind};
 use fastmig_migrate::destination::{Host, Placed};
 use fastmig_migrate::ends::{
-    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Place, Round, Waiting,
+    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
 };
 use fastmig_migrate::journal::Record;
 use fastmig_migrate::options::{Strategy, Wanted};
@@ -185,8 +185,12 @@ impl Waiting for Made {
         self.waiting.verify()
     }
 
-    fn release(self: Box<Self>) -> Result<(), EndError> {
+    fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
         self.waiting.release()
+    }
+
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError> {
+        self.waiting.lose(reason)
     }
 
     fn abandon(self: Box<Self>) -> Result<(), EndError> {
@@ -234,7 +238,7 @@ impl Leaving for Settled {
         too_late()
     }
 
-    fn round(&mut self) -> Result<Round, EndError> {
+    fn round(&mut self, _: Pass) -> Result<Round, EndError> {
         too_late()
     }
 
@@ -256,6 +260,12 @@ impl Leaving for Settled {
 
     fn memory(&self) -> Result<Arc<dyn Memory>, EndError> {
         too_late()
+    }
+
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError> {
+        let container =
+            self.container.as_ref().ok_or("the container is gone, and its application with it")?;
+        ends::owed(container, &self.id)
     }
 
     fn fence(&mut self) -> Result<(), EndError> {
@@ -308,8 +318,13 @@ impl Waiting for Settled {
         too_late()
     }
 
-    fn release(self: Box<Self>) -> Result<(), EndError> {
-        self.settle(Verdict::Here)
+    fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
+        self.settle(Verdict::Here).map(|()| None)
+    }
+
+    fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError> {
+        let Some(container) = &self.container else { return Ok(()) };
+        container.settle_lost(&self.id, reason).map_err(|e| e.report().into())
     }
 
     fn abandon(self: Box<Self>) -> Result<(), EndError> {

@@ -161,6 +161,9 @@ fn in_words(event: &Event, under_way: String, side: Side) -> What {
             wire: *wire,
             rate: *rate,
         },
+        Event::Filling { owed, bytes, faults, milliseconds } => {
+            What::MemoryFollows { owed: *owed, done: *bytes, faults: *faults, ms: *milliseconds }
+        }
         Event::Asking { attempts, reason } => What::Warning {
             message: format!("the destination was asked {attempts} times for its decision: {reason}"),
         },

@@ -55,6 +55,8 @@ impl Daemon {
             Outcome::Moved => work::report(&report),
             Outcome::Undecided | Outcome::Running => Err(ErrorInfo::new(Code::Peer, reason)
                 .with_remedy("the application stays stopped here until the destination's daemon answers")),
+            Outcome::Lost => Err(ErrorInfo::new(Code::Internal, reason)
+                .with_remedy("it had moved, and ended there; start it anew")),
             _ => Err(ErrorInfo::new(Code::Internal, reason).with_remedy("the application runs on here")),
         };
         if let Err(e) = self.operations.settle(&operation, outcome) {

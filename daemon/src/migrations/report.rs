@@ -84,6 +84,9 @@ fn nothing_yet(side: Side, outcome: Outcome) -> MigrationReport {
         rounds_end: None,
         throttled: 0,
         last_round_bytes: 0,
+        owed_bytes: 0,
+        owed_faults: 0,
+        filled_ms: None,
         predicted_freeze_ms: None,
         verified_pages: None,
         iterations: 0,
@@ -104,7 +107,8 @@ fn outcome_of(state: State) -> Outcome {
         State::Preparing | State::Frozen | State::Held => Outcome::Running,
         State::Deciding => Outcome::Undecided,
         State::Resuming | State::Aborted | State::Abandoning | State::Abandoned => Outcome::Stayed,
-        State::Committed | State::Done | State::Released => Outcome::Moved,
+        State::Committed | State::Serving | State::Filling | State::Done | State::Released => Outcome::Moved,
+        State::Lost => Outcome::Lost,
     }
 }
 
@@ -118,9 +122,13 @@ pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> Migr
     begun.rounds_end = report.rounds_end.map(|end| match end {
         report::RoundsEnd::Converged => RoundsEnd::Converged,
         report::RoundsEnd::Forced => RoundsEnd::Forced,
+        report::RoundsEnd::Owed => RoundsEnd::Owed,
     });
     begun.throttled = report.throttled;
     begun.last_round_bytes = report.last_round;
+    begun.owed_bytes = report.owed;
+    begun.owed_faults = report.faults;
+    begun.filled_ms = report.filled_ms;
     begun.predicted_freeze_ms = report.predicted_freeze_ms;
     begun.verified_pages = report.verified_pages;
     begun.iterations = report.file_rounds;
@@ -143,6 +151,7 @@ pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> Migr
         report::Outcome::Stayed => Outcome::Stayed,
         report::Outcome::Stopped => Outcome::Stopped,
         report::Outcome::Undecided => Outcome::Undecided,
+        report::Outcome::Lost => Outcome::Lost,
     };
     begun.warnings.clone_from(&report.warnings);
     begun.reason.clone_from(&report.reason);
@@ -153,6 +162,8 @@ pub(super) fn strategy(chosen: options::Strategy) -> Strategy {
     match chosen {
         options::Strategy::StopCopy => Strategy::StopCopy,
         options::Strategy::PreCopy => Strategy::PreCopy,
+        options::Strategy::PostCopy => Strategy::PostCopy,
+        options::Strategy::Hybrid => Strategy::Hybrid,
         // The protocol may learn others before we do.
         _ => Strategy::Auto,
     }
@@ -200,8 +211,11 @@ pub(super) fn options(request: &MigrateRequest) -> Options {
         Strategy::Auto => options::Strategy::Auto,
         Strategy::StopCopy => options::Strategy::StopCopy,
         Strategy::PreCopy => options::Strategy::PreCopy,
+        Strategy::PostCopy => options::Strategy::PostCopy,
+        Strategy::Hybrid => options::Strategy::Hybrid,
     };
     options.rounds = rounds(request);
+    options.limits.apart = Duration::from_secs(request.post_copy_timeout_s);
     options.verify = request.verify;
     options.compression = match request.compression {
         Compression::Auto => options::Compression::Auto,
@@ -231,6 +245,7 @@ fn rounds(request: &MigrateRequest) -> options::Rounds {
             OnTimeout::Force => options::OnTimeout::Force,
             OnTimeout::Abort => options::OnTimeout::Abort,
             OnTimeout::Throttle => options::OnTimeout::Throttle,
+            OnTimeout::PostCopy => options::OnTimeout::PostCopy,
         },
     }
 }
@@ -244,8 +259,8 @@ mod tests {
         let ours = options(&MigrateRequest::new("b"));
         let theirs = Options::default();
         assert_eq!(
-            (ours.strategy, ours.rounds, ours.verify),
-            (theirs.strategy, theirs.rounds, theirs.verify)
+            (ours.strategy, ours.rounds, ours.verify, ours.limits),
+            (theirs.strategy, theirs.rounds, theirs.verify, theirs.limits)
         );
     }
 

@@ -1,10 +1,11 @@
 //! The destination: an application that comes into a container in standby, and is held there until it may run.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fastmig_control::{State, INIT_PATH};
 use fastmig_criu::{Common, ImageSource, Launch, Notification, RestoreOptions, StreamedRestore};
@@ -12,6 +13,8 @@ use fastmig_criu::{Common, ImageSource, Launch, Notification, RestoreOptions, St
 use super::filled::{Filled, Room};
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
+use super::owed::Fetch;
+use super::owing::{Filling, Owing};
 use super::ticket::Ticket;
 use super::Way;
 use crate::container::{Container, Operation};
@@ -24,6 +27,9 @@ use crate::{application, Error};
 /// Where the manifest comes from, in messages.
 const STREAM: &str = "stream";
 
+/// How long all that is missing may take to come before memory is compared.
+const COMPARED: Duration = Duration::from_secs(60);
+
 /// A container that takes an application in. It is locked; dropped before the application is released, it is in standby.
 #[derive(Debug)]
 pub struct Arrival {
@@ -31,6 +37,8 @@ pub struct Arrival {
     container: Container,
     ticket: Option<Ticket>,
     criu: Option<Ready>,
+    /// What the restored application misses.
+    filling: Option<Filling>,
     /// This host's, read before the freeze: the kernel takes its time for an answer.
     cpu_features: BTreeSet<String>,
     /// It is decided that the application runs here, or does not.
@@ -74,9 +82,10 @@ impl Container {
         }
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
-        let (ticket, criu, decided) = (None, None, false);
+        let (ticket, criu, filling, decided) = (None, None, None, false);
         let cpu_features = cpu_features();
-        Ok(Arrival { id: id.into(), container: self.clone(), ticket, criu, cpu_features, decided, operation })
+        let (id, container) = (id.into(), self.clone());
+        Ok(Arrival { id, container, ticket, criu, filling, cpu_features, decided, operation })
     }
 }
 
@@ -108,6 +117,7 @@ impl Arrival {
         let mut launch = recipient::launch(&self.container, &bundle)?;
         let options = RestoreOptions {
             images: -1,
+            lazy: false,
             inherited: recipient::inherited_streams(&mut launch, self.container.pid(), &ticket.stdio)?,
             common: Common {
                 tcp: ticket.tcp.into(),
@@ -170,7 +180,12 @@ impl Arrival {
     ///
     /// # Errors
     /// When it does not fit, or CRIU fails: the container is in standby then.
-    pub fn restore(&mut self, manifest: &Manifest, images: impl ImageSource + 'static) -> Result<(), Error> {
+    pub fn restore(
+        &mut self,
+        manifest: &Manifest,
+        images: impl ImageSource + 'static,
+        fetch: Arc<dyn Fetch>,
+    ) -> Result<(), Error> {
         let images: Arc<dyn ImageSource> = Arc::new(images);
         let (Some(ready), Some(ticket)) = (self.criu.take(), self.ticket.take()) else {
             return Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "restore into" });
@@ -186,8 +201,13 @@ impl Arrival {
         let recipient = Recipient::admit(&container, manifest, stream)?;
         self.mark(&ready)?;
         recipient.expect()?;
-        let result = self.run_criu(ready, &images, &recipient).and_then(|()| recipient.adopt());
+        let result = self.run_criu(ready, &images, fetch, &recipient).and_then(|filling| {
+            recipient.adopt()?;
+            self.filling = filling;
+            self.fill()
+        });
         if let Err(e) = &result {
+            self.filling = None;
             self.operation.record.last_failure = Some(Failure::now("migrate into", e));
             recipient::clear(&container);
             self.forget_mark()?;
@@ -207,8 +227,9 @@ impl Arrival {
         &self,
         ready: Ready,
         images: &Arc<dyn ImageSource>,
+        fetch: Arc<dyn Fetch>,
         recipient: &Recipient<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Filling>, Error> {
         let (criu, log) = (ready.pid(), ready.log());
         let mut leaving = None;
         let mut follow = |stage| {
@@ -222,17 +243,24 @@ impl Arrival {
             }
             recipient.follow(stage)
         };
-        match ready {
-            Ready::Streamed { restore, .. } => restore.restore(images, &mut follow)?,
-            Ready::Filled(filled) => drop(filled.restore(images.as_ref(), &mut follow)?),
-        }
+        let filling = match ready {
+            Ready::Streamed { restore, .. } => restore.restore(images, &mut follow).map(|()| None)?,
+            Ready::Filled(filled) => filled.restore(images.as_ref(), fetch, &mut follow)?,
+        };
         if recipient.host_root()?.is_none() {
             let problem = "names another root than CRIU restored";
             let file = crate::image::MANIFEST.into();
             return Err(ImageError::Damaged { path: STREAM.into(), file, problem }.into());
         }
         crate::logs::forget(&log);
-        Ok(())
+        Ok(filling)
+    }
+
+    /// What is missing begins to come; nothing of the application has run.
+    fn fill(&mut self) -> Result<(), Error> {
+        let cgroup = self.container.application_cgroup()?;
+        let Some(filling) = &mut self.filling else { return Ok(()) };
+        filling.go_on(&cgroup).map_err(|e| Error::io("fill the memory in", cgroup.directory(), e))
     }
 
     /// CRIU itself need not be where its children are, and to leave takes a moment: it does so while they are restored.
@@ -271,6 +299,13 @@ impl Arrival {
     /// # Errors
     /// When they differ.
     pub fn compare(&self, fingerprint: &[u8]) -> Result<u64, Error> {
+        if let Some(filling) = &self.filling {
+            // What is not there cannot be compared: all of it comes first.
+            let cgroup = self.container.application_cgroup()?;
+            let failed = |e: io::Error| Error::io("fill the memory in", cgroup.directory(), e);
+            let filled = filling.wait(COMPARED).map_err(|reason| failed(io::Error::other(reason)))?;
+            filled.then_some(()).ok_or(io::ErrorKind::TimedOut.into()).map_err(failed)?;
+        }
         let problem = "is no fingerprint of memory";
         let damaged = || ImageError::Damaged { path: STREAM.into(), file: "fingerprint".into(), problem };
         let fingerprint = Fingerprint::decode(fingerprint).ok_or_else(damaged)?;
@@ -281,7 +316,7 @@ impl Arrival {
     ///
     /// # Errors
     /// When somebody has killed it meanwhile, or its container, or thawed it.
-    pub fn verify(&self) -> Result<(), Error> {
+    pub fn verify(&mut self) -> Result<(), Error> {
         let container = &self.container;
         let cgroup = container.application_cgroup()?;
         let failed = |e| Error::io("look after what was restored in", cgroup.directory(), e);
@@ -292,6 +327,9 @@ impl Arrival {
         };
         let lives = root.is_some_and(|root| !application::is_zombie(root));
         if lives && cgroup.holds().map_err(failed)? {
+            if let Some(filling) = &mut self.filling {
+                filling.watch(&cgroup).map_err(failed)?;
+            }
             return Ok(());
         }
         Err(Error::Lost { id: container.key().id().into() })
@@ -301,12 +339,17 @@ impl Arrival {
     ///
     /// # Errors
     /// When it cannot be thawed: it stays frozen.
-    pub fn release(mut self) -> Result<(), Error> {
+    pub fn release(mut self) -> Result<Option<Owing>, Error> {
         self.decided = true;
         let cgroup = self.container.application_cgroup()?;
         cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))?;
         self.operation.unlock_network();
-        self.forget_mark()
+        if self.filling.is_some() {
+            // Its mark stays, fenced: nobody else may touch it.
+            return Ok(Some(Owing::new(self)));
+        }
+        self.forget_mark()?;
+        Ok(None)
     }
 
     /// It never runs here; the container is in standby.
@@ -314,9 +357,32 @@ impl Arrival {
     /// # Errors
     /// When it cannot be killed: it stays frozen.
     pub fn abandon(mut self) -> Result<(), Error> {
-        self.decided = true;
         self.criu = None;
-        self.give_up()
+        self.give_up()?;
+        self.filling = None;
+        self.decided = true;
+        Ok(())
+    }
+
+    /// It cannot run on: it is killed, and the container is in standby.
+    pub(super) fn lose(mut self, reason: &str) -> Result<(), Error> {
+        super::settle::empty(&self.container, self.operation.record.migration.as_ref())?;
+        self.filling = None;
+        self.operation.record.last_failure = Some(Failure::because("migrate into", reason));
+        self.forget_mark()
+    }
+
+    /// All that was missing is there.
+    pub(super) fn settle(mut self) -> Result<(), Error> {
+        if let Some(filling) = self.filling.take() {
+            let filled = filling.end(&self.container.application_cgroup()?);
+            tracing::debug!(?filled, "all memory is here");
+        }
+        self.forget_mark()
+    }
+
+    pub(super) fn filling(&self) -> Option<&Filling> {
+        self.filling.as_ref()
     }
 
     fn give_up(&mut self) -> Result<(), Error> {
@@ -336,6 +402,10 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         if self.decided {
+            // Whoever waits for memory waits until the one who settles this has killed it: wrong content is worse.
+            if let Some(filling) = self.filling.take() {
+                std::mem::forget(filling);
+            }
             return;
         }
         self.criu = None;

@@ -10,6 +10,7 @@ use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
 
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
+use super::owed;
 use super::throttle::{self, Usage};
 use super::ticket::Ticket;
 use super::tracked::{Dumped, Round, Tracked};
@@ -154,18 +155,18 @@ impl Departure {
         Ok(Ready::Streamed { dump, log })
     }
 
-    /// The next round of memory; the last one, once it is frozen.
+    /// The next round of memory; the last one, once it is frozen. What it is to owe travels when it has moved.
     ///
     /// # Errors
     /// When its memory cannot be tracked.
-    pub fn round(&mut self) -> Result<Round, Error> {
+    pub fn round(&mut self, owe: bool) -> Result<Round, Error> {
         match &mut self.criu {
-            Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject),
+            Some(Ready::Tracked(tracked)) if self.frozen.is_some() => tracked.last(&self.subject, owe),
             Some(Ready::Tracked(tracked)) => {
                 if self.operation.record.throttle.is_none() {
                     self.usage.look(&self.subject.container);
                 }
-                tracked.round(&self.subject)
+                tracked.round(&self.subject, owe)
             }
             _ => Err(self.out_of_turn("track")),
         }
@@ -258,6 +259,12 @@ impl Departure {
     /// When that cannot be written down.
     pub fn fence(&mut self) -> Result<(), Error> {
         let Some(frozen) = self.frozen.take() else { return Err(self.out_of_turn("fence")) };
+        if let Some(debt) = self.dumped.as_ref().and_then(Dumped::debt) {
+            if let Err(e) = owed::write_down(&self.subject.container, debt) {
+                self.frozen = Some(frozen);
+                return Err(e);
+            }
+        }
         let mark = Mark { fenced: true, ..Mark::new(&self.id, Role::Leaving) };
         let before = self.operation.record.migration.replace(mark);
         if let Err(e) = self.operation.save() {
@@ -315,6 +322,7 @@ impl Departure {
         }
         self.subject.container.end_application()?;
         throttle::undo(&mut self.operation)?;
+        owed::forget(&self.subject.container);
         self.operation.record.migration = None;
         self.operation.save()
     }
@@ -325,6 +333,7 @@ impl Departure {
     }
 
     fn forget_mark(&mut self) -> Result<(), Error> {
+        owed::forget(&self.subject.container);
         self.operation.record.migration = None;
         self.operation.record.network_lock = None;
         self.operation.save()

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
-use fastmig_criu::{ImageSource, Launch, Notification, RestoreOptions, Session};
+use fastmig_criu::{ImageSource, Launch, LazySocket, Notification, RestoreOptions, Session};
+use fastmig_memory::fill::Missing;
+use fastmig_memory::spans::{common, union, without};
 
 use super::headroom;
+use super::owed::{Debt, Fetch};
+use super::owing::Filling;
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::shared::{self, Segments};
 use super::spool::Spool;
@@ -29,6 +34,9 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// How long huge pages are made for while rounds wait.
 const COLLAPSE: Duration = Duration::from_secs(10);
 
+/// How long CRIU may take to hand over what it has said that it has handed over.
+const HANDED: Duration = Duration::from_secs(5);
+
 /// A CRIU that waits to restore, and whose memory is filled meanwhile.
 #[derive(Debug)]
 pub(super) struct Filled {
@@ -37,12 +45,16 @@ pub(super) struct Filled {
     pub(super) log: PathBuf,
     view: Arc<RwLock<RestoreView>>,
     spool: Spool,
+    /// CRIU's working directory.
+    work: PathBuf,
     /// Whose memory this becomes.
     container: Container,
     rounds: u32,
     areas: Vec<Area>,
     segments: Segments,
     mappings: Option<Vec<Mapping>>,
+    /// What follows when the application runs.
+    debt: Option<Debt>,
 }
 
 /// Where the content of a round goes.
@@ -102,9 +114,20 @@ impl Filled {
         let session = launch.start(&work, &log)?;
         let view = Arc::new(RwLock::new(view));
         let container = container.clone();
-        let segments = Segments::default();
-        let (rounds, areas, mappings) = (0, Vec::new(), None);
-        Ok(Self { session, options, log, view, spool, container, rounds, areas, segments, mappings })
+        Ok(Self {
+            session,
+            options,
+            log,
+            view,
+            spool,
+            work,
+            container,
+            rounds: 0,
+            areas: Vec::new(),
+            segments: Segments::default(),
+            mappings: None,
+            debt: None,
+        })
     }
 
     /// CRIU's process, as the host counts it.
@@ -124,7 +147,7 @@ impl Filled {
             return Err(damaged("comes out of turn"));
         }
         self.rounds = plan.number;
-        if plan.number == 1 {
+        if plan.number == 1 || !plan.owed.is_empty() {
             self.require_headroom(&plan)?;
         }
         let mut view = write(&self.view);
@@ -136,6 +159,11 @@ impl Filled {
             view.lay_out(&plan.areas.iter().map(spec).collect::<Vec<_>>())?;
             self.areas.clone_from(&plan.areas);
         }
+        self.debt = Debt::of(plan.number, &plan.owed);
+        for owed in &plan.owed {
+            // What came of it in earlier rounds, or with a huge page, would be taken for its content.
+            view.discard(owed.process, &self.inside(owed))?;
+        }
         drop(view);
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
@@ -144,7 +172,7 @@ impl Filled {
 
     /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.
     fn require_headroom(&self, plan: &Plan) -> Result<(), Error> {
-        let spans = plan.pages.iter().flat_map(Pages::spans);
+        let spans = plan.pages.iter().chain(&plan.owed).flat_map(Pages::spans);
         let needed = spans.map(|span| span.end - span.start).sum();
         match headroom::of(self.container.pid()) {
             Some(left) if left < needed => {
@@ -174,13 +202,14 @@ impl Filled {
         pages.spans().flat_map(cut).collect()
     }
 
-    /// Restores; `follow` is told of CRIU's stages. The root's pid, as the container counts it.
+    /// Restores; `follow` is told of CRIU's stages. What is owed to the application then, by `fetch`.
     pub(super) fn restore(
         self,
         images: &dyn ImageSource,
+        fetch: Arc<dyn Fetch>,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-    ) -> Result<i32, Error> {
-        let Self { session, options, view, spool, mappings, .. } = self;
+    ) -> Result<Option<Filling>, Error> {
+        let Self { session, options, view, spool, work, mappings, debt, .. } = self;
         let mappings = mappings.ok_or_else(|| damaged("is not all there"))?;
         let path = spool.path();
         spool.take(images).map_err(|e| Error::io("write images into", path, e))?;
@@ -188,15 +217,61 @@ impl Filled {
         let mut view = write(&view);
         view.align(&remainders)?;
         view.relate(&family(path)?)?;
-        view.arrange(&mappings.iter().map(placed).collect::<Vec<_>>())?;
-        let restored = session.restore(&options, &mut |stage| {
+        let missing = debt.as_ref().map(Debt::missing).unwrap_or_default();
+        view.arrange(&mappings.iter().map(|mapping| placed(mapping, missing)).collect::<Vec<_>>())?;
+        let mut follow = |stage| {
             if stage == Notification::PreResume {
                 view.taken().map_err(|e| e.to_string())?;
             }
             follow(stage)
-        })?;
-        Ok(restored)
+        };
+        let Some(debt) = debt else {
+            session.restore(&options, &mut follow)?;
+            return Ok(None);
+        };
+        view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
+        let options = RestoreOptions { lazy: true, ..options };
+        restore_owing(session, &options, &work, debt, fetch, &mut follow).map(Some)
     }
+}
+
+/// Restores processes that miss some of their memory: each fault from then on is answered.
+fn restore_owing(
+    session: Session,
+    options: &RestoreOptions,
+    work: &Path,
+    debt: Debt,
+    fetch: Arc<dyn Fetch>,
+    follow: &mut dyn FnMut(Notification) -> Result<(), String>,
+) -> Result<Filling, Error> {
+    let failed = |e| Error::io("have memory follow through", work, e);
+    let (origin, missing) = debt.origin(fetch);
+    let filling = Filling::begin(origin, missing).map_err(failed)?;
+    let socket = LazySocket::listen(work).map_err(failed)?;
+    let listener = socket.listener().map_err(failed)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let receive = || LazySocket::receive(&listener, &stop, |pid, uffd| filling.add(pid, uffd));
+        let mut handed = Some(scope.spawn(receive));
+        let restored = session.restore(options, &mut |stage| {
+            if let Some(handed) = (stage == Notification::PreResume).then(|| handed.take()).flatten() {
+                let begun = Instant::now();
+                while !handed.is_finished() && begun.elapsed() < HANDED {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                stop.store(true, Ordering::Release);
+                match handed.join() {
+                    Ok(Ok(true)) => {}
+                    Ok(Err(e)) => return Err(format!("CRIU has not handed over its userfaultfds: {e}")),
+                    _ => return Err("CRIU has not handed over its userfaultfds".to_owned()),
+                }
+            }
+            follow(stage)
+        });
+        stop.store(true, Ordering::Release);
+        restored
+    })?;
+    Ok(filling)
 }
 
 /// Lets CRIU say of each mapping which one it is, when it maps it. Where CRIU's own place for the mappings of a process should
@@ -251,14 +326,27 @@ fn spec(area: &Area) -> AreaSpec {
     AreaSpec { process, start, end, no_reserve, no_huge }
 }
 
-fn spans(pages: &Pages) -> Vec<Span> {
-    pages.spans().map(|span| Span { start: span.start, end: span.end }).collect()
+fn ours(span: &fastmig_memory::Span) -> Span {
+    Span { start: span.start, end: span.end }
 }
 
-fn placed(mapping: &Mapping) -> Placed {
+fn placed(mapping: &Mapping, missing: &[Missing]) -> Placed {
+    let theirs = |pages: &Pages| -> Vec<fastmig_memory::Span> {
+        pages.spans().map(|span| fastmig_memory::Span { start: span.start, end: span.end }).collect()
+    };
     let content = match &mapping.inherited {
         None => Content::Own,
-        Some((own, absent)) => Content::Inherited { own: spans(own), absent: spans(absent) },
+        Some((own, absent)) => {
+            // Its own that is missing must not be the parent's meanwhile, nor zeros.
+            let of_it = missing.iter().find(|missing| missing.process == mapping.process);
+            let own_missing = common(&theirs(own), of_it.map(|m| m.spans.as_slice()).unwrap_or_default());
+            let own = without(&theirs(own), &own_missing);
+            let absent = union(&theirs(absent), &own_missing);
+            Content::Inherited {
+                own: own.iter().map(ours).collect(),
+                absent: absent.iter().map(ours).collect(),
+            }
+        }
     };
     Placed { process: mapping.process, start: mapping.start, end: mapping.end, content }
 }

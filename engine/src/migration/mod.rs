@@ -19,6 +19,7 @@
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
 //! | `headroom` | how much more memory the container that waits may hold |
 //! | `shared` | shared memory among it |
+//! | `withheld`, [`owed`], [`owing`] | memory that follows an application that has moved |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -36,6 +37,8 @@ mod filled;
 mod fingerprint;
 mod headroom;
 pub mod mark;
+pub mod owed;
+pub mod owing;
 mod plan;
 pub mod settle;
 mod shared;
@@ -43,6 +46,7 @@ mod spool;
 pub(crate) mod throttle;
 pub mod ticket;
 mod tracked;
+mod withheld;
 
 pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 
@@ -50,6 +54,8 @@ pub use arrival::Arrival;
 pub use departure::{Departure, Terms};
 pub use filled::Room;
 pub use mark::{Mark, Role};
+pub use owed::{Fetch, OwedMemory};
+pub use owing::Owing;
 pub use settle::Verdict;
 pub(crate) use throttle::Throttle;
 pub use ticket::Ticket;

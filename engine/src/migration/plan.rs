@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::shared::is_holder;
+
 /// Pages are counted, so that small numbers travel.
 pub(crate) const PAGE: u64 = 4096;
 /// The end of what a process can map, in pages.
@@ -25,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) pages: Vec<Pages>,
     /// What was sent earlier and is no content any more.
     pub(crate) forgotten: Vec<Pages>,
+    /// The last round: what travels when the application runs at the destination. Never shared memory.
+    pub(crate) owed: Vec<Pages>,
     /// The last round: which mappings the destination has whole then.
     pub(crate) mappings: Option<Vec<Mapping>>,
     /// All shared memory that there is now; in the last round, what the destination has whole then.
@@ -80,8 +84,10 @@ impl Plan {
         let plan: Self = postcard::from_bytes(bytes).ok()?;
         let inherited = plan.mappings.iter().flatten().filter_map(|mapping| mapping.inherited.as_ref());
         let inherited = inherited.flat_map(|(own, absent)| [own, absent]);
-        let valid = plan.pages.iter().chain(&plan.forgotten).chain(inherited).all(Pages::is_valid);
-        valid.then_some(plan)
+        let all = plan.pages.iter().chain(&plan.forgotten).chain(&plan.owed).chain(inherited);
+        let owed_in_turn = plan.owed.is_empty() || plan.mappings.is_some();
+        let owed_to_processes = plan.owed.iter().all(|pages| !is_holder(pages.process));
+        (all.into_iter().all(Pages::is_valid) && owed_in_turn && owed_to_processes).then_some(plan)
     }
 }
 
@@ -189,6 +195,7 @@ mod tests {
             areas: Vec::new(),
             pages,
             forgotten: Vec::new(),
+            owed: Vec::new(),
             mappings: None,
             shared: Vec::new(),
         }
@@ -219,6 +226,17 @@ mod tests {
             assert_eq!(Plan::decode(&bytes), None);
         }
         assert_eq!(Plan::decode(&[0xff; 40]), None);
+    }
+
+    #[test]
+    fn only_processes_are_owed_memory_and_only_in_the_end() {
+        let owes = |process, mappings| {
+            let owed = vec![Pages::new(process, std::iter::once(PAGE..2 * PAGE))];
+            Plan::decode(&Plan { owed, mappings, ..plan(Vec::new()) }.encode().unwrap())
+        };
+        assert!(owes(7, Some(Vec::new())).is_some());
+        assert_eq!(owes(-1, Some(Vec::new())), None);
+        assert_eq!(owes(7, None), None);
     }
 
     #[test]

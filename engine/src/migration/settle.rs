@@ -4,9 +4,10 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::mark::{Mark, Role};
-use super::throttle;
+use super::{owed, throttle};
 use crate::container::Container;
 use crate::frozen::end_repair;
+use crate::state::Failure;
 use crate::{network_lock, recipient, ApplicationState, Error};
 
 /// Where it runs from now on.
@@ -32,6 +33,18 @@ impl Container {
     /// # Errors
     /// When the container is another migration's, or the application can neither be thawed nor killed.
     pub fn settle(&self, id: &str, verdict: Verdict) -> Result<(), Error> {
+        self.settle_for(id, verdict, None)
+    }
+
+    /// Settles migration `id` whose application ran here, and cannot run on: it is killed, and its state says why.
+    ///
+    /// # Errors
+    /// As of [`Container::settle`].
+    pub fn settle_lost(&self, id: &str, reason: &str) -> Result<(), Error> {
+        self.settle_for(id, Verdict::Elsewhere, Some(Failure::because("migrate into", reason)))
+    }
+
+    fn settle_for(&self, id: &str, verdict: Verdict, failure: Option<Failure>) -> Result<(), Error> {
         let mut operation = self.begin_settling()?;
         let Some(mark) = operation.record.migration.clone() else { return Ok(()) };
         if mark.id != id {
@@ -42,6 +55,10 @@ impl Container {
                 self.let_go(&mark, operation.record.network_lock.take())?;
             }
             Verdict::Elsewhere => empty(self, Some(&mark))?,
+        }
+        owed::forget(self);
+        if failure.is_some() {
+            operation.record.last_failure = failure;
         }
         operation.record.migration = None;
         throttle::undo(&mut operation)?;
@@ -82,6 +99,8 @@ pub(super) fn empty(container: &Container, mark: Option<&Mark>) -> Result<(), Er
     if let Some(criu) = mark.and_then(|mark| mark.criu).filter(|criu| criu.runs()) {
         let _ = kill(Pid::from_raw(criu.pid), Signal::SIGKILL);
     }
+    // An end that its policy would have decided about: the application lives elsewhere.
+    container.decide_to_stay();
     match state {
         // Its PID 1 was killed. As long as something of the application was frozen it could not go.
         Err(_) if container.has_ended()? => Ok(()),

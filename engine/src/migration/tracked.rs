@@ -10,9 +10,11 @@ use fastmig_criu::view::{DumpView, HiddenMapping};
 use fastmig_criu::{DumpOptions, ImageSink, Life, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
+use super::owed::{OwedLayout, OwedMemory};
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::shared;
 use super::spool::Spool;
+use super::withheld::{shared_with_children, Withheld};
 use crate::container::Container;
 use crate::subject::Subject;
 use crate::{application, Error};
@@ -24,6 +26,8 @@ pub struct Round {
     pub plan: Vec<u8>,
     /// Its content.
     pub memory: Arc<RoundMemory>,
+    /// Of the last round: what travels when the application has moved.
+    pub owed: Option<Arc<OwedMemory>>,
     /// How long looking for it took.
     pub scan: Duration,
     /// Bytes of all memory that is tracked.
@@ -90,8 +94,12 @@ pub(super) struct Tracked {
     shared: SharedTracker,
     readers: HashMap<i32, Arc<Reader>>,
     rounds: u32,
+    /// What was told of in rounds and has not travelled.
+    withheld: Withheld,
     /// What the destination has whole.
     mappings: Vec<Mapping>,
+    /// The last plan, when it owes something.
+    debt: Option<Vec<u8>>,
 }
 
 impl Tracked {
@@ -120,7 +128,9 @@ impl Tracked {
             shared: SharedTracker::default(),
             readers: HashMap::new(),
             rounds: 0,
+            withheld: Withheld::default(),
             mappings: Vec::new(),
+            debt: None,
         })
     }
 
@@ -129,22 +139,29 @@ impl Tracked {
         Ok(self.session.require_alive("dump")?)
     }
 
-    /// The next round, while the application runs.
-    pub(super) fn round(&mut self, subject: &Subject) -> Result<Round, Error> {
+    /// The next round, while the application runs. When it is to owe, only what processes share travels.
+    pub(super) fn round(&mut self, subject: &Subject, owe: bool) -> Result<Round, Error> {
         self.require_criu()?;
+        let births = births(&subject.container);
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let shared = self.shared.round(&processes);
+        // Most writes before the second round are not worth watching, nor is a tree that grows.
+        let steady = self.rounds > 0 && self::processes(&subject.cgroup.pids()) == processes;
+        let shared = self.shared.round(&processes, steady.then_some((tracker, births)));
         let scan = round.cost.scan + shared.scan;
         tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), shared = shared.areas.len(), "memory is looked through");
         let tracked =
             round.areas.iter().map(|area| area.end - area.start).sum::<u64>() + shared::size(&shared);
+        let sent = if owe { self.withheld.keep(&round.pages, &round.common) } else { round.pages };
+        self.withheld.forget(&sent);
+        self.withheld.forget(&round.forgotten);
         let plan = Plan {
             number: self.next_number(),
             areas: round.areas.iter().map(area).collect(),
-            pages: round.pages.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
+            pages: sent.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
             forgotten: round.forgotten.iter().map(pages).chain(shared::pages(&shared.forgotten)).collect(),
+            owed: Vec::new(),
             mappings: None,
             shared: shared::areas(&shared),
         };
@@ -152,20 +169,28 @@ impl Tracked {
     }
 
     /// The last one, of a frozen application; CRIU does not see then what the destination has.
-    pub(super) fn last(&mut self, subject: &Subject) -> Result<Round, Error> {
+    pub(super) fn last(&mut self, subject: &Subject, owe: bool) -> Result<Round, Error> {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let shared = self.shared.last(&processes);
+        let births = births(&subject.container);
+        let shared = self.shared.last(&processes, Some((tracker, births)));
         let scan = last.cost.scan + shared.scan;
-        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, "what was written last is known");
+        tracing::info!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, watched = shared.watched, "what was written last is known");
         self.hide(&last)?;
         self.view.hide_shared(&shared::hidden(&shared))?;
+        self.withheld.forget(&last.discard);
+        let sent = if owe || !self.withheld.is_empty() {
+            self.withheld.keep(&last.pages, &shared_with_children(&last.mappings, &processes))
+        } else {
+            last.pages
+        };
         let plan = Plan {
             number: self.next_number(),
             areas: Vec::new(),
-            pages: last.pages.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
+            pages: sent.iter().map(pages).chain(shared::pages(&shared.pages)).collect(),
             forgotten: last.discard.iter().map(pages).chain(shared::pages(&shared.forgotten)).collect(),
+            owed: self.withheld.owed(&last.mappings).iter().map(pages).collect(),
             mappings: Some(last.mappings.iter().map(mapping).collect()),
             shared: shared::areas(&shared),
         };
@@ -199,7 +224,7 @@ impl Tracked {
         scan: Duration,
         tracked: u64,
     ) -> Result<Round, Error> {
-        let wanted: BTreeSet<i32> = plan.pages.iter().map(|pages| pages.process).collect();
+        let wanted: BTreeSet<i32> = plan.pages.iter().chain(&plan.owed).map(|pages| pages.process).collect();
         self.readers.retain(|id, _| wanted.contains(id));
         for process in processes.iter().filter(|process| wanted.contains(&process.id)) {
             // Opened anew: after an exec the old one shows memory that is gone.
@@ -211,6 +236,7 @@ impl Tracked {
             }
         }
         let encoded = plan.encode().map_err(|e| untracked(&subject.container, e.into()))?;
+        let owed = OwedMemory::new(OwedLayout::of(plan.number, &plan.owed), self.readers.clone());
         let memory = Arc::new(RoundMemory {
             layout: Layout::of(plan),
             readers: self.readers.clone(),
@@ -218,18 +244,19 @@ impl Tracked {
             life: Arc::clone(&self.life),
         });
         let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
-        Ok(Round { plan: encoded, memory, scan, tracked, processes })
+        self.debt = owed.is_some().then(|| encoded.clone());
+        Ok(Round { plan: encoded, memory, owed, scan, tracked, processes })
     }
 
     /// Dumps the frozen application, but for what the destination has, into `sink`.
     pub(super) fn dump(self, sink: &mut dyn ImageSink) -> Result<Dumped, Error> {
-        let Self { session, options, view, spool, tracking, mappings, .. } = self;
+        let Self { session, options, view, spool, tracking, mappings, debt, .. } = self;
         session.dump(&options)?;
         view.check()?;
         let path = spool.path();
         fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
         spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
-        Ok(Dumped { tracking, mappings })
+        Ok(Dumped { tracking, mappings, debt })
     }
 }
 
@@ -238,9 +265,15 @@ impl Tracked {
 pub(super) struct Dumped {
     tracking: Tracking,
     mappings: Vec<Mapping>,
+    debt: Option<Vec<u8>>,
 }
 
 impl Dumped {
+    /// The last plan, when it owes something.
+    pub(super) fn debt(&self) -> Option<&[u8]> {
+        self.debt.as_deref()
+    }
+
     /// What travelled in rounds.
     pub(super) fn mappings(&self) -> &[Mapping] {
         &self.mappings
@@ -269,6 +302,12 @@ impl Drop for Tracking {
             tracker.end(true);
         }
     }
+}
+
+/// Nothing from an init that cannot say.
+fn births(container: &Container) -> fastmig_memory::Births {
+    let asked = container.init().and_then(|init| init.births());
+    asked.inspect_err(|e| tracing::debug!(error = %e.report(), "births are not known")).ok()
 }
 
 /// What a tracker must know of the processes; those that have ended are left out.

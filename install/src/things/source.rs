@@ -12,7 +12,7 @@ pub(crate) const RUNTIME_DIR: &str = "/usr/lib/fastmig/runtime";
 
 /// The programs of a host, and the init.
 pub(crate) const PROGRAMS: &[&str] =
-    &["fastmig", "containerd-shim-fastmig-v1", "fastmigd", "fastmig-store", "fastmig-hook"];
+    &["fastmig", "containerd-shim-fastmig-v1", "fastmigd", "fastmig-store", "fastmig-hook", "fastmig-report"];
 pub(crate) const INIT: &str = "fastmig-init";
 
 /// The programs that an installation is about.

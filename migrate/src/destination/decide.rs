@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::run::{Arrival, End};
 use super::Destination;
-use crate::ends::Waiting;
+use crate::ends::{Owing, Waiting};
 use crate::error::{chain, Error};
 use crate::hooks::Stage;
 use crate::id::MigrationId;
@@ -25,34 +25,62 @@ impl Arrival<'_> {
     /// It is decided; only forward from here.
     pub(super) fn run_it(&mut self, talk: &mut Talk) -> End {
         talk.decide();
+        if self.owes {
+            self.session.puller.be_patient(self.session.limits.apart);
+        }
         match self.release() {
-            Ok(trouble) => self.finish(talk, trouble),
+            Ok((trouble, Some(owing))) => self.finish_owing(talk, trouble, owing),
+            Ok((trouble, None)) => self.finish(talk, trouble),
+            Err(error) if self.owes && !matches!(error, Error::Died) => {
+                self.lost_unreleased(talk, &chain(&error))
+            }
             Err(error) => (Outcome::Undecided, Some(chain(&error))),
         }
     }
 
     /// Lets it run. Returns what went wrong; an error only when a test lets the process die.
-    fn release(&mut self) -> Result<Option<String>, Error> {
+    #[allow(clippy::type_complexity, reason = "the trouble, and what is owed")]
+    fn release(&mut self) -> Result<(Option<String>, Option<Box<dyn Owing>>), Error> {
         let (destination, id) = (self.destination, self.id);
         let points = self.phases.points();
         let mut waiting = self.waiting.take();
+        let mut owed = None;
         let released = self.phases.run(Phase::Release, self.session.limits.finish, |_| {
             points.at("committed")?;
             let released =
                 waiting.take().map_or_else(|| Err("there is no container".into()), Waiting::release);
-            released.map_err(Error::end("let it run"))?;
+            owed = released.map_err(Error::end("let it run"))?;
             points.at("released")
         });
+        let released = match (released, owed) {
+            (Err(Error::Died), owed) => {
+                // Nobody would drop it.
+                std::mem::forget(owed);
+                Err(Error::Died)
+            }
+            (Err(error), Some(owed)) => {
+                self.warnings.push(format!("it runs nevertheless: {}", chain(&error)));
+                Ok(Some(owed))
+            }
+            (released, owed) => released.map(|()| owed),
+        };
         let released = match released {
             Err(Error::Died) => return Err(Error::Died),
-            Err(error) => release_again(destination, id, waiting, error),
-            Ok(()) => Ok(()),
+            // What is owed to it is fetched by nobody else.
+            Err(error) if self.owes => return Err(error),
+            Err(error) => release_again(destination, id, waiting, error).map(|()| None),
+            Ok(owing) => Ok(owing),
         };
-        if let Err(error) = released {
-            return Ok(Some(format!("{}; this is tried again at the daemon's next start", chain(&error))));
+        match released {
+            Err(error) => {
+                Ok((Some(format!("{}; this is tried again at the daemon's next start", chain(&error))), None))
+            }
+            Ok(Some(owing)) => Ok((None, Some(owing))),
+            Ok(None) => {
+                destination.journal.note_step(id, Role::Destination, State::Released, None);
+                Ok((None, None))
+            }
         }
-        destination.journal.note_step(id, Role::Destination, State::Released, None);
-        Ok(None)
     }
 
     /// Tells the source, and then the operator's commands.
@@ -76,7 +104,7 @@ impl Arrival<'_> {
         (Outcome::Moved, None)
     }
 
-    fn settle(&mut self, talk: &mut Talk) -> Result<(), Error> {
+    pub(super) fn settle(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (journal, id) = (&self.destination.journal, self.id);
         let finished = Message::Finished { took: self.phases.took(), warnings: self.warnings.clone() };
         self.phases.run(Phase::Finish, self.session.limits.finish, |deadline| {
@@ -100,7 +128,9 @@ impl Arrival<'_> {
         match journal.record(id, Role::Destination) {
             Ok(record) if undecided(&record) => {}
             // It is decided, and there is only one way from there.
-            Ok(record) if record.state == State::Committed => return self.run_it(talk),
+            Ok(record) if matches!(record.state, State::Committed | State::Filling) => {
+                return self.run_it(talk)
+            }
             // The commit may be on disk: neither side may run before that is known.
             Ok(_) | Err(_) => return self.stand_still(&reason),
         }
@@ -127,7 +157,7 @@ impl Arrival<'_> {
         (Outcome::Undecided, Some(reason.to_owned()))
     }
 
-    fn after_restore(&mut self) -> Result<(), Error> {
+    pub(super) fn after_restore(&mut self) -> Result<(), Error> {
         let facts = self.facts(None);
         let hooks = &self.destination.hooks;
         let stage = Stage::PostRestore;
@@ -150,7 +180,7 @@ fn release_again(
         let record = destination.journal.record(id, Role::Destination)?;
         let found = waiting.take().map_or_else(|| destination.host.found(&record), Ok);
         match found.and_then(Waiting::release) {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(next) => error = Error::end("let it run")(next),
         }
     }

@@ -67,14 +67,18 @@ impl Arrival<'_> {
         &mut self,
         talk: &mut Talk,
         memory: Vec<(String, u64)>,
+        owed: Vec<(String, u64)>,
     ) -> Result<Filling, Error> {
+        self.owes = !owed.is_empty();
         let limits = &self.session.limits;
         let puller = &self.session.puller;
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::LastRound, limits.frozen, |deadline| {
             let plan = hear_plan(talk, deadline)?;
             let place = waiting.round(&plan).map_err(Error::end("make room for memory"))?;
-            begin(puller, memory, &place)
+            let filling = begin(puller, memory, &place)?;
+            puller.announce_owed(owed)?;
+            Ok(filling)
         })
     }
 

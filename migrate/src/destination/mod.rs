@@ -6,12 +6,14 @@
 //! | `run` | an arrival from its begin to its report |
 //! | `take_in` | the phases up to the commit |
 //! | `fill` | rounds of memory, put in their places |
+//! | `owing` | memory that follows the application, which runs |
 //! | `decide` | release, and the way back from each phase |
 //! | `attend` | the control connection while the destination works |
 
 mod attend;
 mod decide;
 mod fill;
+mod owing;
 mod run;
 mod serve;
 mod take_in;

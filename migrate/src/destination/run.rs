@@ -46,6 +46,9 @@ pub(super) fn run(
         strategy: Strategy::default(),
         compares: false,
         filling: Filling::default(),
+        owes: false,
+        filled: (0, 0),
+        filled_ms: None,
         warnings: Vec::new(),
         files: Files::default(),
         file_rounds: 0,
@@ -82,6 +85,11 @@ pub(super) struct Arrival<'a> {
     pub(super) compares: bool,
     /// The last round of memory, on its way.
     pub(super) filling: Filling,
+    /// Memory is owed to it.
+    pub(super) owes: bool,
+    /// Bytes of that which are here, how often it waited for some, and how long it took.
+    pub(super) filled: (u64, u64),
+    pub(super) filled_ms: Option<u64>,
     pub(super) warnings: Vec<String>,
     pub(super) files: Files,
     pub(super) file_rounds: u32,
@@ -131,6 +139,9 @@ impl Arrival<'_> {
             rounds_end: None,
             throttled: 0,
             last_round: 0,
+            owed: self.filled.0,
+            faults: self.filled.1,
+            filled_ms: self.filled_ms,
             predicted_freeze_ms: None,
             verified_pages: None,
             compression: Compression::default(),

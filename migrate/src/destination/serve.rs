@@ -37,6 +37,8 @@ pub enum Served {
 
 /// The most that a source may let its application stand still.
 const LONGEST_FREEZE: Duration = Duration::from_secs(3600);
+/// The most that an application waits for a source that is lost.
+const LONGEST_APART: Duration = Duration::from_secs(24 * 3600);
 /// How much longer than the source the destination waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -91,13 +93,15 @@ pub(super) fn serve(destination: &Destination, connection: Box<dyn Connection>, 
     };
     tracing::debug!(peer, software, protocol, "a connection");
     match purpose {
-        Purpose::Migrate { wanted, frozen_ms } => {
-            let limits = limits_for(&destination.limits, Duration::from_millis(frozen_ms));
+        Purpose::Migrate { wanted, frozen_ms, apart_ms } => {
+            let [frozen, apart] = [frozen_ms, apart_ms].map(Duration::from_millis);
+            let limits = limits_for(&destination.limits, frozen, apart);
             migrate(destination, channel, peer, wanted, limits, protocol)
         }
         Purpose::Data { token } => attach(destination, channel, peer, &token, protocol),
         Purpose::Ask => answer(destination, channel, peer),
         Purpose::Settle => settle(destination, channel, peer),
+        Purpose::Gone => gone(destination, channel, peer),
     }
 }
 
@@ -133,10 +137,15 @@ fn migrate(
     }
 }
 
-/// The freeze is the source's, and so is its limit.
-fn limits_for(ours: &Limits, frozen: Duration) -> Limits {
+/// The freeze is the source's, and so is its limit; and how long it may be lost is for who asked for the migration to say.
+fn limits_for(ours: &Limits, frozen: Duration, apart: Duration) -> Limits {
     let frozen = frozen.min(LONGEST_FREEZE);
-    Limits { frozen, held: ours.held.max(frozen.saturating_add(PATIENCE)), ..ours.clone() }
+    Limits {
+        frozen,
+        apart: apart.min(LONGEST_APART),
+        held: ours.held.max(frozen.saturating_add(PATIENCE)),
+        ..ours.clone()
+    }
 }
 
 /// Takes a migration among those that arrive. One into the same container by the same host is given up: that host has given
@@ -210,8 +219,9 @@ fn attach(destination: &Destination, mut channel: Channel, peer: &str, token: &s
         return refuse(channel, peer, "this data connection belongs to no migration");
     };
     let lane = channel.lane();
-    let new = (1..=destination.bounds.streams).contains(&lane)
-        && session.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
+    let first = session.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
+    // While memory is owed, connections that break are made again.
+    let new = (1..=destination.bounds.streams).contains(&lane) && (first || session.puller.is_patient());
     if !new {
         return refuse(channel, peer, "too many data connections, or the same one twice");
     }
@@ -230,6 +240,8 @@ fn attach(destination: &Destination, mut channel: Channel, peer: &str, token: &s
 fn answer(destination: &Destination, mut channel: Channel, peer: &str) -> Served {
     let verdict = match destination.journal.decide(channel.id(), peer) {
         Ok(State::Committed | State::Released) => Verdict::Committed,
+        Ok(State::Filling) => Verdict::Owing,
+        Ok(State::Lost) => Verdict::Lost,
         Ok(_) => Verdict::Aborted,
         Err(error) => return refuse(channel, peer, &chain(&error)),
     };
@@ -240,6 +252,15 @@ fn answer(destination: &Destination, mut channel: Channel, peer: &str) -> Served
         }
     }
     finish(destination, &mut channel, &Message::Decided(verdict))
+}
+
+/// The source says that what it owes does not come any more.
+fn gone(destination: &Destination, mut channel: Channel, peer: &str) -> Served {
+    let session = sessions(destination).get(&channel.id()).cloned();
+    if let Some(session) = session.filter(|session| session.peer == peer && session.puller.is_patient()) {
+        session.puller.close("the source has lost what it owed");
+    }
+    finish(destination, &mut channel, &Message::Done)
 }
 
 fn settle(destination: &Destination, mut channel: Channel, peer: &str) -> Served {

@@ -90,7 +90,9 @@ impl Arrival<'_> {
             let watch = || waiting.still_waits().map_err(Error::end("wait with the restore"));
             let received = talk.hear_while(Deadline::after(patience), watch)?;
             match received.message {
-                Message::Round { last: false, memory } => self.round(talk, memory)?,
+                Message::Round { last: false, memory, owed } if owed.is_empty() => {
+                    self.round(talk, memory)?;
+                }
                 _ => return Ok(received),
             }
         }
@@ -136,8 +138,8 @@ impl Arrival<'_> {
     /// The application stands still: the last memory, the last files, and its images.
     fn images(&mut self, talk: &mut Talk, mut next: Received) -> Result<Value, Error> {
         let limits = &self.session.limits;
-        if let Message::Round { last: true, memory } = next.message {
-            self.filling = self.last_round(talk, memory)?;
+        if let Message::Round { last: true, memory, owed } = next.message {
+            self.filling = self.last_round(talk, memory, owed)?;
             next = talk.hear(Deadline::after(limits.frozen))?;
         }
         if matches!(next.message, Message::Files { frozen: true }) {
@@ -174,6 +176,7 @@ impl Arrival<'_> {
         let (destination, session, id) = (self.destination, self.session, self.id);
         let waiting = waiting_of(&mut self.waiting)?;
         let filling = std::mem::take(&mut self.filling);
+        let owes = self.owes;
         let images = Arrived { store: Arc::clone(&self.store), puller: Arc::clone(&session.puller) };
         self.phases.run(Phase::Restore, session.limits.frozen, |deadline| {
             let give_up = |reason: &str| session.puller.close(reason);
@@ -182,7 +185,9 @@ impl Arrival<'_> {
                 waiting.restore(dumped, Arc::new(images)).map_err(Error::end("restore the application"))
             })?;
             tracing::debug!(most_bytes = session.puller.most_open(), "all memory is here");
-            session.puller.close("all memory is here");
+            if !owes {
+                session.puller.close("all memory is here");
+            }
             destination.journal.step(id, Role::Destination, State::Held, None)?;
             talk.say(&Message::Held, &[], deadline)
         })
@@ -191,11 +196,12 @@ impl Arrival<'_> {
     /// The source's commit makes it ours: on disk, before anything of it runs.
     fn wait_for_commit(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (destination, id) = (self.destination, self.id);
+        let next = if self.owes { State::Filling } else { State::Committed };
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::Commit, self.session.limits.held, |deadline| {
             talk.expect("commit", deadline, |message| matches!(message, Message::Commit).then_some(()))?;
             waiting.verify().map_err(Error::end("keep the application for its release"))?;
-            destination.journal.step(id, Role::Destination, State::Committed, None)?;
+            destination.journal.step(id, Role::Destination, next, None)?;
             Ok(())
         })
     }

@@ -10,10 +10,12 @@
 //! | `store` | destination | pushed images, until the restore reads them |
 //! | `window` | destination | which pieces of memory are asked for, here, and read: the rules, without threads |
 //! | `pull` | destination | memory over all data connections |
+//! | `owed` | destination | memory that is asked for in any order |
 //! | `arrived` | destination | all images, as the restore opens them |
 
 mod arrived;
 mod meter;
+mod owed;
 mod pull;
 mod push;
 mod serve;

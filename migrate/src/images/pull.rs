@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::owed::{Owed, Wish};
 use super::window::{Piece, Window};
 use super::{is_name, MOST_IMAGES};
 use crate::chunk;
@@ -31,6 +32,7 @@ pub(crate) struct Puller {
 struct State {
     window: Window,
     names: Vec<String>,
+    owed: Owed,
     connections: u32,
     /// Why nothing comes any more.
     over: Option<String>,
@@ -38,13 +40,18 @@ struct State {
 
 impl Puller {
     pub(crate) fn new(window: u64, limit: Duration) -> Self {
-        let state = State { window: Window::new(window), names: Vec::new(), connections: 0, over: None };
+        let (window, names, owed) = (Window::new(window), Vec::new(), Owed::default());
+        let state = State { window, names, owed, connections: 0, over: None };
         Self { limit, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// One more connection, which gets a thread.
     pub(crate) fn attach(self: &Arc<Self>, channel: Channel) -> io::Result<()> {
-        self.lock().connections += 1;
+        {
+            let mut state = self.lock();
+            state.connections += 1;
+            state.owed.found_again();
+        }
         let puller = Arc::clone(self);
         let spawned =
             thread::Builder::new().name("fastmig-pull".to_owned()).spawn(move || puller.work(channel));
@@ -78,6 +85,52 @@ impl Puller {
         state.names.extend(memory.into_iter().map(|(name, _)| name));
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// Memory that is owed: it can be fetched in any order.
+    pub(crate) fn announce_owed(&self, memory: Vec<(String, u64)>) -> Result<(), Error> {
+        let malformed = |what: &str| Error::from(WireError::Malformed(format!("owed memory {what}")));
+        let mut state = self.lock();
+        for (name, size) in memory {
+            if !is_name(&name) || state.names.len() >= MOST_IMAGES || state.names.contains(&name) {
+                return Err(malformed("whose name is none"));
+            }
+            let image = u32::try_from(state.names.len()).map_err(|_| malformed("too many"))?;
+            state.owed.announce(name.clone(), image, size);
+            // Nobody opens it.
+            state.names.push(String::new());
+            state.window.pass_over(1);
+        }
+        Ok(())
+    }
+
+    /// From here on the other host may be out of reach for so long.
+    pub(crate) fn be_patient(&self, limit: Duration) {
+        self.lock().owed.be_patient(limit);
+    }
+
+    pub(crate) fn is_patient(&self) -> bool {
+        self.lock().owed.is_patient()
+    }
+
+    /// Fills `into` from `offset` of an image that is owed.
+    pub(crate) fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()> {
+        let mut state = self.lock();
+        let wish = state.owed.wish(image, offset, into.len(), urgent).ok_or(io::ErrorKind::InvalidInput)?;
+        self.changed.notify_all();
+        loop {
+            if let Some(content) = state.owed.take(wish) {
+                into.copy_from_slice(content.get(..into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+                return Ok(());
+            }
+            if state.over.is_none() && state.connections == 0 && state.owed.is_hopeless() {
+                state.over = Some("the other host cannot be reached any more".to_owned());
+            }
+            if let Some(over) = &state.over {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, over.clone()));
+            }
+            state = self.changed.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Nothing comes any more: readers fail, threads end.
@@ -115,47 +168,57 @@ impl Puller {
         let mut state = self.lock();
         state.connections -= 1;
         // The first that was asked for is the first to be asked for again.
-        while let Some(piece) = asked.pop_back() {
-            state.window.again(piece);
+        while let Some(asked) = asked.pop_back() {
+            match asked {
+                Asked::Read(piece) => state.window.again(piece),
+                Asked::Owed(wish, piece) => state.owed.again(wish, piece),
+            }
         }
         if let Err(error) = worked {
             let reason = chain(&error);
             tracing::warn!(?channel, reason, left = state.connections, "a data connection breaks");
-            if state.connections == 0 {
+            if state.connections > 0 {
+            } else if state.owed.is_patient() {
+                state.owed.lost();
+            } else {
                 state.over.get_or_insert_with(|| format!("the last data connection broke: {reason}"));
             }
         }
         self.changed.notify_all();
     }
 
-    fn ask_all(&self, channel: &mut Channel, asked: &mut VecDeque<Piece>) -> Result<(), WireError> {
+    fn ask_all(&self, channel: &mut Channel, asked: &mut VecDeque<Asked>) -> Result<(), WireError> {
         while self.next_pieces(asked, channel)? {
-            let Some(piece) = asked.front().copied() else {
+            let Some(front) = asked.front().copied() else {
                 continue;
             };
-            let content = self.receive(channel, piece)?;
+            let content = self.receive(channel, front.piece())?;
             asked.pop_front();
-            self.lock().window.arrive(piece, content);
+            match front {
+                Asked::Read(piece) => self.lock().window.arrive(piece, content),
+                Asked::Owed(wish, _) => self.lock().owed.arrive(wish, content),
+            }
             self.changed.notify_all();
         }
         Ok(())
     }
 
     /// Asks for more; waits when there is nothing to be asked for. Says whether to go on.
-    fn next_pieces(&self, asked: &mut VecDeque<Piece>, channel: &mut Channel) -> Result<bool, WireError> {
+    fn next_pieces(&self, asked: &mut VecDeque<Asked>, channel: &mut Channel) -> Result<bool, WireError> {
         while asked.len() < AHEAD {
             let mut state = self.lock();
             if state.over.is_some() {
                 return Ok(false);
             }
-            let Some(piece) = state.window.next() else {
+            let Some(next) = state.next() else {
                 if asked.is_empty() {
                     drop(self.changed.wait_timeout(state, LOOK_UP));
                 }
                 return Ok(true);
             };
             drop(state);
-            asked.push_back(piece);
+            asked.push_back(next);
+            let piece = next.piece();
             let get = Message::Get { image: piece.image, offset: piece.offset, length: piece.length };
             channel.send(&get, &[], Deadline::after(self.limit))?;
         }
@@ -199,6 +262,31 @@ impl Puller {
             }
             state = self.changed.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+/// Something that was asked for on a connection.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Read(Piece),
+    Owed(Wish, Piece),
+}
+
+impl Asked {
+    const fn piece(self) -> Piece {
+        match self {
+            Self::Read(piece) | Self::Owed(_, piece) => piece,
+        }
+    }
+}
+
+impl State {
+    /// What is to be asked for next: first what somebody stands still for.
+    fn next(&mut self) -> Option<Asked> {
+        let owed = |(wish, piece)| Asked::Owed(wish, piece);
+        let urgent = self.owed.next(true).map(owed);
+        let read = urgent.or_else(|| self.window.next().map(Asked::Read));
+        read.or_else(|| self.owed.next(false).map(owed))
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct MemoryServer<'a> {
     limit: Duration,
     shown: RwLock<Vec<Shown>>,
     stopped: AtomicBool,
+    /// The application has moved, and this memory is owed: who asks no more on a connection has lost it.
+    owes: AtomicBool,
     bytes_sent: AtomicU64,
 }
 
@@ -41,6 +43,7 @@ impl<'a> MemoryServer<'a> {
             limit,
             shown: RwLock::default(),
             stopped: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
             bytes_sent: AtomicU64::new(0),
         }
     }
@@ -57,9 +60,37 @@ impl<'a> MemoryServer<'a> {
         images
     }
 
+    /// How many images may be asked for.
+    pub(crate) fn shown(&self) -> u32 {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        u32::try_from(shown.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Memory that is owed, under the number that it had before; nothing else may be asked for.
+    pub(crate) fn show_again(&self, image: u32, memory: &Arc<dyn Memory>) {
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        let nothing = Shown { memory: Arc::clone(memory), name: String::new(), size: 0 };
+        shown.resize(image as usize, nothing);
+        drop(shown);
+        self.show(memory);
+    }
+
     /// All threads end soon.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// From here on there is always something to be asked for.
+    pub(crate) fn owe(&self) {
+        self.owes.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn owes(&self) -> bool {
+        self.owes.load(Ordering::Acquire)
     }
 
     pub(crate) fn bytes_sent(&self) -> u64 {
@@ -82,10 +113,17 @@ impl<'a> MemoryServer<'a> {
 
     fn answer_all(&self, channel: &mut Channel) -> Result<(), WireError> {
         let mut buffers = (Vec::new(), Vec::new());
-        while !self.stopped.load(Ordering::Acquire) {
+        let mut asked = Instant::now();
+        while !self.is_stopped() {
             let Some(received) = channel.poll(LOOK_UP)? else {
+                if !self.owes() {
+                    asked = Instant::now();
+                } else if asked.elapsed() > self.limit {
+                    return Err(WireError::Silent);
+                }
                 continue;
             };
+            asked = Instant::now();
             match received.message {
                 Message::Get { image, offset, length } => {
                     self.answer(channel, image, offset, length, &mut buffers)?;

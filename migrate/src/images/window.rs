@@ -61,6 +61,11 @@ impl Window {
         }
     }
 
+    /// More images, which are not read in order but asked for elsewhere.
+    pub(super) fn pass_over(&mut self, count: usize) {
+        self.images.extend((0..count).map(|_| Image { size: 0, asked: 0, read: 0, opened: false }));
+    }
+
     /// An image is going to be read.
     pub(super) fn open(&mut self, image: u32) {
         if let Some(opened) = self.images.get_mut(image as usize) {

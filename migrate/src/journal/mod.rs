@@ -23,7 +23,7 @@ use crate::report::Report;
 use crate::state::{IllegalStep, State};
 use file::Lines;
 use record::Change;
-pub use record::{Record, Role};
+pub use record::{Record, Role, Serving};
 
 /// Finished migrations that are remembered.
 pub const HISTORY: usize = 200;
@@ -179,6 +179,18 @@ impl Journal {
         self.change(id, role, |record| {
             let to = record.state.step(to)?;
             Ok(Change { state: Some(to), reason: reason.map(str::to_owned), ..Change::now() })
+        })
+    }
+
+    /// A source's step to the decision, and what it takes to serve what it owes then.
+    pub(crate) fn step_to_decision(
+        &self,
+        id: MigrationId,
+        serving: Option<Serving>,
+    ) -> Result<(), JournalError> {
+        self.change(id, Role::Source, |record| {
+            let to = record.state.step(State::Deciding)?;
+            Ok(Change { state: Some(to), serving, ..Change::now() })
         })
     }
 

@@ -9,6 +9,7 @@ use crate::id::MigrationId;
 use crate::options::Wanted;
 use crate::report::Report;
 use crate::state::State;
+use crate::wire::Token;
 
 /// A host's part in a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct Record {
     pub state: State,
     /// Why it was given up.
     pub reason: Option<String>,
+    /// A source's that owes memory: what it takes to go on serving it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Serving>,
     /// When it began, RFC 3339.
     pub begun: String,
     /// When something was last known of it.
@@ -58,6 +62,17 @@ pub struct Record {
     pub settled: bool,
     /// What became of it.
     pub report: Option<Report>,
+}
+
+/// How a source serves what it owes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    /// The secret by which its data connections are known.
+    pub(crate) token: Token,
+    /// How many of those there are.
+    pub(crate) streams: u32,
+    /// The number by which the image of what is owed is asked for.
+    pub(crate) image: u32,
 }
 
 impl Record {
@@ -72,6 +87,7 @@ impl Record {
             facts,
             state: State::Preparing,
             reason: None,
+            serving: None,
             begun: now.clone(),
             changed: now,
             settled: false,
@@ -111,6 +127,9 @@ impl Record {
         if change.reason.is_some() {
             self.reason = change.reason;
         }
+        if change.serving.is_some() {
+            self.serving = change.serving;
+        }
         if let Some(facts) = change.facts {
             self.facts = facts;
         }
@@ -137,6 +156,8 @@ pub(super) struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) serving: Option<Serving>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) facts: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) settled: Option<bool>,
@@ -146,7 +167,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn now() -> Self {
-        Self { at: now(), state: None, reason: None, facts: None, settled: None, report: None }
+        Self { at: now(), state: None, reason: None, serving: None, facts: None, settled: None, report: None }
     }
 }
 

@@ -44,13 +44,19 @@ pub(crate) fn ask(
     None
 }
 
+/// Tells the destination that what it is owed is gone.
+pub(crate) fn say_gone(dialer: &dyn Dialer, id: MigrationId, limits: &Limits) -> Result<(), Error> {
+    let (mut talk, deadline) = call(dialer, id, limits, Purpose::Gone)?;
+    talk.expect_done(deadline)
+}
+
 /// Tells the destination that its record is needed no more.
 pub(crate) fn settle(dialer: &dyn Dialer, id: MigrationId, limits: &Limits) -> Result<(), Error> {
     let (mut talk, deadline) = call(dialer, id, limits, Purpose::Settle)?;
     talk.expect_done(deadline)
 }
 
-fn ask_once(dialer: &dyn Dialer, id: MigrationId, limits: &Limits) -> Result<Verdict, Error> {
+pub(crate) fn ask_once(dialer: &dyn Dialer, id: MigrationId, limits: &Limits) -> Result<Verdict, Error> {
     let (mut talk, deadline) = call(dialer, id, limits, Purpose::Ask)?;
     talk.expect("decided", deadline, |message| match message {
         Message::Decided(verdict) => Some(verdict),
@@ -78,7 +84,7 @@ pub(crate) fn hello(purpose: Purpose) -> Message {
 }
 
 /// Pauses, unless it is to leave.
-fn rest(pause: Duration, cancel: &Cancel) -> bool {
+pub(crate) fn rest(pause: Duration, cancel: &Cancel) -> bool {
     let over = Deadline::after(pause);
     while let Some(left) = over.left() {
         if cancel.is_leaving() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ask::{ask, settle};
 use super::run::{Departure, End};
+use super::serve::Served;
 use super::Source;
 use crate::ends::Leaving;
 use crate::error::{chain, Error};
@@ -29,12 +30,13 @@ impl Departure<'_> {
         let (journal, id) = (self.source.journal, self.plan.id);
         let limits = &self.plan.options.limits;
         let mut sent = false;
+        let serving = self.account.serving.take();
         let phases = &mut self.phases;
         let points = phases.points();
         let committed = phases.run(Phase::Commit, limits.commit, |deadline| {
             leaving.fence().map_err(Error::end("make sure that the application stays stopped"))?;
             points.at("fenced")?;
-            journal.step(id, Role::Source, State::Deciding, None)?;
+            journal.step_to_decision(id, serving)?;
             points.at("deciding")?;
             talk.check()?;
             talk.decide();
@@ -42,14 +44,16 @@ impl Departure<'_> {
             talk.say(&Message::Commit, &[], deadline)?;
             points.at("commit-sent")?;
             talk.expect("committed", deadline, |message| match message {
-                Message::Committed { trouble } => Some(trouble),
+                Message::Committed { trouble } => Some(Ok(trouble)),
+                Message::Lost { reason } => Some(Err(reason)),
                 _ => None,
             })
         });
         match committed {
-            Ok(trouble) => {
+            Ok(Err(reason)) => self.lost(leaving, &reason),
+            Ok(Ok(trouble)) => {
                 self.account.warnings.extend(trouble.map(|trouble| format!("at the destination: {trouble}")));
-                self.end(Some(talk), leaving)
+                self.serve_and_end(Some(talk), leaving)
             }
             Err(error) if !sent || matches!(error, Error::Refused(_) | Error::Died) => {
                 self.go_back(Some(talk), leaving, &error)
@@ -69,11 +73,15 @@ impl Departure<'_> {
         let limits = &self.plan.options.limits;
         tracing::warn!(reason = chain(error), "the commit was not answered");
         match ask(source.dialer, self.plan.id, limits, source.progress, source.cancel) {
-            Some(Verdict::Committed) => {
+            Some(verdict @ (Verdict::Committed | Verdict::Owing | Verdict::Lost)) => {
                 self.account
                     .warnings
                     .push(format!("the commit's answer was lost ({}) and asked for", chain(error)));
-                self.end(None, leaving)
+                match verdict {
+                    Verdict::Owing => self.serve_and_end(None, leaving),
+                    Verdict::Lost => self.lost(leaving, "the memory that it was owed did not come"),
+                    _ => self.end(None, leaving),
+                }
             }
             Some(Verdict::Aborted) => self.go_back(None, leaving, error),
             None => {
@@ -85,12 +93,63 @@ impl Departure<'_> {
         }
     }
 
-    /// It lives on the destination.
+    /// It lives on the destination, which may be owed memory.
+    fn serve_and_end(&mut self, talk: Option<Talk>, leaving: Box<dyn Leaving>) -> End {
+        self.account.frozen_ms = self.frozen.take().map(|frozen| milliseconds(frozen.elapsed()));
+        if self.account.owed == 0 {
+            return self.end(talk, leaving);
+        }
+        self.source.journal.note_step(self.plan.id, Role::Source, State::Serving, None);
+        self.images.server.owe();
+        let served = self.serve(talk).or_else(|error| match error {
+            Error::Died => Err(error),
+            _ => self.serve(None),
+        });
+        match served {
+            Ok(Served::All(talk)) => self.end(talk, leaving),
+            Ok(Served::Lost(reason)) => self.lost(leaving, &reason),
+            Ok(Served::Unknown(reason)) => {
+                // It stays fenced, for the next start to find.
+                drop(leaving);
+                (
+                    Outcome::Undecided,
+                    Some(format!("{reason}; whether all of its memory is there is not known")),
+                )
+            }
+            Err(error) => {
+                drop(leaving);
+                (Outcome::Undecided, Some(chain(&error)))
+            }
+        }
+    }
+
+    /// It lived on the destination, and does not any more.
+    fn lost(&mut self, leaving: Box<dyn Leaving>, reason: &str) -> End {
+        if self
+            .source
+            .journal
+            .record(self.plan.id, Role::Source)
+            .is_ok_and(|record| record.state == State::Deciding)
+        {
+            self.source.journal.note_step(self.plan.id, Role::Source, State::Serving, None);
+        }
+        let (outcome, ended) = self.end(None, leaving);
+        match outcome {
+            Outcome::Moved => (Outcome::Lost, Some(format!("it was killed at the destination: {reason}"))),
+            _ => (outcome, ended),
+        }
+    }
+
+    /// It lives on the destination, and needs nothing from here.
     fn end(&mut self, talk: Option<Talk>, leaving: Box<dyn Leaving>) -> End {
-        self.account.frozen_ms = self.frozen.map(|frozen| milliseconds(frozen.elapsed()));
+        if let Some(frozen) = self.frozen.take() {
+            self.account.frozen_ms = Some(milliseconds(frozen.elapsed()));
+        }
         let (source, id) = (self.source, self.plan.id);
         self.images.server.stop();
-        source.journal.note_step(id, Role::Source, State::Committed, None);
+        if source.journal.record(id, Role::Source).is_ok_and(|record| record.state == State::Deciding) {
+            source.journal.note_step(id, Role::Source, State::Committed, None);
+        }
         let mut leaving = Some(leaving);
         let ended = self.phases.run(Phase::End, self.plan.options.limits.finish, |_| {
             let ended = leaving.take().map_or(Ok(()), Leaving::end);

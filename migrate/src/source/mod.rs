@@ -6,14 +6,17 @@
 //! | `travel` | the phases up to a destination that holds the restored application |
 //! | `rounds` | memory that travels while the application runs |
 //! | `pace` | when that comes to an end |
+//! | `serve` | what is owed after the commit (`again`: by a daemon that has started anew) |
 //! | `decide` | commit, and the way back from each phase |
 //! | `ask` | how did the destination decide? |
 
+pub(crate) mod again;
 pub(crate) mod ask;
 mod decide;
 pub(crate) mod pace;
 mod rounds;
 mod run;
+mod serve;
 mod travel;
 
 use std::fmt::{self, Debug};

@@ -192,6 +192,7 @@ impl Pace {
             OnTimeout::Force => Next::Freeze(RoundsEnd::Forced),
             OnTimeout::Abort => Next::GiveUp,
             OnTimeout::Throttle => self.throttle(),
+            OnTimeout::PostCopy => Next::Freeze(RoundsEnd::Owed),
         }
     }
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::pace::{whole, Next, Outlook, Pace, Sample};
 use super::run::Departure;
-use crate::ends::{Leaving, Round};
+use crate::ends::{Leaving, Pass, Round};
 use crate::error::Error;
 use crate::files::StreamOut;
+use crate::journal::Serving;
 use crate::options::{OnTimeout, Strategy};
 use crate::phase::Phase;
 use crate::phases::milliseconds;
@@ -21,20 +22,28 @@ use crate::wire::Message;
 const GRACE: u32 = 2;
 /// The same where it is to go on then: slowed down step by step, and with a last round that takes as long as it takes.
 const LONG_GRACE: u32 = 4;
+/// The most rounds before the rest is owed: each of them sends what is written again.
+const HYBRID_ROUNDS: u32 = 3;
 
 impl Departure<'_> {
     /// All rounds while the application runs.
     pub(super) fn rounds(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
-        if self.account.strategy != Strategy::PreCopy {
-            return Ok(());
+        match self.account.strategy {
+            Strategy::PreCopy | Strategy::Hybrid => {}
+            Strategy::PostCopy => return self.survey(talk, leaving),
+            _ => return Ok(()),
         }
         let (source, images) = (self.source, self.images);
-        let (options, limits) = (self.plan.options.rounds, &self.plan.options.limits);
+        let (mut options, limits) = (self.plan.options.rounds, &self.plan.options.limits);
         let account = &mut self.account;
         let ready = self.phases.took_of(Phase::Ready);
+        if account.strategy == Strategy::Hybrid {
+            options.on_timeout = OnTimeout::PostCopy;
+            options.most = options.most.min(HYBRID_ROUNDS);
+        }
         let points = self.phases.points();
         let limit = match options.on_timeout {
-            OnTimeout::Abort => options.timeout.saturating_mul(GRACE),
+            OnTimeout::Abort | OnTimeout::PostCopy => options.timeout.saturating_mul(GRACE),
             OnTimeout::Force | OnTimeout::Throttle => {
                 options.timeout.saturating_mul(LONG_GRACE).saturating_add(limits.files)
             }
@@ -44,7 +53,8 @@ impl Departure<'_> {
             let mut scanned = None;
             loop {
                 let begun = Instant::now();
-                let round = leaving.round().map_err(Error::end("track the application's memory"))?;
+                let round =
+                    leaving.round(Pass::Send).map_err(Error::end("track the application's memory"))?;
                 let number = u32::try_from(account.rounds.len() + 1).unwrap_or(u32::MAX);
                 points.at(&format!("round-{number}"))?;
                 // A plan is small, and taken at once by whoever is still there.
@@ -89,16 +99,46 @@ impl Departure<'_> {
         })
     }
 
+    /// What there is becomes known; only what processes share travels.
+    fn survey(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
+        let images = self.images;
+        let (ready, timeout) = (self.plan.options.limits.ready, self.plan.options.rounds.timeout);
+        self.phases.run(Phase::Rounds, timeout.saturating_mul(GRACE), |deadline| {
+            let round = leaving.round(Pass::Owe).map_err(Error::end("track the application's memory"))?;
+            // A plan is small, and taken at once by whoever is still there.
+            let taken = Deadline::after(ready).or(Some(deadline));
+            send(talk, images.server, &round, false, taken)?;
+            hear_done(talk, deadline).map(drop)
+        })
+    }
+
+    /// Whether what is left in the freeze is owed.
+    fn pass(&self) -> Pass {
+        match (self.account.strategy, self.account.rounds_end) {
+            (Strategy::PostCopy | Strategy::Hybrid, _) | (_, Some(report::RoundsEnd::Owed)) => Pass::Owe,
+            _ => Pass::Send,
+        }
+    }
+
     /// What was written since the last round begins to travel; the dump goes on meanwhile.
     pub(super) fn last_round(&mut self, talk: &mut Talk, leaving: &mut dyn Leaving) -> Result<(), Error> {
-        if self.account.strategy != Strategy::PreCopy {
+        if !self.account.strategy.has_rounds() {
             return Ok(());
         }
         let images = self.images;
+        let pass = self.pass();
         let account = &mut self.account;
         self.phases.run(Phase::LastRound, self.plan.options.limits.frozen, |deadline| {
-            let round = leaving.round().map_err(Error::end("find what the application wrote last"))?;
+            let round = leaving.round(pass).map_err(Error::end("find what the application wrote last"))?;
             account.last_round = send(talk, images.server, &round, true, deadline)?;
+            let owed = round.owed.iter().flat_map(|owed| owed.images());
+            account.owed = owed.map(|(_, size)| size).sum();
+            if account.owed > 0 {
+                // It was shown last.
+                let image = images.server.shown().saturating_sub(1);
+                let token = account.token.clone();
+                account.serving = Some(Serving { token, streams: account.streams, image });
+            }
             Ok(())
         })
     }
@@ -133,7 +173,8 @@ fn send(
 ) -> Result<u64, Error> {
     let memory = server.show(&round.memory);
     let bytes = memory.iter().map(|(_, size)| size).sum();
-    talk.say(&Message::Round { last, memory }, &[], deadline)?;
+    let owed = round.owed.as_ref().map(|owed| server.show(owed)).unwrap_or_default();
+    talk.say(&Message::Round { last, memory, owed }, &[], deadline)?;
     stream(talk, &round.plan, deadline)?;
     Ok(bytes)
 }

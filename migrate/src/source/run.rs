@@ -12,7 +12,7 @@ use crate::ends::{Files, Leaving};
 use crate::error::{chain, Error};
 use crate::hooks::Stage;
 use crate::images::{MemoryServer, Meter};
-use crate::journal::{Record, Role};
+use crate::journal::{Record, Role, Serving};
 use crate::options::Strategy;
 use crate::phase::Phase;
 use crate::phases::{milliseconds, Phases};
@@ -76,6 +76,13 @@ pub(super) struct Account {
     pub(super) rounds_end: Option<RoundsEnd>,
     pub(super) throttled: u32,
     pub(super) last_round: u64,
+    pub(super) owed: u64,
+    /// By which data connections are known.
+    pub(super) token: String,
+    /// What it takes to serve what is owed.
+    pub(super) serving: Option<Serving>,
+    pub(super) faults: u64,
+    pub(super) filled_ms: Option<u64>,
     pub(super) predicted_freeze_ms: Option<u64>,
     pub(super) verified_pages: Option<u64>,
     /// Bytes sent on the control connection.
@@ -117,6 +124,7 @@ impl<'a> Departure<'a> {
             Ok(connected) => connected,
             Err(error) => return self.go_back(None, leaving, &error),
         };
+        self.account.token.clone_from(&welcome.token);
         let held = self.travel(scope, &mut talk, &welcome, leaving.as_mut());
         match held {
             Ok(()) => self.decide(talk, leaving),
@@ -132,7 +140,8 @@ impl<'a> Departure<'a> {
             let channel = Channel::open(connection, plan.id, 0);
             let mut talk = Talk::asking(channel, source.cancel.clone(), limits.silence);
             let frozen_ms = milliseconds(limits.frozen);
-            let purpose = Purpose::Migrate { wanted: plan.wanted.clone(), frozen_ms };
+            let apart_ms = milliseconds(limits.apart);
+            let purpose = Purpose::Migrate { wanted: plan.wanted.clone(), frozen_ms, apart_ms };
             talk.say(&hello(purpose), &[], deadline)?;
             let welcome = talk.expect("welcome", deadline, |message| match message {
                 Message::Welcome { token: Some(token), lacks_image, .. } => {
@@ -183,6 +192,9 @@ impl<'a> Departure<'a> {
             rounds_end: account.rounds_end,
             throttled: account.throttled,
             last_round: account.last_round,
+            owed: account.owed,
+            faults: account.faults,
+            filled_ms: account.filled_ms,
             predicted_freeze_ms: account.predicted_freeze_ms,
             verified_pages: account.verified_pages,
             compression: plan.options.compression,

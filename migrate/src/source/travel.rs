@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::ask::hello;
 use super::run::{Departure, Welcome};
-use super::{Plan, Source};
+use super::serve::Line;
 use crate::ends::{Files, Leaving};
 use crate::error::{chain, Error};
 use crate::files::StreamOut;
@@ -20,7 +19,7 @@ use crate::progress::Event;
 use crate::state::State;
 use crate::talk::Talk;
 use crate::transport::Deadline;
-use crate::wire::{Channel, Message, Purpose};
+use crate::wire::Message;
 
 impl<'a> Departure<'a> {
     /// Everything up to a destination that holds the restored application.
@@ -119,15 +118,23 @@ impl<'a> Departure<'a> {
             let (made, connections) = mpsc::channel();
             let streams = plan.options.streams.max(1);
             for lane in 1..=streams {
-                let (made, token) = (made.clone(), token.to_owned());
+                let made = made.clone();
+                let line = Line {
+                    dialer: source.dialer,
+                    cancel: source.cancel,
+                    id: plan.id,
+                    token: token.to_owned(),
+                    lane,
+                    limit: plan.options.limits.connect,
+                };
                 scope.spawn(move || {
-                    let opened = open_data(source, plan, token, lane, deadline);
-                    match opened {
+                    match line.open(deadline) {
                         Ok(mut channel) => {
                             drop(made.send(None));
                             // Nobody waits for this thread any more.
                             drop(made);
                             server.serve(&mut channel);
+                            line.serve_on(server);
                         }
                         Err(error) => drop(made.send(Some(error))),
                     }
@@ -233,22 +240,4 @@ fn hear_files(talk: &mut Talk, deadline: Deadline) -> Result<(), Error> {
             matches!(message, Message::FilesDone { .. }).then_some(())
         })
     })
-}
-
-/// Makes one data connection.
-fn open_data(
-    source: &Source<'_>,
-    plan: &Plan,
-    token: String,
-    lane: u32,
-    deadline: Deadline,
-) -> Result<Channel, Error> {
-    let connection = source.dialer.dial().map_err(Error::Dial)?;
-    let mut channel = Channel::open(connection, plan.id, lane);
-    channel.send(&hello(Purpose::Data { token }), &[], deadline)?;
-    match channel.receive(deadline)?.message {
-        Message::Welcome { .. } => Ok(channel),
-        Message::Refused { reason } => Err(Error::Refused(reason)),
-        other => Err(crate::wire::WireError::Unexpected { got: other.kind(), expected: "welcome" }.into()),
-    }
 }

@@ -22,14 +22,22 @@ pub(crate) struct Hello {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Purpose {
-    /// A migration's control connection, and how long its application may stand still, in milliseconds.
-    Migrate { wanted: Wanted, frozen_ms: u64 },
+    /// A migration's control connection.
+    Migrate {
+        wanted: Wanted,
+        /// How long its application may stand still, in milliseconds.
+        frozen_ms: u64,
+        /// How long it may wait for memory that it is owed while no connection can be made, in milliseconds.
+        apart_ms: u64,
+    },
     /// One of its data connections.
     Data { token: Token },
     /// How was it decided?
     Ask,
     /// The source knows how it was decided; the record may go.
     Settle,
+    /// The source cannot serve what it owes any more.
+    Gone,
 }
 
 /// How a destination decided.
@@ -37,6 +45,10 @@ pub(crate) enum Purpose {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
     Committed,
+    /// Committed, and memory is owed.
+    Owing,
+    /// Committed, and killed since for want of its memory.
+    Lost,
     Aborted,
 }
 
@@ -89,6 +101,8 @@ pub(crate) enum Message {
         last: bool,
         /// Names and sizes.
         memory: Vec<(String, u64)>,
+        /// What is owed: to be asked for in any order, also after the commit.
+        owed: Vec<(String, u64)>,
     },
     /// Destination: all content of a round is in its place.
     RoundDone {
@@ -151,6 +165,27 @@ pub(crate) enum Message {
     Committed {
         /// Why it does not run yet.
         trouble: Option<String>,
+    },
+    /// Destination: still at it, and so much of what was owed is here.
+    Filling {
+        /// Bytes.
+        bytes: u64,
+        /// How often the application had to wait.
+        faults: u64,
+    },
+    /// Destination: all that was owed is here.
+    Here {
+        /// Bytes.
+        bytes: u64,
+        /// How often the application had to wait.
+        faults: u64,
+        /// Since its release.
+        milliseconds: u64,
+    },
+    /// Destination: what was owed did not come, and the application is killed.
+    Lost {
+        /// Why.
+        reason: String,
     },
     /// Destination, in answer to [`Purpose::Ask`].
     Decided(Verdict),
@@ -218,6 +253,9 @@ impl Message {
             Self::Held => "held",
             Self::Commit => "commit",
             Self::Committed { .. } => "committed",
+            Self::Filling { .. } => "filling",
+            Self::Here { .. } => "here",
+            Self::Lost { .. } => "lost",
             Self::Decided(_) => "decided",
             Self::Finished { .. } => "finished",
             Self::Settled => "settled",

@@ -20,7 +20,7 @@ mod version;
 
 pub(crate) use channel::{Channel, Received};
 pub(crate) use frame::{Head, HEAD};
-pub(crate) use message::{Hello, Message, Purpose, Verdict};
+pub(crate) use message::{Hello, Message, Purpose, Token, Verdict};
 pub(crate) use version::Versions;
 pub(crate) use version::{agree, SPOKEN};
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastmig_migrate::ends::{
-    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Place, Round, Waiting,
+    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
 };
 use fastmig_migrate::options::Strategy;
 use serde_json::{json, Value};
@@ -139,6 +139,24 @@ impl FakeLeaving {
     }
 }
 
+impl FakeLeaving {
+    /// All of it, once it is frozen.
+    fn owe(&self) -> Round {
+        let frozen = self.world.lives().0 == Life::Frozen;
+        let tracked = self.world.tracked.lock().unwrap().len() as u64;
+        let owed = frozen.then(|| Arc::new(FakeOwed(Arc::clone(&self.world))) as Arc<dyn Memory>);
+        let size = if frozen { tracked } else { 0 };
+        Round {
+            plan: size.to_le_bytes().to_vec(),
+            memory: Arc::new(FakeRound(BTreeMap::new())),
+            owed,
+            scan: Duration::ZERO,
+            tracked,
+            processes: 1,
+        }
+    }
+}
+
 impl Drop for FakeLeaving {
     fn drop(&mut self) {
         // A watchdog thaws what is not fenced, even when the process has died.
@@ -171,8 +189,11 @@ impl Leaving for FakeLeaving {
         Ok(())
     }
 
-    fn round(&mut self) -> Result<Round, EndError> {
+    fn round(&mut self, pass: Pass) -> Result<Round, EndError> {
         self.memory_rounds += 1;
+        if pass == Pass::Owe {
+            return Ok(self.owe());
+        }
         let mut tracked = self.world.tracked.lock().unwrap();
         let lost = self.world.throttled.load(Ordering::SeqCst).min(100);
         let writes = self.world.writes.load(Ordering::SeqCst) * (100 - lost) / 100;
@@ -189,6 +210,7 @@ impl Leaving for FakeLeaving {
         Ok(Round {
             plan: (written as u64).to_le_bytes().to_vec(),
             memory: Arc::new(FakeRound(images)),
+            owed: None,
             scan: Duration::ZERO,
             tracked: tracked.len() as u64,
             processes: 1,
@@ -221,6 +243,13 @@ impl Leaving for FakeLeaving {
 
     fn memory(&self) -> Result<Arc<dyn Memory>, EndError> {
         Ok(Arc::new(FakeMemory(Arc::clone(&self.world))))
+    }
+
+    fn owed(&self) -> Result<Arc<dyn Memory>, EndError> {
+        if self.world.lives().0 != Life::Fenced {
+            return Err("it is not there any more".into());
+        }
+        Ok(Arc::new(FakeOwed(Arc::clone(&self.world))))
     }
 
     fn fence(&mut self) -> Result<(), EndError> {
@@ -261,6 +290,72 @@ impl Memory for FakeRound {
     }
 }
 
+/// What follows the application, in what is left of it at the source.
+#[derive(Debug)]
+struct FakeOwed(Arc<World>);
+
+impl Memory for FakeOwed {
+    fn images(&self) -> Vec<(String, u64)> {
+        vec![("owed".to_owned(), self.0.tracked.lock().unwrap().len() as u64)]
+    }
+
+    fn read(&self, _: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        thread::sleep(Duration::from_millis(self.0.slow.load(Ordering::Relaxed)));
+        let mut lives = self.0.lives.lock().unwrap();
+        if lives.source != Life::Frozen && lives.source != Life::Fenced {
+            let sin = format!("memory is read of what is {:?}", lives.source);
+            lives.sins.push(sin);
+        }
+        drop(lives);
+        let offset = usize::try_from(offset).unwrap();
+        into.copy_from_slice(&self.0.tracked.lock().unwrap()[offset..offset + into.len()]);
+        Ok(())
+    }
+}
+
+/// The application at the destination, while memory follows it.
+#[derive(Debug)]
+struct FakeOwing {
+    world: Arc<World>,
+    images: Arc<dyn ImageSource>,
+    done: AtomicU64,
+}
+
+impl Owing for FakeOwing {
+    fn wait(&self, patience: Duration) -> Result<bool, String> {
+        let end = Instant::now() + patience;
+        let size = self.world.placed.lock().unwrap().len();
+        while Instant::now() < end {
+            let at = usize::try_from(self.done.load(Ordering::SeqCst)).unwrap();
+            let mut piece = vec![0; (size - at).min(300_000)];
+            if piece.is_empty() {
+                return Ok(true);
+            }
+            let fetched = self.images.fetch("owed", at as u64, &mut piece, at % 2 == 0);
+            fetched.map_err(|error| error.to_string())?;
+            self.world.placed.lock().unwrap()[at..at + piece.len()].copy_from_slice(&piece);
+            self.done.store((at + piece.len()) as u64, Ordering::SeqCst);
+        }
+        Ok(false)
+    }
+
+    fn told(&self) -> (u64, u64) {
+        (self.done.load(Ordering::SeqCst), 7)
+    }
+
+    fn settle(self: Box<Self>) -> Result<(), EndError> {
+        if *self.world.placed.lock().unwrap() != *self.world.tracked.lock().unwrap() {
+            self.world.lives.lock().unwrap().sins.push("what followed is not what was owed".to_owned());
+        }
+        Ok(())
+    }
+
+    fn lose(self: Box<Self>, _: &str) -> Result<(), EndError> {
+        self.world.destination(Life::Standby, "lose");
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 struct FakeMemory(Arc<World>);
 
@@ -283,11 +378,13 @@ impl Memory for FakeMemory {
 pub struct FakeWaiting {
     world: Arc<World>,
     decided: bool,
+    owes: bool,
+    images: Option<Arc<dyn ImageSource>>,
 }
 
 impl FakeWaiting {
     pub fn new(world: &Arc<World>) -> Box<Self> {
-        Box::new(Self { world: Arc::clone(world), decided: false })
+        Box::new(Self { world: Arc::clone(world), decided: false, owes: false, images: None })
     }
 }
 
@@ -314,7 +411,8 @@ impl Waiting for FakeWaiting {
         Ok(Files { entries: 1, bytes: files.len() as u64 })
     }
 
-    fn ready(&mut self, _: Strategy) -> Result<(), EndError> {
+    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError> {
+        self.owes = matches!(strategy, Strategy::PostCopy | Strategy::Hybrid);
         Ok(())
     }
 
@@ -347,6 +445,7 @@ impl Waiting for FakeWaiting {
         if dumped["pid"] != 1001 {
             return Err("an application without its pid".into());
         }
+        self.images = Some(Arc::clone(&images));
         let images = &*images;
         expect(images, "core-1.img", &self.world.small)?;
         expect(images, "inventory.img", &[])?;
@@ -373,9 +472,19 @@ impl Waiting for FakeWaiting {
         }
     }
 
-    fn release(mut self: Box<Self>) -> Result<(), EndError> {
+    fn release(mut self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
         self.decided = true;
         self.world.destination(Life::Running, "release");
+        let images = self.images.take().filter(|_| self.owes);
+        Ok(images.map(|images| {
+            let (world, done) = (Arc::clone(&self.world), AtomicU64::new(0));
+            Box::new(FakeOwing { world, images, done }) as Box<dyn Owing>
+        }))
+    }
+
+    fn lose(mut self: Box<Self>, _: &str) -> Result<(), EndError> {
+        self.decided = true;
+        self.world.destination(Life::Standby, "lose");
         Ok(())
     }
 

@@ -41,6 +41,7 @@ pub fn limits() -> Limits {
         prepare: Duration::from_secs(3),
         ask_again: Duration::from_millis(200),
         ask: Some(Duration::from_secs(20)),
+        apart: Duration::from_secs(10),
         ..Limits::default()
     }
 }
@@ -84,13 +85,18 @@ pub struct Hosts {
 
 impl Hosts {
     pub fn new(world: &Arc<World>) -> Arc<Self> {
+        Self::apart(world, limits().apart)
+    }
+
+    /// Hosts that wait for each other for so long while memory is owed.
+    pub fn apart(world: &Arc<World>, apart: Duration) -> Arc<Self> {
         let directory = TempDir::new().unwrap();
         let hosts = Arc::new(Self {
             world: Arc::clone(world),
             network: Network::default(),
             hooks: Arc::default(),
             faults: Mutex::new(Arc::new(NoFaults)),
-            options: Options { limits: limits(), ..Options::default() },
+            options: Options { limits: Limits { apart, ..limits() }, ..Options::default() },
             image: super::random(99, 3 << 20),
             lost: AtomicBool::new(false),
             source_journal: Mutex::new(Arc::new(Journal::open(&directory.path().join("source")).unwrap())),

@@ -57,7 +57,9 @@ pub(crate) fn describe(what: &What) -> String {
         What::StrategyChosen { strategy, why } => rounds::chosen(*strategy, why),
         What::RoundEnded(round) => rounds::line(round),
         What::Throttled { percent } => rounds::throttled(*percent),
+        What::MemoryFollows { owed, done, faults, ms } => rounds::follows(*owed, *done, *faults, *ms),
         What::Warning { message } => format!("warning: {message}"),
+        What::PolicyDecided { decided } => format!("the policy says {}: {}", decided.action, decided.reason),
         What::ContainerChanged { application } => format!("is now: {application}"),
     }
 }

@@ -169,13 +169,26 @@ impl Pair {
 
     /// Moves it once, and looks at all of its memory before and after. It is the same program then, and the only one.
     pub fn migrate(&mut self) -> Result<Moved> {
+        self.migrate_with(MIGRATE)
+    }
+
+    /// The same, with other arguments.
+    pub fn migrate_with(&mut self, options: &[&str]) -> Result<Moved> {
+        self.migrate_by(|source, destination| migrating::migrate(source, destination, options))
+    }
+
+    /// The same, by whoever answers the report.
+    pub fn migrate_by(
+        &mut self,
+        migrate: impl FnOnce(&Container, &Container) -> Result<Value>,
+    ) -> Result<Moved> {
         sleep(LIFE);
         self.program().check().context("before the move")?;
         let life = self.program().life()?;
         let [source, destination] = self.containers();
         let before = held_kib(&source.host)?;
         self.program().reset()?;
-        let report = migrating::migrate(source, destination, MIGRATE)?;
+        let report = migrate(source, destination)?;
         self.has_moved();
         let (pause, check) = self.require_alive(&life).with_context(|| self.told())?;
         let write_only = check["write_only"].as_u64().unwrap_or(0);

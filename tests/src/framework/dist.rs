@@ -11,11 +11,11 @@ use super::command::Cmd;
 
 /// The programs of a host, built for the machine's own C library.
 const PROGRAMS: &[&str] =
-    &["containerd-shim-fastmig-v1", "fastmig", "fastmigd", "fastmig-store", "fastmig-hook"];
+    &["containerd-shim-fastmig-v1", "fastmig", "fastmigd", "fastmig-store", "fastmig-hook", "fastmig-report"];
 
 /// The packages that hold them.
 const PACKAGES: &[&str] =
-    &["containerd-shim-fastmig", "fastmig", "fastmigd", "fastmig-store", "fastmig-hooks"];
+    &["containerd-shim-fastmig", "fastmig", "fastmigd", "fastmig-store", "fastmig-hooks", "fastmig-report"];
 
 const INIT: &str = "fastmig-init";
 const TEST_PROGRAMS: &str = "fastmig-test-programs";

@@ -63,6 +63,9 @@ impl<W: Write + Debug> Display for Lines<W> {
 /// What is still worth a line when it is over.
 fn lasting(what: &What) -> Option<String> {
     match what {
+        // Told a few times a second: the last word of it is all that is worth a line.
+        What::MemoryFollows { owed, done, .. } if done < owed => None,
+        What::MemoryFollows { .. } => Some(describe(what)),
         // Where nothing had to be done there is nothing to say: hooks that are not configured.
         What::PhaseEnded { ms: 0, .. } => None,
         What::PhaseEnded { phase, ms, .. } => Some(plain(&format!("{phase:<15} {:>9}", milliseconds(*ms)))),
@@ -113,6 +116,10 @@ impl<W: Write + Debug> Display for Bar<W> {
             What::Progress { done, total, rate, .. } if *total > 0 => {
                 let figures = format!("{} of {}, {}/s", bytes(*done), bytes(*total), bytes(*rate));
                 self.bytes = format!("  [{}] {figures}", blocks(*done, *total));
+            }
+            What::MemoryFollows { owed, done, faults, .. } => {
+                let figures = format!("{} of {}, waited for {faults} times", bytes(*done), bytes(*owed));
+                self.bytes = format!("  [{}] {figures}", blocks(*done, *owed));
             }
             _ => {}
         }
@@ -185,12 +192,15 @@ mod tests {
         };
         lines.event(&What::RoundEnded(second));
         lines.event(&What::Throttled { percent: 20 });
+        lines.event(&What::MemoryFollows { owed: 9 << 20, done: 1 << 20, faults: 1, ms: 20 });
+        lines.event(&What::MemoryFollows { owed: 9 << 20, done: 9 << 20, faults: 7, ms: 90 });
         let text = String::from_utf8(lines.0).unwrap();
         let expected = [
             "strategy pre-copy: asked for",
             "round 1            9.30 s      1024.0 MiB at   110.0 MiB/s",
             "round 2            850 ms        93.0 MiB at   110.0 MiB/s, written    10.0 MiB/s, freeze now 104 ms",
             "it writes faster than its memory travels: 20% of the processor is taken from it",
+            "it runs there: 9.0 of 9.0 MiB have followed after 90 ms, it waited 7 times",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }

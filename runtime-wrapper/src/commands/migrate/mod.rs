@@ -69,8 +69,9 @@ pub(crate) struct Arguments {
     /// Established TCP connections [default: as the container's annotation says, else close]
     #[arg(long, value_name = "HOW", value_parser = words::<Tcp>(Tcp::WORDS))]
     tcp: Option<Tcp>,
-    /// How its memory travels: stop-copy while it stands still; pre-copy in rounds while it runs; auto: in rounds where this
-    /// host can track what it writes
+    /// How its memory travels: stop-copy while it stands still; pre-copy in rounds while it runs; post-copy once it runs
+    /// there, hybrid after some rounds: should this host be lost meanwhile, so is it; auto: in rounds where this host can track
+    /// what it writes
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = words::<Strategy>(Strategy::WORDS))]
     strategy: Strategy,
     /// In rounds: stop it when it is predicted to stand still for no longer than so many milliseconds
@@ -82,9 +83,14 @@ pub(crate) struct Arguments {
     /// The most seconds that all rounds may take together
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = seconds())]
     rounds_timeout: u64,
-    /// After that many rounds or seconds: force its stop, however long that takes; abort; or throttle it until it writes less
+    /// After that many rounds or seconds: force its stop, however long that takes; abort; throttle it until it
+    /// writes less; or post-copy: the rest follows it
     #[arg(long, value_name = "HOW", default_value = "force", value_parser = words::<OnTimeout>(OnTimeout::WORDS))]
     on_timeout: OnTimeout,
+    /// With post-copy and hybrid: end it there when memory that it waits for does not come, for this host cannot be reached for so
+    /// many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = seconds())]
+    post_copy_timeout: u64,
     /// Compare all of its memory before it runs there; it stands still for that, too
     #[arg(long)]
     verify: bool,
@@ -136,6 +142,7 @@ impl Arguments {
             max_rounds: self.max_rounds,
             rounds_timeout_s: self.rounds_timeout,
             on_timeout: self.on_timeout,
+            post_copy_timeout_s: self.post_copy_timeout,
             verify: self.verify,
             streams: self.streams,
             compression: self.compression,

@@ -29,8 +29,29 @@ pub(in crate::commands) fn throttled(percent: u32) -> String {
     format!("it writes faster than its memory travels: {percent}% of the processor is taken from it")
 }
 
+/// It runs there, and its memory follows it.
+pub(in crate::commands) fn follows(owed: u64, done: u64, faults: u64, ms: u64) -> String {
+    let (done, owed) = (mebibytes(done), mebibytes(owed));
+    format!(
+        "it runs there: {done} of {owed} MiB have followed after {}, it waited {faults} times",
+        milliseconds(ms)
+    )
+}
+
 /// What the rounds came to; only how memory travelled where there were none.
 pub(super) fn all_together(report: &MigrationReport) -> String {
+    let mut text = while_it_ran_here(report);
+    if report.owed_bytes > 0 {
+        text.push_str(&format!("\nmemory: {} followed it", bytes(report.owed_bytes)));
+        if let Some(filled) = report.filled_ms {
+            text.push_str(&format!(" within {}", milliseconds(filled)));
+        }
+        text.push_str(&format!(", of which it waited for some {} times", report.owed_faults));
+    }
+    text
+}
+
+fn while_it_ran_here(report: &MigrationReport) -> String {
     let mut text = chosen(report.strategy, &report.why);
     if report.rounds.is_empty() {
         return text;

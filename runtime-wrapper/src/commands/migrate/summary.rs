@@ -94,6 +94,9 @@ pub(super) fn where_it_is(container: &str, error: &ClientError, report: Option<&
         (Some(report), _) if report.outcome == Outcome::Moved => {
             format!("{container} lives at {} nevertheless; see `fastmig history`", report.to)
         }
+        (Some(report), _) if report.outcome == Outcome::Lost => {
+            format!("{container} had moved to {} and ended there; it can be started anew", report.to)
+        }
         (Some(report), _) if report.outcome == Outcome::Stopped => format!(
             "{container} is here and stopped, for it could not be thawed; that is tried again when fastmigd starts"
         ),

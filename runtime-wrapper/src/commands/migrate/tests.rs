@@ -55,6 +55,9 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
         rounds_end: Some(RoundsEnd::Converged),
         throttled: 0,
         last_round_bytes: 4096,
+        owed_bytes: 0,
+        owed_faults: 0,
+        filled_ms: None,
         predicted_freeze_ms: Some(62),
         verified_pages: None,
         iterations: 1,
@@ -82,7 +85,7 @@ fn every_option_reaches_the_request() {
     let all = request(
         "web --to host-b --into web2 --create --volumes /data,/log --binds same --bind-map /srv=/mnt/srv \
          --tcp keep --strategy pre-copy --max-downtime 50 --max-rounds 7 --rounds-timeout 90 --on-timeout throttle \
-         --verify --streams 8 --compression zstd --timeout 60 --freeze-timeout 5 --no-hooks --dry-run",
+         --post-copy-timeout 30 --verify --streams 8 --compression zstd --timeout 60 --freeze-timeout 5 --no-hooks --dry-run",
     )
     .unwrap();
     let expected = MigrateRequest {
@@ -99,6 +102,7 @@ fn every_option_reaches_the_request() {
         max_rounds: 7,
         rounds_timeout_s: 90,
         on_timeout: OnTimeout::Throttle,
+        post_copy_timeout_s: 30,
         verify: true,
         streams: Some(8),
         compression: Compression::Zstd,
@@ -122,7 +126,8 @@ fn what_cannot_be_is_said_before_anybody_is_asked() {
         "web --to b --tcp perhaps",
         "web --to b --bind-map srv=/x",
         "web --to b --timeout 0",
-        "web --to b --strategy post-copy",
+        "web --to b --strategy perhaps",
+        "web --to b --post-copy-timeout 0",
         "web --to b --max-downtime 0",
         "web --to b --max-rounds 1001",
         "web --to b --rounds-timeout 86401",

@@ -3,12 +3,10 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `program` | `fastmig-store`, which moves them |
 //! | `staging` | where they lie on their way |
 //! | `every` | one after the other, at their times |
 
 mod every;
-mod program;
 mod staging;
 
 use std::ffi::OsString;
@@ -21,8 +19,8 @@ use fastmig_engine::{restore, Container, Error};
 use serde::Serialize;
 use serde_json::Value;
 
-use self::program::Program;
 use self::staging::Staging;
+use super::program::Program;
 use super::Context;
 
 /// Where a checkpoint goes.
@@ -119,7 +117,7 @@ impl Target {
         options.extend(["--container".into(), name.clone().into()]);
         options.extend(self.encrypt.then(|| "--encrypt".into()));
         options.extend(self.keep.into_iter().flat_map(|count| ["--keep".into(), count.to_string().into()]));
-        match Program::ours().and_then(|program| program.call("push", &options)) {
+        match Program::store().and_then(|program| program.call("push", &options)) {
             Ok(stored) => {
                 taken.path = stored["location"].as_str().unwrap_or_default().into();
                 Ok(Stored { taken, stored })
@@ -193,7 +191,7 @@ impl Origin {
         let location = self.from.as_deref().unwrap_or_default();
         let options = [location.into(), staging.path().into(), "--container".into(), of.into()];
         let pulled =
-            Program::ours().and_then(|program| program.call("pull", &options)).map_err(Failure::Store)?;
+            Program::store().and_then(|program| program.call("pull", &options)).map_err(Failure::Store)?;
         let mut report =
             fastmig_hooks::restore(container, &restore::Request { path: staging.path(), ..request.clone() })?;
         report.path = pulled["location"].as_str().unwrap_or_default().into();
@@ -209,7 +207,7 @@ fn name_of(container: &Container) -> Result<String, Error> {
 
 /// `fastmig checkpoints ...`: becomes `fastmig-store`.
 pub(crate) fn checkpoints(context: &Context, arguments: &[OsString]) -> ExitCode {
-    let words = match Program::ours() {
+    let words = match Program::store() {
         Ok(program) => program.become_it(arguments, context.output.json),
         Err(words) => words,
     };

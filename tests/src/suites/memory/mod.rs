@@ -5,8 +5,10 @@ mod busy;
 mod changing;
 mod faults;
 mod filled;
+mod following;
 mod huge;
 mod limits;
+mod lost;
 mod sharing;
 mod snapshot;
 mod stage;
@@ -24,6 +26,8 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
     let all = [
         filled::CASES,
         changing::CASES,
+        following::CASES,
+        lost::CASES,
         busy::CASES,
         sharing::CASES,
         limits::CASES,

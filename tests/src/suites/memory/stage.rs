@@ -46,7 +46,7 @@ pub(super) fn frozen(report: &Value) -> String {
     format!("frozen {} ms: {}", report["frozen_ms"], parts.join(", "))
 }
 
-fn tell(words: &[&str], moved: &Moved) {
+pub(super) fn tell(words: &[&str], moved: &Moved) {
     let phases = moved.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
     let verify = phases.iter().find(|took| took["phase"] == "verify" && took["side"] == "source");
     let compared = verify.and_then(|took| took["ms"].as_u64()).unwrap_or(0);

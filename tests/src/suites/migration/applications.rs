@@ -1,11 +1,12 @@
 //! Real applications, unmodified, whose clients never stop asking while they move.
 
 use anyhow::{ensure, Context, Result};
+use serde_json::Value;
 
 use super::stage::{nothing_is_left, pair_of_daemons};
 use crate::apps;
 use crate::apps::moving::{journey, migrate, Journey};
-use crate::framework::{Case, Ctx};
+use crate::framework::{Case, Ctx, Host};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "redis moves and loses no write", run: |ctx| moves(ctx, "redis", &["--seccomp"]).into() },
@@ -42,6 +43,20 @@ fn require_own_gap(journey: &Journey) -> Result<()> {
     Ok(())
 }
 
+/// The host that it left can show what it was like.
+fn require_page(host: &Host, report: &Value) -> Result<()> {
+    let id = report["id"].as_str().context("it has no id")?;
+    host.cmd(["fastmig", "report", id, "-o", PAGE]).ok()?;
+    let page = host.cmd(["cat", PAGE]).ok()?;
+    host.cmd(["rm", PAGE]).ok()?;
+    ensure!(page.contains(id) && page.matches("<svg").count() >= 2, "a page without charts: {page}");
+    let unknown = host.cmd(["fastmig", "report", "no-such"]).output()?;
+    ensure!(!unknown.status.success() && unknown.stdout.is_empty(), "a page of nothing: {}", unknown.out());
+    Ok(())
+}
+
+const PAGE: &str = "/root/moves.html";
+
 /// Images that are large, and that one case alone needs.
 const LARGE: &[&str] = &["postgres", "node", "java"];
 
@@ -67,6 +82,7 @@ fn moves(ctx: &Ctx, name: &str, extra: &[&str]) -> Result<()> {
     ensure!(report["outcome"] == "moved", "the report says {}", report["outcome"]);
     ensure!(report["bytes"]["wire"].as_u64() > Some(0), "nothing travelled: {report}");
     require_own_gap(&journey)?;
+    require_page(&a, report)?;
     for host in [&a, &b] {
         if LARGE.contains(&name) {
             host.forget_image(name)?;

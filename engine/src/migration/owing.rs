@@ -1,0 +1,219 @@
+//! An application that runs here while some of its memory is still at the source.
+//!
+//! Who has a userfaultfd decides what a missing page reads as: when the last one is closed, as zeros. So a small process of ours has
+//! copies, and kills the application should we die; until then whoever misses something waits.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use fastmig_memory::fill::{Fill, Filled, Missing, Origin};
+use fastmig_memory::spans::{union, without};
+use fastmig_memory::Span;
+
+use super::arrival::Arrival;
+use crate::application;
+use crate::cgroup::ApplicationCgroup;
+use crate::Error;
+
+/// The first descriptor that is the watcher's for no use of its own.
+const FIRST: i32 = 10;
+
+/// What is missing, and how it comes.
+#[derive(Debug)]
+pub(super) struct Filling {
+    fill: Fill,
+    missing: Vec<Missing>,
+    watcher: Option<Watcher>,
+}
+
+impl Filling {
+    pub(super) fn begin(origin: Arc<dyn Origin>, missing: Vec<Missing>) -> io::Result<Self> {
+        Ok(Self { fill: Fill::new(origin)?, missing, watcher: None })
+    }
+
+    pub(super) fn add(&self, process: i32, uffd: OwnedFd) -> io::Result<()> {
+        self.fill.add(process, uffd, &self.missing)
+    }
+
+    /// All processes are there, and frozen: mappings that miss nothing are the kernel's alone again, and the rest begins to
+    /// come.
+    pub(super) fn go_on(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
+        for process in application::relations(&cgroup.pids()) {
+            let untimely = self.fill.untimely(process.inner, process.host)?;
+            if let Some(first) = untimely.first() {
+                let (count, inner) = (untimely.len(), process.inner);
+                let what = format!(
+                    "process {inner} has something in {count} places where it misses memory, the first at {:#x}",
+                    first.start
+                );
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+            self.fill.let_go(process.inner, &fastmig_memory::private_mappings(process.host)?);
+        }
+        self.fill.begin()
+    }
+
+    /// From here on our death is the application's.
+    pub(super) fn watch(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
+        if self.watcher.is_none() {
+            self.watcher = Some(Watcher::start(cgroup, self.fill.descriptors()?)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait(&self, patience: Duration) -> Result<bool, String> {
+        self.fill.wait(patience)
+    }
+
+    /// All is there. What was let go of can be huge pages again.
+    pub(super) fn end(self, cgroup: &ApplicationCgroup) -> Filled {
+        // It has copies of the userfaultfds.
+        drop(self.watcher);
+        let filled = self.fill.end();
+        let mut missing: BTreeMap<i32, Vec<Span>> = BTreeMap::new();
+        for one in &self.missing {
+            let all = missing.entry(one.process).or_default();
+            *all = union(all, &one.spans);
+        }
+        for process in application::relations(&cgroup.pids()) {
+            let spans = missing.remove(&process.inner).unwrap_or_default();
+            // Whole mappings, where only some pages are missing: others were split around them.
+            let whole = fastmig_memory::private_mappings(process.host).unwrap_or_default();
+            let touched = whole.into_iter().filter(|one| without(&[*one], &spans) != [*one]);
+            fastmig_memory::join_huge_pages(process.host, touched.collect());
+        }
+        filled
+    }
+}
+
+/// A container whose application runs, and is owed memory. It is locked; dropped, the application is left as it is.
+#[derive(Debug)]
+pub struct Owing(Arrival);
+
+impl Owing {
+    pub(super) const fn new(arrival: Arrival) -> Self {
+        Self(arrival)
+    }
+
+    /// Waits for the end, for so long. Whether all is there.
+    ///
+    /// # Errors
+    /// When it will never be.
+    pub fn wait(&self, patience: Duration) -> Result<bool, String> {
+        self.0.filling().map_or(Ok(true), |filling| filling.wait(patience))
+    }
+
+    /// Bytes that are there, and how often the application waited for some of them.
+    #[must_use]
+    pub fn told(&self) -> (u64, u64) {
+        self.0.filling().map_or((0, 0), |filling| {
+            let filled = filling.fill.filled();
+            (filled.bytes, filled.faults)
+        })
+    }
+
+    /// All is there: nothing of how it came stays.
+    ///
+    /// # Errors
+    /// When the container's state cannot be written.
+    pub fn settle(self) -> Result<(), Error> {
+        self.0.settle()
+    }
+
+    /// It cannot run on: it is killed, and the container is in standby.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn lose(self, reason: &str) -> Result<(), Error> {
+        self.0.lose(reason)
+    }
+}
+
+/// A small process that outlives ours.
+#[derive(Debug)]
+struct Watcher {
+    process: Child,
+}
+
+/// `read` fails at the end of the pipe, which the kernel brings about whatever kills us. What is frozen must be thawed to die.
+const SCRIPT: &str = r#"read -r done || {
+    while :; do
+        some=
+        while read -r pid; do some=y; kill -KILL "$pid"; done < "${1%/*}/cgroup.procs"
+        [ "$some" ] || exit 0
+        echo "$2" > "$1"
+        sleep 0.01
+    done
+}"#;
+
+impl Watcher {
+    fn start(cgroup: &ApplicationCgroup, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let (file, value) = cgroup.thaw_write();
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", SCRIPT, "fastmig-watcher"])
+            .arg(file)
+            .arg(value)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0); // what kills our group leaves it alone
+        let numbered = (FIRST..).zip(descriptors);
+        let mappings = numbered.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+        command.fd_mappings(mappings).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(Self { process: command.spawn()? })
+    }
+}
+
+impl Drop for Watcher {
+    /// All memory is there, or the application is gone.
+    fn drop(&mut self) {
+        if let Some(mut pipe) = self.process.stdin.take() {
+            // EPIPE: it is gone already.
+            let _ = pipe.write_all(b"done\n");
+        }
+        let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The script against plain files.
+    #[test]
+    fn it_kills_only_when_its_master_died() {
+        for (said, lives) in [(&b"done\n"[..], true), (b"", false)] {
+            let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let (file, processes) =
+                (directory.path().join("freezer.state"), directory.path().join("cgroup.procs"));
+            std::fs::write(&file, "").unwrap();
+            std::fs::write(&processes, format!("{}\n", sleeper.id())).unwrap();
+            let mut process = Command::new("/bin/sh")
+                .args(["-c", SCRIPT, "x"])
+                .arg(&file)
+                .arg("THAWED")
+                .stdin(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            process.stdin.take().unwrap().write_all(said).unwrap();
+            if !lives {
+                sleeper.wait().unwrap();
+                std::fs::write(&processes, "").unwrap();
+            }
+            process.wait().unwrap();
+            assert_eq!(sleeper.try_wait().unwrap().is_none(), lives);
+            assert_eq!(std::fs::read_to_string(&file).unwrap().is_empty(), lives);
+            drop(sleeper.kill());
+            drop(sleeper.wait());
+        }
+    }
+}

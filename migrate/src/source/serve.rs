@@ -1,0 +1,168 @@
+//! What is owed after the commit. The application runs on the destination; here it stays stopped, with its memory, until all of
+//! that is there. Connections that break are made anew, by us: we are the one who can.
+
+use std::time::{Duration, Instant};
+
+use super::ask::{ask_once, hello, rest};
+use super::run::Departure;
+use super::Source;
+use crate::cancel::Cancel;
+use crate::error::{chain, Error};
+use crate::id::MigrationId;
+use crate::images::MemoryServer;
+use crate::phase::Phase;
+use crate::phases::milliseconds;
+use crate::progress::Event;
+use crate::talk::Talk;
+use crate::transport::{Deadline, Dialer};
+use crate::wire::{Channel, Message, Purpose, Received, Token, Verdict, WireError};
+
+/// How often the control connection is listened to.
+const LISTEN: Duration = Duration::from_millis(100);
+/// The first pause before a connection is made again; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Serving has no limit of its own: what it waits for has.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// How serving ended.
+pub(super) enum Served {
+    /// All of it is there.
+    All(Option<Talk>),
+    /// The destination has killed the application.
+    Lost(String),
+    /// Neither is known.
+    Unknown(String),
+}
+
+impl Departure<'_> {
+    /// Waits until the destination has all that it is owed.
+    pub(super) fn serve(&mut self, talk: Option<Talk>) -> Result<Served, Error> {
+        let (source, id, limits) = (self.source, self.plan.id, &self.plan.options.limits);
+        let account = &mut self.account;
+        self.phases.run(Phase::Serve, LONG, |_| {
+            let reason = match talk {
+                None => "the control connection is gone".to_owned(),
+                Some(mut talk) => match listen(&mut talk, limits.silence, source, account.owed) {
+                    Ok(Message::Here { bytes, faults, milliseconds }) => {
+                        let owed = account.owed;
+                        source.progress.event(Event::Filling { owed, bytes, faults, milliseconds });
+                        (account.faults, account.filled_ms) = (faults, Some(milliseconds));
+                        return Ok(Served::All(Some(talk)));
+                    }
+                    Ok(Message::Lost { reason }) => return Ok(Served::Lost(reason)),
+                    Ok(other) => format!("it says {}", other.kind()),
+                    Err(Error::Cancelled) => return Ok(Served::Unknown("this daemon ends".to_owned())),
+                    Err(error) => chain(&error),
+                },
+            };
+            account.warnings.push(format!("the control connection broke while memory was owed: {reason}"));
+            Ok(ask_on(source, id, limits, &reason))
+        })
+    }
+}
+
+fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>, owed: u64) -> Result<Message, Error> {
+    let begun = Instant::now();
+    let mut heard = begun;
+    while heard.elapsed() < silence {
+        if source.cancel.is_leaving() {
+            return Err(Error::Cancelled);
+        }
+        match talk.channel().poll(LISTEN)? {
+            None => {}
+            Some(Received { message: Message::Working, .. }) => heard = Instant::now(),
+            Some(Received { message: Message::Filling { bytes, faults }, .. }) => {
+                heard = Instant::now();
+                let milliseconds = milliseconds(begun.elapsed());
+                source.progress.event(Event::Filling { owed, bytes, faults, milliseconds });
+            }
+            Some(Received { message: Message::Refused { reason }, .. }) => {
+                return Err(Error::Refused(reason))
+            }
+            Some(received) => return Ok(received.message),
+        }
+    }
+    Err(WireError::Silent.into())
+}
+
+/// Asks again and again; data connections are others' business.
+fn ask_on(
+    source: &Source<'_>,
+    id: crate::MigrationId,
+    limits: &crate::options::Limits,
+    reason: &str,
+) -> Served {
+    let mut heard = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut reason = reason.to_owned();
+    for attempts in 1.. {
+        match ask_once(source.dialer, id, limits) {
+            Ok(Verdict::Owing) => (heard, pause) = (Instant::now(), FIRST_PAUSE),
+            Ok(Verdict::Committed) => return Served::All(None),
+            Ok(Verdict::Lost) => return Served::Lost("the memory that it was owed did not come".to_owned()),
+            // It never does: it was committed.
+            Ok(Verdict::Aborted) => return Served::Unknown("the destination denies it".to_owned()),
+            Err(error) => {
+                reason = chain(&error);
+                source.progress.event(Event::Asking { attempts, reason: reason.clone() });
+            }
+        }
+        // The destination gives up first, and says so when it can.
+        if heard.elapsed() > limits.apart * 2 || !rest(pause, source.cancel) {
+            break;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Served::Unknown(reason)
+}
+
+/// A data connection, which can be made anew.
+pub(super) struct Line<'a> {
+    pub(super) dialer: &'a dyn Dialer,
+    pub(super) cancel: &'a Cancel,
+    pub(super) id: MigrationId,
+    pub(super) token: Token,
+    pub(super) lane: u32,
+    /// For the connection to be made.
+    pub(super) limit: Duration,
+}
+
+impl Line<'_> {
+    pub(super) fn open(&self, deadline: Deadline) -> Result<Channel, Error> {
+        let connection = self.dialer.dial().map_err(Error::Dial)?;
+        let mut channel = Channel::open(connection, self.id, self.lane);
+        channel.send(&hello(Purpose::Data { token: self.token.clone() }), &[], deadline)?;
+        match channel.receive(deadline)?.message {
+            Message::Welcome { .. } => Ok(channel),
+            Message::Refused { reason } => Err(Error::Refused(reason)),
+            other => Err(WireError::Unexpected { got: other.kind(), expected: "welcome" }.into()),
+        }
+    }
+
+    /// The connection is of no more use: as long as memory is owed, another takes its place.
+    pub(super) fn serve_on(&self, server: &MemoryServer<'_>) {
+        let mut pause = FIRST_PAUSE;
+        while !server.is_stopped() && !self.cancel.is_leaving() {
+            // It may have broken before the commit's answer came.
+            if !server.owes() {
+                std::thread::sleep(LISTEN);
+                continue;
+            }
+            match self.open(Deadline::after(self.limit)) {
+                Ok(mut channel) => {
+                    pause = FIRST_PAUSE;
+                    server.serve(&mut channel);
+                }
+                Err(error) => {
+                    let (lane, reason) = (self.lane, chain(&error));
+                    tracing::info!(lane, reason, "a data connection cannot be made again yet");
+                }
+            }
+            if !server.is_stopped() {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
