@@ -4,5 +4,6 @@
 pub mod checkpoint;
 pub mod figures;
 pub mod gap;
+pub mod pids;
 pub mod policy;
 pub mod wrapper;
