@@ -86,6 +86,14 @@ impl InitClient {
         }
     }
 
+    /// The number that was given to the process or thread that was born last in the container.
+    pub(crate) fn births(&self) -> Result<u32, Error> {
+        match self.ask(&Request::Births)? {
+            Reply::Births { last } => Ok(last),
+            other => Err(self.nonsense(&other)),
+        }
+    }
+
     /// A reply that does not belong to its request.
     pub(crate) fn nonsense(&self, reply: &Reply) -> Error {
         let source = io::Error::new(io::ErrorKind::InvalidData, format!("unexpected reply {reply:?}"));

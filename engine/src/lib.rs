@@ -33,6 +33,7 @@
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
+mod apparmor;
 mod application;
 mod attend;
 mod bundle;
@@ -51,6 +52,7 @@ mod exec;
 mod files;
 mod frozen;
 mod halt;
+mod hugetlb;
 pub mod image;
 mod init;
 pub mod keeper;
