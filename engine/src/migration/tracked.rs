@@ -43,7 +43,8 @@ pub struct RoundMemory {
     layout: Layout,
     readers: HashMap<i32, Arc<Reader>>,
     shared: shared::Readers,
-    /// CRIU's, while rounds go on: without it nothing of this is of use. In the last round it may have done its part sooner.
+    /// That of the CRIU which waits: without it nothing of this is of use. In the last round it dumps and ends, while content is
+    /// still asked for.
     life: Option<Arc<Life>>,
 }
 
