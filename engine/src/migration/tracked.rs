@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fastmig_criu::view::{DumpView, HiddenMapping};
+use fastmig_criu::view::{self, DumpView, HiddenMapping};
 use fastmig_criu::{CriuError, DumpOptions, ImageSink, Life, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
@@ -283,8 +283,9 @@ impl Tracked {
         view.check()?;
         let path = spool.path();
         fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
+        let rseq = view::rseq_areas(path).map_err(|e| Error::io("look at threads in", path, e))?;
         spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
-        Ok(Dumped { tracking, mappings, debt })
+        Ok(Dumped { tracking, mappings, debt, rseq })
     }
 }
 
@@ -317,9 +318,15 @@ pub(super) struct Dumped {
     tracking: Tracking,
     mappings: Vec<Mapping>,
     debt: Option<Vec<u8>>,
+    rseq: Vec<(u64, u64)>,
 }
 
 impl Dumped {
+    /// Where the kernel writes into its memory by itself.
+    pub(super) fn rseq(&self) -> &[(u64, u64)] {
+        &self.rseq
+    }
+
     /// The last plan, when it owes something.
     pub(super) fn debt(&self) -> Option<&[u8]> {
         self.debt.as_deref()
