@@ -277,7 +277,7 @@ impl Tracked {
         let Self { session, options, view, spool, tracking, mappings, debt, .. } = self;
         // Both are there until now.
         let (Some(session), Some(spool)) = (session, spool) else {
-            return Ok(Dumped { tracking, mappings, debt });
+            return Ok(Dumped { tracking, mappings, debt, rseq: Vec::new() });
         };
         session.dump(&options)?;
         view.check()?;
