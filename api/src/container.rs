@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::migration::Side;
+use crate::policy::Policy;
 
 /// What a container's application is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +65,9 @@ pub struct Container {
     /// The last failed operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
+    /// What decides about its application when that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// The operation that is at work on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,

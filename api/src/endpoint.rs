@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::migration::{MigrationReport, Migrations};
 use crate::operation::{Cancelling, Done, Health, Operation, Operations};
 use crate::request::{CheckpointRequest, MigrateRequest, RestoreRequest, RunRequest, StandbyRequest};
+use crate::start::{StartOptions, StartOptionsShown};
 
 /// What somebody may do. Each may also do what stands before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -75,6 +76,12 @@ pub enum Endpoint {
     Containers,
     /// One container.
     Container,
+    /// What was said about a container's next starts.
+    StartOptions,
+    /// Says it anew.
+    SetStartOptions,
+    /// Takes it back.
+    ClearStartOptions,
     /// All checkpoints that the daemon keeps.
     Checkpoints,
     /// One of them.
@@ -160,7 +167,7 @@ const LIMIT: Query = Query { name: "limit", meaning: "at most so many, the lates
 
 impl Endpoint {
     /// All of them, in the order of the document.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Run,
         Self::Checkpoint,
         Self::Standby,
@@ -168,6 +175,9 @@ impl Endpoint {
         Self::Migrate,
         Self::Containers,
         Self::Container,
+        Self::StartOptions,
+        Self::SetStartOptions,
+        Self::ClearStartOptions,
         Self::Checkpoints,
         Self::GetCheckpoint,
         Self::DeleteCheckpoint,
@@ -216,6 +226,20 @@ impl Endpoint {
                 query: &[NAMESPACE],
                 ..get::<Container>("/v1/containers/{id}", "One container, by its id or name")
             },
+            Self::StartOptions => start_options(
+                Method::Get,
+                Role::Read,
+                "What was said about a container's next starts, without the values of variables",
+            ),
+            Self::SetStartOptions => Route {
+                request: Some(Body { schema: schema::<StartOptions>, required: false }),
+                ..start_options(Method::Post, Role::Admin, "Say how the application comes up the next time")
+            },
+            Self::ClearStartOptions => start_options(
+                Method::Delete,
+                Role::Admin,
+                "Leave it to the container's creator again how the application comes up",
+            ),
             Self::Checkpoints => {
                 get::<Checkpoints>("/v1/checkpoints", "The checkpoints that the daemon keeps")
             }
@@ -306,6 +330,11 @@ fn get<A: JsonSchema>(path: &'static str, summary: &'static str) -> Route {
         request: None,
         answer: Answer::Json(schema::<A>),
     }
+}
+
+fn start_options(method: Method, role: Role, summary: &'static str) -> Route {
+    let path = "/v1/containers/{id}/start-options";
+    Route { method, role, query: &[NAMESPACE], ..get::<StartOptionsShown>(path, summary) }
 }
 
 fn operation<Q: JsonSchema + DeserializeOwned, R: JsonSchema>(

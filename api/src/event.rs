@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Application;
 use crate::migration::{Round, Side};
 use crate::operation::Operation;
+use crate::policy::Decision;
 use crate::request::Strategy;
 
 /// So often the daemon sends at least something: an event, or a comment (`:`) that only shows that it is there.
@@ -110,6 +111,11 @@ pub enum What {
         /// What.
         message: String,
     },
+    /// A container's policy has decided what becomes of its application, which has ended.
+    PolicyDecided {
+        /// What, and why.
+        decided: Box<Decision>,
+    },
     /// A container came, went, or changed what its application is doing.
     ContainerChanged {
         /// What the application does now.
@@ -132,6 +138,7 @@ impl What {
             Self::Throttled { .. } => "throttled",
             Self::MemoryFollows { .. } => "memory-follows",
             Self::Warning { .. } => "warning",
+            Self::PolicyDecided { .. } => "policy-decided",
             Self::ContainerChanged { .. } => "container-changed",
         }
     }
@@ -140,6 +147,19 @@ impl What {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decision() -> Decision {
+        Decision {
+            at: "2026-11-21T10:00:00Z".into(),
+            action: "restore".into(),
+            checkpoint: Some("latest".into()),
+            reason: "exit code 3 after 1.0s: rule 1 (policy x)".into(),
+            delay_ms: 0,
+            code: Some(3),
+            oom: false,
+            restarts: 2,
+        }
+    }
 
     #[test]
     fn an_event_is_flat_and_its_name_is_its_type() {
@@ -160,6 +180,7 @@ mod tests {
             What::Throttled { percent: 20 },
             What::MemoryFollows { owed: 1 << 20, done: 4096, faults: 3, ms: 20 },
             What::Warning { message: "x".into() },
+            What::PolicyDecided { decided: Box::new(decision()) },
             What::ContainerChanged { application: Application::Standby },
         ];
         for what in all {
@@ -171,6 +192,9 @@ mod tests {
                 container: None,
                 what,
             };
+            // As text: there a field that is there twice shows.
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
             let json = serde_json::to_value(&event).unwrap();
             assert_eq!(json["type"], event.what.name());
             assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);

@@ -8,6 +8,8 @@
 //! | [`request`] | what can be asked of a container |
 //! | [`operation`] | what became of it: one operation, its phases, its times |
 //! | [`container`], [`checkpoint`], [`migration`] | what there is, and the reports |
+//! | [`start`] | how a container starts the next time |
+//! | [`policy`] | what was decided about an application that has ended |
 //! | [`event`] | what happens meanwhile, as server-sent events |
 //! | [`error`] | why not, and what would make it possible |
 //! | [`openapi`] | all of it as an OpenAPI 3.1 document |
@@ -24,7 +26,9 @@ pub mod event;
 pub mod migration;
 pub mod openapi;
 pub mod operation;
+pub mod policy;
 pub mod request;
+pub mod start;
 
 pub use client::Client;
 pub use endpoint::{Endpoint, Method, Role};

@@ -3,4 +3,5 @@
 
 pub mod figures;
 pub mod gap;
+pub mod policy;
 pub mod wrapper;

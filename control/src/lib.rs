@@ -27,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod change;
 mod event;
 mod reply;
 mod request;
@@ -34,6 +35,7 @@ mod state;
 mod values;
 mod wire;
 
+pub use change::{Change, MAX_CHANGES, MAX_WORD};
 pub use event::Event;
 pub use reply::{Account, ExecFailure, ExecStep, Refusal, Reply, Status};
 pub use request::Request;

@@ -25,6 +25,11 @@ pub enum Reply {
     Status(Status),
     /// What there is to say of the application's last end.
     Account(Account),
+    /// The number that was given out last in the container.
+    Births {
+        /// As the container counts.
+        last: u32,
+    },
     /// Nothing was done.
     Refused(Refusal),
 }
@@ -129,6 +134,9 @@ pub enum Refusal {
     /// No decision is waited for.
     #[error("the init waits for no decision")]
     NothingToDecide,
+    /// There are as many changes to the command as the init keeps.
+    #[error("the init keeps no more changes to the command")]
+    TooManyChanges,
     /// A system call failed.
     #[error("the init failed: {errno}")]
     Failed {
@@ -146,6 +154,7 @@ mod kind {
     pub(super) const STATUS: u8 = 0x45;
     pub(super) const REFUSED: u8 = 0x46;
     pub(super) const ACCOUNT: u8 = 0x47;
+    pub(super) const BIRTHS: u8 = 0x48;
 }
 
 impl Reply {
@@ -159,6 +168,7 @@ impl Reply {
             Self::ExecFailed(failure) => (kind::EXEC_FAILED, &|packet| failure.put(packet)),
             Self::Status(status) => (kind::STATUS, &|packet| status.put(packet)),
             Self::Account(account) => (kind::ACCOUNT, &|packet| account.put(packet)),
+            Self::Births { last } => (kind::BIRTHS, &|packet| packet.put_u32(*last)),
             Self::Refused(refusal) => (kind::REFUSED, &|packet| refusal.put(packet)),
         };
         let mut packet = Packet::new(kind);
@@ -180,6 +190,7 @@ impl Reply {
             kind::STATUS => Self::Status(Status::take(&mut reader)?),
             kind::ACCOUNT => Self::Account(Account::take(&mut reader)?),
             kind::REFUSED => Self::Refused(Refusal::take(&mut reader)?),
+            kind::BIRTHS => Self::Births { last: reader.u32()? },
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.close(reply)
@@ -280,6 +291,7 @@ impl Refusal {
                 errno.put(packet);
             }
             Self::NothingToDecide => packet.put_u8(9),
+            Self::TooManyChanges => packet.put_u8(10),
         }
     }
 
@@ -294,6 +306,7 @@ impl Refusal {
             7 => Ok(Self::OutOfTurn),
             8 => Ok(Self::Failed { errno: Errno::take(reader)? }),
             9 => Ok(Self::NothingToDecide),
+            10 => Ok(Self::TooManyChanges),
             other => Err(OutOfRange { what: "refusal", value: other.into() }.into()),
         }
     }
@@ -340,9 +353,11 @@ mod tests {
             Refusal::OutOfTurn,
             Refusal::Failed { errno },
             Refusal::NothingToDecide,
+            Refusal::TooManyChanges,
         ];
         replies.push(Reply::Account(Account { waits: true, ran_ms: u32::MAX }));
         replies.extend(refusals.map(Reply::Refused));
+        replies.push(Reply::Births { last: u32::MAX });
         replies
     }
 
@@ -355,7 +370,7 @@ mod tests {
 
     #[test]
     fn every_reply_has_one_encoding() {
-        check_space(&(0x41..=0x47).collect::<Vec<_>>(), Reply::decode, Reply::encode);
+        check_space(&(0x41..=0x48).collect::<Vec<_>>(), Reply::decode, Reply::encode);
     }
 
     #[test]

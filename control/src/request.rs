@@ -50,6 +50,9 @@ pub enum Request {
     },
     /// Ask how things stand. Always legal. `Status`.
     Status,
+    /// Ask which number the kernel gave to the process or thread that was born last in the container. Always legal. `Births`.
+    /// Inits of earlier versions refuse it as malformed.
+    Births,
     /// Receive events on this connection from now on, and send nothing more. `Ok`.
     Subscribe,
     /// From now on an exit without a mark waits for a decision: another application, [`Self::Stay`] or [`Self::End`]. When
@@ -88,6 +91,7 @@ mod kind {
     pub(super) const POSTPONE: u8 = 0x0e;
     pub(super) const STAY: u8 = 0x0f;
     pub(super) const ACCOUNT: u8 = 0x10;
+    pub(super) const BIRTHS: u8 = 0x11;
 }
 
 impl Request {
@@ -110,7 +114,8 @@ impl Request {
             | Self::Status
             | Self::Subscribe
             | Self::Stay
-            | Self::Account => {}
+            | Self::Account
+            | Self::Births => {}
         }
         packet
     }
@@ -138,6 +143,7 @@ impl Request {
             kind::POSTPONE => Self::Postpone { ms: reader.u32()? },
             kind::STAY => Self::Stay,
             kind::ACCOUNT => Self::Account,
+            kind::BIRTHS => Self::Births,
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.close(request)
@@ -157,6 +163,7 @@ impl Request {
             Self::End { .. } => kind::END,
             Self::Status => kind::STATUS,
             Self::Subscribe => kind::SUBSCRIBE,
+            Self::Births => kind::BIRTHS,
             Self::Ask { .. } => kind::ASK,
             Self::Postpone { .. } => kind::POSTPONE,
             Self::Stay => kind::STAY,
@@ -193,6 +200,7 @@ mod tests {
             Request::Postpone { ms: u32::MAX },
             Request::Stay,
             Request::Account,
+            Request::Births,
         ]
     }
 
@@ -201,7 +209,7 @@ mod tests {
         for request in all() {
             check(&request, request.encode(), Request::decode);
         }
-        check_space(&(0x01..=0x10).collect::<Vec<_>>(), Request::decode, Request::encode);
+        check_space(&(0x01..=0x11).collect::<Vec<_>>(), Request::decode, Request::encode);
     }
 
     #[test]

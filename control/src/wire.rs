@@ -43,6 +43,12 @@ pub enum DecodeError {
         /// How long the packet is.
         length: usize,
     },
+    /// A change has a word that no process can be given.
+    #[error("the word of message kind {kind:#04x} is none that a process can be given")]
+    BadWord {
+        /// The second byte of the packet.
+        kind: u8,
+    },
     /// The packet is longer than any may be.
     #[error("a packet of {length} bytes is longer than the {MAX_PACKET} allowed")]
     Oversized {

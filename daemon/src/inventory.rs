@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastmig_api::container::{Application, Container as Seen, Failure};
-use fastmig_engine::container::Status;
+use fastmig_api::policy::{Decision, Policy};
+use fastmig_engine::container::{PolicyStatus, Status};
+use fastmig_engine::keeper::journal::Entry;
 use fastmig_engine::{state, ApplicationState, Config, Container, Error, Key, Kind};
 
 /// How all of them stand. One that ends while we look is no failure of the list.
@@ -69,8 +71,31 @@ fn seen(status: Status) -> Seen {
             at: failure.at,
             reason: failure.reason,
         }),
+        policy: status.policy.map(policy),
         operation: None,
         migrating: None,
+    }
+}
+
+fn policy(status: PolicyStatus) -> Policy {
+    Policy {
+        name: status.name,
+        keeper: status.keeper,
+        restarts: status.decided.restarts,
+        last: status.decided.last.map(decision),
+    }
+}
+
+pub(crate) fn decision(entry: Entry) -> Decision {
+    Decision {
+        at: entry.at,
+        action: entry.action,
+        checkpoint: entry.checkpoint,
+        reason: entry.reason,
+        delay_ms: entry.delay_ms,
+        code: entry.code,
+        oom: entry.oom,
+        restarts: entry.restarts,
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`migrations`], [`ends`] | applications that leave and arrive |
 //! | [`inventory`], [`checkpoints`] | what there is |
 //! | `watch` | changes of containers that nobody asked for here |
+//! | `decisions` | what the policies of containers decide, told; their keepers, looked after |
 //! | [`events`], [`metrics`] | what happens, and what is counted |
 //! | `telemetry` | what the daemon tells of itself |
 //! | [`failure`], `start` | why not |
@@ -25,6 +26,7 @@
 pub mod checkpoints;
 pub mod command_line;
 pub mod daemon;
+mod decisions;
 pub mod ends;
 pub mod events;
 pub mod failure;

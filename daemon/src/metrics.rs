@@ -20,6 +20,7 @@ pub struct Metrics {
     requests: Family<Labels<2>, Counter>,
     refused: Family<Labels<1>, Counter>,
     containers: Family<Labels<1>, Gauge>,
+    decisions: Family<Labels<1>, Counter>,
     migration_bytes: Family<Labels<1>, Counter>,
     frozen_time: Histogram,
 }
@@ -36,6 +37,7 @@ impl Default for Metrics {
             requests: Family::default(),
             refused: Family::default(),
             containers: Family::default(),
+            decisions: Family::default(),
             migration_bytes: Family::default(),
             frozen_time: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
         };
@@ -64,6 +66,11 @@ impl Metrics {
             "containers",
             "Containers, by what their application does",
             self.containers.clone(),
+        );
+        registry.register(
+            "policy_decisions",
+            "Decisions about applications that have ended, by action",
+            self.decisions.clone(),
         );
         registry.register_with_unit(
             "migration",
@@ -102,6 +109,11 @@ impl Metrics {
         self.requests.get_or_create(&[("endpoint", endpoint.into()), ("status", status.to_string())]).inc();
     }
 
+    /// A container's policy has decided.
+    pub fn decided(&self, action: &str) {
+        self.decisions.get_or_create(&[("action", action.into())]).inc();
+    }
+
     /// A connection was not served.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason.into())]).inc();
@@ -137,12 +149,14 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request("containers", 200);
         metrics.refused("certificate");
+        metrics.decided("scratch");
         let text = metrics.text(3, &[("running".into(), 2)]);
         for line in [
             "fastmig_operations_running 3",
             r#"fastmig_http_requests_total{endpoint="containers",status="200"} 1"#,
             r#"fastmig_connections_refused_total{reason="certificate"} 1"#,
             r#"fastmig_containers{application="running"} 2"#,
+            r#"fastmig_policy_decisions_total{action="scratch"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

@@ -17,7 +17,7 @@ use crate::pki::join::Desk;
 use crate::pki::Place;
 use crate::server::{Gate, Http, Tcp, Unix};
 use crate::start::StartError;
-use crate::watch;
+use crate::{decisions, watch};
 
 /// Answers under way when everything has ended are given this time.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -80,6 +80,7 @@ async fn live(config: Arc<Config>) -> Result<(), StartError> {
     let mut listeners = tokio::task::JoinSet::new();
     listeners.spawn(unix.serve(http));
     listeners.spawn(watch::containers(daemon.clone()));
+    listeners.spawn(decisions::tell(daemon.clone()));
     if let Some(tcp) = tcp {
         listeners.spawn(tcp.serve());
     }

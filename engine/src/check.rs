@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::start_options::TcpPolicy;
 use crate::state::ApplicationState;
-use crate::{application, capabilities, logs, Config, Container, Error};
+use crate::{application, capabilities, hugetlb, logs, Config, Container, Error};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -130,6 +130,7 @@ impl Container {
         let pids = self.application_cgroup()?.pids();
         let mut findings = self.check_files(&pids);
         findings.extend(pids.iter().filter_map(|&pid| uninterruptible(pid)));
+        findings.extend(pids.iter().flat_map(|&pid| set_aside(pid)));
         let tcp = tcp.map_or_else(|| self.tcp_policy(), Ok)?;
         if tcp == TcpPolicy::Refuse && has_established_tcp(self.pid()) {
             findings.push(Finding::blocker(
@@ -247,6 +248,22 @@ fn uninterruptible(pid: i32) -> Option<Finding> {
             "a checkpoint waits until it is out, at most limits.freeze seconds",
         )
     })
+}
+
+/// CRIU takes them along, in the freeze, and asks for as many where they are restored.
+fn set_aside(pid: i32) -> Vec<Finding> {
+    let finding = |(page, bytes): (u64, u64)| {
+        let command = application::command_of(pid);
+        let count = bytes / (page.max(1) << 10);
+        Finding::warning(
+            format!("{command} has {} MiB of hugetlb pages, which travel while it stands still", bytes >> 20),
+            format!(
+                "have {count} pages of {page} KiB free where it is restored (/sys/kernel/mm/hugepages), or let it use transparent \
+                 huge pages, which travel while it runs"
+            ),
+        )
+    };
+    hugetlb::of(pid).into_iter().map(finding).collect()
 }
 
 fn has_established_tcp(pid: i32) -> bool {

@@ -22,6 +22,8 @@ pub struct Cost {
     pub tracked: u64,
     /// Bytes that a first round would send.
     pub first_round: u64,
+    /// Of them, memory that processes share. What is written of it is not seen here.
+    pub shared: u64,
     /// Bytes that were written within the window, page by page.
     pub dirty: u64,
     /// How long they were looked at.
@@ -71,12 +73,14 @@ fn measure(
     // The application goes on here: its huge pages are joined again.
     tracker.end(true);
     let dirty = bytes(&second.pages);
+    let shared = fastmig_memory::shared_length(&all);
     Ok(Cost {
         tracker: tracker_name.to_owned(),
         processes: all.len(),
         untracked: second.cost.untracked,
-        tracked: length(&second),
-        first_round: bytes(&first.pages),
+        tracked: length(&second) + shared,
+        first_round: bytes(&first.pages) + shared,
+        shared,
         dirty,
         window,
         dirty_rate: per_second(dirty, window),

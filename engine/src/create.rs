@@ -17,7 +17,7 @@ use crate::runc::{Gifts, Runc, RuncError, StdioFds, Voice};
 use crate::spec::{Facts, Spec};
 use crate::start_options::StartMode;
 use crate::state::{Directory, Key, ProcessMark, Record};
-use crate::{application, bundle, init, lookup, policy, runc, Config, Container, Error, Kind};
+use crate::{application, bundle, init, lookup, output, policy, runc, Config, Container, Error, Kind};
 
 /// How long an attendant may take.
 const CLEARED_AWAY: Duration = Duration::from_secs(2);
@@ -45,6 +45,8 @@ pub struct CreateRequest {
     pub preserved: Vec<OwnedFd>,
     /// Instead of what the annotation or the host's default says. A restore that fails makes the start fail then.
     pub start: Option<StartMode>,
+    /// The file that its output goes to, if it is one.
+    pub log: Option<PathBuf>,
     /// Where the pid of the container's PID 1 is written too.
     pub pid_file: Option<PathBuf>,
 }
@@ -99,6 +101,7 @@ impl Container {
     pub fn prepare(config: Arc<Config>, request: CreateRequest) -> Result<Prepared, Error> {
         let mut spec = Spec::load(&request.bundle, config.defaults.clone())?;
         let facts = spec.facts()?;
+        let log = request.log.clone().or_else(|| output::of_pod(&spec));
         if let Some(name) = &facts.policy {
             policy::load(&config, name)?;
         }
@@ -106,7 +109,7 @@ impl Container {
         let directory = Directory::of(&config, &request.key);
         make(&config, &directory, &request.key)?;
         let mut prepared = Prepared {
-            record: record(&request, &facts, names),
+            record: Record { log, ..record(&request, &facts, names) },
             config,
             directory,
             facts,
@@ -179,6 +182,8 @@ fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
         tcp: facts.tcp,
         volumes: facts.volumes.clone(),
         binds: facts.binds,
+        changed: false,
+        log: None,
         policy: facts.policy.clone().filter(|_| facts.left_alone.is_none()),
         network_lock: None,
         last_failure: None,

@@ -87,9 +87,16 @@ impl Container {
     pub fn standby(&self) -> Result<(), Error> {
         let _operation = self.begin_warm("put into standby")?;
         if self.application()? == ApplicationState::Standby {
+            self.decide_to_stay();
             return Ok(());
         }
         self.end_application()
+    }
+
+    /// Where an end waits for a decision, nothing is to come up.
+    pub(crate) fn decide_to_stay(&self) {
+        // Refused where nothing waits.
+        let _ = self.init().and_then(|init| init.ask(&Request::Stay));
     }
 
     /// Kills the application and waits until the init says that the container is in standby.

@@ -62,7 +62,16 @@ impl InitClient {
 
     /// One request, one reply; a refusal is an error.
     pub(crate) fn ask(&self, request: &Request) -> Result<Reply, Error> {
-        match self.exchange(request) {
+        self.send(request.encode().as_bytes())
+    }
+
+    /// [`InitClient::ask`] for a change to the command.
+    pub(crate) fn change(&self, change: &[u8]) -> Result<(), Error> {
+        self.send(change).map(drop)
+    }
+
+    fn send(&self, packet: &[u8]) -> Result<Reply, Error> {
+        match self.exchange(packet) {
             Ok(Reply::Refused(source)) => Err(Error::Refused { id: self.key.id().into(), source }),
             Ok(reply) => Ok(reply),
             Err(source) => Err(Error::Init { id: self.key.id().into(), source }),
@@ -73,6 +82,14 @@ impl InitClient {
     pub(crate) fn status(&self) -> Result<fastmig_control::Status, Error> {
         match self.ask(&Request::Status)? {
             Reply::Status(status) => Ok(status),
+            other => Err(self.nonsense(&other)),
+        }
+    }
+
+    /// The number that was given to the process or thread that was born last in the container.
+    pub(crate) fn births(&self) -> Result<u32, Error> {
+        match self.ask(&Request::Births)? {
+            Reply::Births { last } => Ok(last),
             other => Err(self.nonsense(&other)),
         }
     }
@@ -89,8 +106,8 @@ impl InitClient {
         Ok(Events { socket: self.socket })
     }
 
-    fn exchange(&self, request: &Request) -> io::Result<Reply> {
-        send(self.socket.as_raw_fd(), request.encode().as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+    fn exchange(&self, packet: &[u8]) -> io::Result<Reply> {
+        send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL)?;
         let mut buffer = [0; MAX_PACKET];
         match receive(&self.socket, &mut buffer, Some(Instant::now() + self.limit))? {
             None => Err(io::ErrorKind::TimedOut.into()),

@@ -22,9 +22,11 @@
 //! | `remove` | delete, also after a crash |
 //! | [`keeper`] | the process that decides, by the container's [`policy`], what becomes of an application that has ended |
 //! | [`container`] | what they all share: the container, its lock, its status |
+//! | [`start_file`] | what an operator has said about its next starts |
 //! | `oci_state`, [`names`] | what runc and the clients say of it |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
+//! | `output` | where its client keeps what it has written |
 //! | `checkpoints` | where the last one stands, and those that have a name |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
@@ -49,6 +51,7 @@ mod exec;
 mod files;
 mod frozen;
 mod halt;
+mod hugetlb;
 pub mod image;
 mod init;
 pub mod keeper;
@@ -59,6 +62,7 @@ pub mod names;
 mod network_lock;
 mod oci_state;
 mod orphans;
+mod output;
 pub mod passport;
 pub mod policy;
 mod privilege;
@@ -70,6 +74,7 @@ mod root_files;
 pub mod runc;
 pub mod spec;
 mod start;
+pub mod start_file;
 pub mod start_options;
 pub mod state;
 mod subject;

@@ -41,6 +41,11 @@ impl Names {
         Self { told, client }
     }
 
+    /// The client's own directory of the container, if it has one.
+    pub(crate) fn client_directory(&self) -> Option<&Path> {
+        self.client.as_deref()
+    }
+
     /// The names that container `id` has now; `bundle` is that of its runtime.
     #[must_use]
     pub fn now(&self, id: &str, bundle: &Path) -> Vec<String> {

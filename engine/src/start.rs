@@ -1,12 +1,15 @@
 //! How the application comes up: from scratch, from a checkpoint, or not yet.
 
-use fastmig_control::{ExecFailure, Reply, Request};
+use fastmig_control::{Change, ExecFailure, Reply, Request};
+use fastmig_policy::Wanted;
 
 use crate::application::PID_BASE;
 use crate::container::Operation;
 use crate::init::InitClient;
+use crate::start_file::StartAs;
 use crate::start_options::StartMode;
-use crate::{application, keeper, recipient, restore, Container, Error};
+use crate::state::{Failure, Record};
+use crate::{application, checkpoints, keeper, recipient, restore, start_file, Container, Error};
 
 impl Container {
     /// Starts it: the application runs, waits in standby or is restored, as was asked at its creation.
@@ -22,6 +25,37 @@ impl Container {
         self.come_up(&mut operation)
     }
 
+    /// What whoever starts it asks for, else what its operator has said since, else what its creator did.
+    fn start_mode(&self, record: &Record) -> Result<StartMode, Error> {
+        if record.must_restore {
+            return Ok(record.start.clone());
+        }
+        let Some(file) = start_file::load(&self.config, &self.key)? else { return Ok(record.start.clone()) };
+        Ok(match file.mode {
+            None => record.start.clone(),
+            Some(StartAs::Run) => StartMode::Run,
+            Some(StartAs::Standby) => StartMode::Standby,
+            Some(StartAs::Restore) => StartMode::Restore(match file.wanted() {
+                Some(Ok(path)) => path,
+                Some(Err(wanted)) => checkpoints::find(self, &wanted)?,
+                None => checkpoints::find(self, &Wanted::Latest)?,
+            }),
+        })
+    }
+
+    /// Tells the init what the operator wants to be different about the command.
+    fn change_command(&self, operation: &mut Operation, init: &InitClient) -> Result<(), Error> {
+        let file = start_file::load(&self.config, &self.key)?.unwrap_or_default();
+        let packets = file.packets();
+        if operation.record.changed || !packets.is_empty() {
+            let forget = Change::Forget.encode().unwrap_or_default();
+            std::iter::once(&forget).chain(&packets).try_for_each(|packet| init.change(packet))?;
+            operation.record.changed = !packets.is_empty();
+            operation.save()?;
+        }
+        Ok(())
+    }
+
     /// [`Container::start`] where runc has started it already.
     pub(crate) fn bring_up(&self) -> Result<(), Error> {
         self.come_up(&mut self.begin()?)
@@ -32,7 +66,16 @@ impl Container {
             return Ok(());
         }
         self.put_under_policy(operation)?;
-        match operation.record.start.clone() {
+        let start = match self.start_mode(&operation.record) {
+            Ok(start) => start,
+            Err(e) => {
+                tracing::error!(container = self.key.id(), error = %e.report(), "start options are wrong");
+                operation.record.last_failure = Some(Failure::now("start", &e));
+                operation.save()?;
+                StartMode::Standby
+            }
+        };
+        match start {
             StartMode::Run => self.run_command(operation),
             StartMode::Standby => self.init()?.status().map(|_| ()),
             StartMode::Restore(path) => {
@@ -78,9 +121,10 @@ impl Container {
     }
 
     /// Init holds the new process until it is in the application's cgroup.
-    fn run_command(&self, operation: &Operation) -> Result<(), Error> {
+    fn run_command(&self, operation: &mut Operation) -> Result<(), Error> {
         self.set_last_pid(PID_BASE)?;
         let init = self.init()?;
+        self.change_command(operation, &init)?;
         let held = match init.ask(&Request::Run)? {
             Reply::Prepared { pid } => pid,
             Reply::ExecFailed(failure) => return self.end_unexecutable(operation, &init, failure),

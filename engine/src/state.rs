@@ -187,6 +187,12 @@ pub(crate) struct Record {
     /// What decides about its application when that has ended; `None` when nothing does.
     #[serde(default)]
     pub(crate) policy: Option<String>,
+    /// Whether the init was told of changes to the command.
+    #[serde(default)]
+    pub(crate) changed: bool,
+    /// The file with what it has written, or the directory where that is, as far as its creator knows.
+    #[serde(default)]
+    pub(crate) log: Option<PathBuf>,
     /// The nftables table that holds connections of an application which is to come back.
     #[serde(default)]
     pub(crate) network_lock: Option<String>,

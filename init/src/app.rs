@@ -2,7 +2,7 @@
 //!
 //! The new process is told to go on through one pipe and reports through another, which its `execve` closes.
 
-use std::ffi::{c_int, CStr, CString};
+use std::ffi::{c_int, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, read, setsid, write};
 
+use crate::changes::Changes;
 use crate::control::Slot;
 use crate::lookup;
 use crate::sys::{self, wire_errno, Argv, Mask};
@@ -64,10 +65,19 @@ impl From<Errno> for LaunchError {
     }
 }
 
+/// What is executed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program<'a> {
+    pub(crate) command: &'a [CString],
+    /// In place of the init's own.
+    pub(crate) environment: Option<&'a [CString]>,
+}
+
 /// What the new process needs, all of it made before the fork.
 struct Plan<'a> {
     file: CString,
     argv: Argv<'a>,
+    environment: Option<Argv<'a>>,
     mask: Mask,
     terminal: bool,
     private: &'a [RawFd],
@@ -76,16 +86,16 @@ struct Plan<'a> {
 }
 
 impl Launch {
-    /// Forks a process for `command`. `private` are the init's descriptors that it must not keep while it waits.
+    /// Forks a process for `program`. `private` are the init's descriptors that it must not keep while it waits.
     pub(crate) fn begin(
-        command: &[CString],
+        program: Program<'_>,
         mask: Mask,
         terminal: bool,
         private: &[RawFd],
         holder: Slot,
     ) -> Result<Self, LaunchError> {
-        let name = command.first().map_or(c"", |name| name.as_c_str());
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        let name = program.command.first().map_or(c"", |name| name.as_c_str());
+        let path = Changes::path(program.environment);
         let file = lookup::find(name, path.as_bytes()).map_err(LaunchError::Command)?;
         let (gate_read, gate) = pipe2(OFlag::O_CLOEXEC)?;
         let (reports, reports_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -93,7 +103,8 @@ impl Launch {
         let private = [private, &[gate.as_raw_fd(), reports.as_raw_fd()]].concat();
         let plan = Plan {
             file,
-            argv: Argv::new(command),
+            argv: Argv::new(program.command),
+            environment: program.environment.map(Argv::new),
             mask,
             terminal,
             private: &private,
@@ -150,7 +161,7 @@ fn decode([step, errno @ ..]: [u8; RECORD]) -> Report {
 /// The new process, from fork to exec. Nothing here allocates.
 fn child(plan: &Plan<'_>) -> c_int {
     let failure = match set_up(plan) {
-        Ok(true) => (ExecStep::Exec, execute(&plan.file, &plan.argv, plan.mask)),
+        Ok(true) => (ExecStep::Exec, execute(plan)),
         Ok(false) => return 0,
         Err(errno) => (ExecStep::Setup, errno),
     };
@@ -177,9 +188,9 @@ fn set_up(plan: &Plan<'_>) -> nix::Result<bool> {
     Ok(read(plan.gate, &mut opened)? == 1)
 }
 
-fn execute(file: &CStr, argv: &Argv<'_>, mask: Mask) -> Errno {
-    match sys::swap_mask(mask) {
-        Ok(_) => sys::exec(file, argv),
+fn execute(plan: &Plan<'_>) -> Errno {
+    match sys::swap_mask(plan.mask) {
+        Ok(_) => sys::exec(&plan.file, &plan.argv, plan.environment.as_ref()),
         Err(errno) => errno,
     }
 }

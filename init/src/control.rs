@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use fastmig_control::{DecodeError, Event, Refusal, Reply, Request, MAX_CONNECTIONS, VERSION};
+use fastmig_control::{
+    Change, DecodeError, Event, Refusal, Reply, Request, MAX_CONNECTIONS, MAX_PACKET, VERSION,
+};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
 use nix::sys::socket::{
@@ -10,6 +12,7 @@ use nix::sys::socket::{
     SockaddrLike, SockaddrStorage,
 };
 
+use crate::changes::Kept;
 use crate::sys;
 
 /// Why a descriptor cannot be the control socket.
@@ -48,6 +51,8 @@ struct Connection {
 pub(crate) enum Incoming {
     /// A request to be answered.
     Request(Request),
+    /// A change to the command, to be answered.
+    Change(Kept),
     /// The connection is no more.
     Closed,
     /// Nothing.
@@ -117,8 +122,8 @@ impl Connections {
     /// Reads from a connection that has something to read. What is not a request in its turn closes it.
     pub(crate) fn receive(&mut self, slot: Slot) -> Incoming {
         let Some(connection) = &mut self.table[slot.0] else { return Incoming::Nothing };
-        // Longer than every request; MSG_TRUNC then says how long the packet was, and no request is that long.
-        let mut buffer = [0; 64];
+        // MSG_TRUNC says how long a packet was that is longer, and nothing is that long.
+        let mut buffer = [0; MAX_PACKET + 1];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let length = match recv(connection.socket.as_raw_fd(), &mut buffer, flags) {
             Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Nothing,
@@ -127,6 +132,13 @@ impl Connections {
         };
         if connection.turn != Turn::Engine {
             return self.refuse(slot, Refusal::OutOfTurn);
+        }
+        if let Some(change) = Change::decode(&buffer[..length]) {
+            let Some(change) = change.ok().and_then(Kept::of) else {
+                return self.refuse(slot, Refusal::Malformed);
+            };
+            connection.turn = Turn::Init;
+            return Incoming::Change(change);
         }
         match Request::decode(&buffer[..length]) {
             Ok(request) => {

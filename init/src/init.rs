@@ -10,6 +10,7 @@ use fastmig_control::{
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::app::{Launch, Report, Stage};
+use crate::changes::Changes;
 use crate::control::{Connections, Incoming, Slot};
 use crate::message::say;
 use crate::signals::{ends_standby, Received, Signals};
@@ -24,6 +25,7 @@ const SIGNALS_PER_TURN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) command: Vec<CString>,
+    pub(crate) changes: Changes,
     pub(crate) connections: Connections,
     pub(crate) terminal: Option<Terminal>,
     pub(crate) signals: Signals,
@@ -81,6 +83,7 @@ impl Init {
     ) -> Self {
         Self {
             command,
+            changes: Changes::default(),
             connections,
             terminal,
             signals,
@@ -124,6 +127,10 @@ impl Init {
             }
             match self.connections.receive(*slot) {
                 Incoming::Request(request) => self.serve(*slot, request),
+                Incoming::Change(change) => {
+                    let kept = self.changes.add(change);
+                    self.respond(*slot, kept.map_or_else(Reply::Refused, |()| Reply::Ok));
+                }
                 Incoming::Closed => self.connection_closed(*slot),
                 Incoming::Nothing => {}
             }

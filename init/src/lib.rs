@@ -33,6 +33,7 @@
 mod announce;
 mod app;
 mod args;
+mod changes;
 mod children;
 mod control;
 mod init;

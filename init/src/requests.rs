@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastmig_control::{Account, Event, Pid, Policy, Refusal, Reply, Request, Signal, Status, WrongState};
 use nix::errno::Errno;
 
-use crate::app::{Launch, LaunchError, Stage};
+use crate::app::{Launch, LaunchError, Program, Stage};
 use crate::control::Slot;
 use crate::init::Init;
 use crate::sys::{self, wire_errno};
@@ -38,6 +38,7 @@ impl Init {
             Request::Adopt => return self.adopt().map(|pid| Some(Reply::Running { pid })),
             Request::Abandon => return self.abandon(slot),
             Request::Status => return Ok(Some(Reply::Status(self.status()))),
+            Request::Births => return births().map(|last| Some(Reply::Births { last })),
             Request::Account => return Ok(Some(Reply::Account(self.account()))),
             Request::Expect { pid } => {
                 self.state = self.state.expect(pid)?;
@@ -70,7 +71,10 @@ impl Init {
     fn prepare(&mut self, slot: Slot) -> Answer {
         self.state.standby()?;
         let private = self.connections.descriptors();
-        match Launch::begin(&self.command, self.signals.original(), self.terminal.is_some(), &private, slot) {
+        let command = self.changes.command(&self.command);
+        let environment = self.changes.environment(std::env::vars_os());
+        let program = Program { command: &command, environment: environment.as_deref() };
+        match Launch::begin(program, self.signals.original(), self.terminal.is_some(), &private, slot) {
             Ok(launch) => {
                 self.state = self.state.hold(launch.pid)?;
                 self.launch = Some(launch);
@@ -159,6 +163,14 @@ impl Init {
 
 fn milliseconds(count: u32) -> Duration {
     Duration::from_millis(count.into())
+}
+
+/// Numbers are given out in their order: who sees the same twice knows that nobody was born in between.
+fn births() -> Result<u32, Refusal> {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    let text = std::fs::read_to_string(LAST)
+        .map_err(|e| failed(e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
+    text.trim().parse().map_err(|_| failed(Errno::EINVAL))
 }
 
 fn failed(errno: Errno) -> Refusal {

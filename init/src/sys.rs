@@ -112,14 +112,21 @@ pub(crate) fn fork(child: impl FnOnce() -> c_int) -> nix::Result<i32> {
     }
 }
 
-/// Executes `file` with the caller's environment. Returns only with the reason why not.
-pub(crate) fn exec(file: &CStr, argv: &Argv<'_>) -> Errno {
-    // SAFETY: `file` is a C string and `argv` a null-terminated array of C strings that outlive the call.
-    unsafe { libc::execv(file.as_ptr(), argv.pointers.as_ptr()) };
+/// Executes `file` with this environment, or the caller's. Returns only with the reason why not.
+pub(crate) fn exec(file: &CStr, argv: &Argv<'_>, environment: Option<&Argv<'_>>) -> Errno {
+    match environment {
+        // SAFETY: `file` is a C string and `argv` a null-terminated array of C strings that outlive the call.
+        None => unsafe { libc::execv(file.as_ptr(), argv.pointers.as_ptr()) },
+        Some(environment) => {
+            let environment = environment.pointers.as_ptr();
+            // SAFETY: as above, and so is the environment.
+            unsafe { libc::execve(file.as_ptr(), argv.pointers.as_ptr(), environment) }
+        }
+    };
     Errno::last()
 }
 
-/// A command as `execv` wants it, made before a fork.
+/// A command, or an environment, as `execve` wants it, made before a fork.
 pub(crate) struct Argv<'a> {
     pointers: Vec<*const c_char>,
     _command: &'a [std::ffi::CString],

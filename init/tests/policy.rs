@@ -4,7 +4,7 @@
 mod common;
 
 use common::{root, Container};
-use fastmig_control::{Account, Event, ExitStatus, Policy, Refusal, Reply, Request, State};
+use fastmig_control::{Account, Change, Event, ExitStatus, Policy, Refusal, Reply, Request, State};
 
 /// Longer than any test takes.
 const LONG: Request = Request::Ask { patience_ms: 3_600_000 };
@@ -29,6 +29,33 @@ fn an_end_waits_for_a_decision_and_another_application_is_one() {
     }
     assert_eq!(client.ask(Request::End { code: 7 }), Reply::Ok);
     assert_eq!(container.exit_code(), 7);
+}
+
+#[test]
+fn changes_to_the_command_count_from_the_next_start_on() {
+    if !root() {
+        return;
+    }
+    let container = Container::start(["sh", "-c", "echo \"$A [$*]\"; exec sleep 1000", "x"]);
+    let events = container.client().subscribed();
+    let client = container.client();
+    let change = |change: Change<'_>| {
+        client.send(&change.encode().unwrap());
+        client.reply()
+    };
+    for word in [Change::Set(b"A=b c"), Change::Argument(b"one"), Change::Argument(b"")] {
+        assert_eq!(change(word), Reply::Ok);
+    }
+    container.run();
+    container.wait_for("stdout", "b c [one ]");
+    client.stop(libc::SIGKILL);
+    while events.event() != Event::Standby {}
+    assert_eq!(change(Change::Forget), Reply::Ok);
+    container.run();
+    container.wait_for("stdout", "\n []");
+    // What is no word of a process is no message.
+    client.send(&[fastmig_control::VERSION, 0x32, b'a', 0]);
+    assert_eq!(client.reply(), Reply::Refused(Refusal::Malformed));
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub use mappings::private_mappings;
 pub use probe::probe;
 pub use reader::Reader;
 pub use shared::{
-    shared_hashes, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound, SharedTracker,
+    shared_hashes, shared_length, Births, SharedArea, SharedContent, SharedPages, SharedReader, SharedRound,
+    SharedTracker,
 };
 pub use tracker::Tracker;
 pub use types::{Area, Content, Cost, Last, Mapping, Method, Pages, Process, Round, Span};

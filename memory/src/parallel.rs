@@ -8,11 +8,22 @@ const MOST: usize = 4;
 
 /// Items for each, at least: on a busy machine a thread takes milliseconds to begin, which must not be for nothing.
 const WORTH: usize = 16;
+/// The same of those that take long.
+const WORTH_OF_FEW: usize = 4;
 
 /// What `work` makes of each item, in their order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    map_by(items, WORTH, work)
+}
+
+/// The same of few items, each of which takes its time.
+pub(crate) fn map_few<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    map_by(items, WORTH_OF_FEW, work)
+}
+
+fn map_by<T: Sync, R: Send>(items: &[T], worth: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let workers = processors.min(MOST).min(items.len() / WORTH);
+    let workers = processors.min(MOST).min(items.len() / worth);
     if workers < 2 {
         return items.iter().map(work).collect();
     }

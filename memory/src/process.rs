@@ -193,6 +193,22 @@ impl Tracked {
         (send, forgotten)
     }
 
+    /// Sees what is written by a shared mapping, in holes too. Whether it does.
+    pub(crate) fn watch_shared(&mut self, mapping: Span) -> std::io::Result<bool> {
+        let scanner = Scanner::open(self.host)?;
+        if !self.watch.watch_shared(&scanner, mapping)? {
+            return Ok(false);
+        }
+        // What a device was to fill before would be seen by nobody.
+        Ok(!direct::is_possible(self.host))
+    }
+
+    /// What was written by it since; nothing where it is another by now.
+    pub(crate) fn shared_written(&self, mapping: Span) -> Option<Spans> {
+        let scanner = Scanner::open(self.host).ok()?;
+        self.watch.shared_written(&scanner, mapping)
+    }
+
     /// Looks at the process, which is frozen: the mappings of the latest round that have not changed, and are no stack unless
     /// these are wanted.
     pub(crate) fn look_frozen(&self, with_stacks: bool) -> Result<Frozen, Error> {

@@ -46,7 +46,8 @@ pub(crate) fn pagemap_scan(
 ) -> io::Result<usize> {
     const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610_u32 as libc::Ioctl;
     argument.size = size_of::<ScanArgument>() as u64;
-    argument.vec = regions.as_mut_ptr() as u64;
+    // Nobody who wants to be told of nothing has an address for it.
+    argument.vec = if regions.is_empty() { 0 } else { regions.as_mut_ptr() as u64 };
     argument.vec_len = regions.len() as u64;
     // SAFETY: the argument is live and laid out as the kernel's; it writes no more than `vec_len` regions.
     let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut *argument) };
@@ -68,6 +69,15 @@ pub(crate) fn uffd_register(uffd: BorrowedFd<'_>, start: u64, end: u64) -> io::R
     let mut argument: [u64; 4] = [start, end - start, MODE_WP, 0];
     // SAFETY: the argument is live and as long as `struct uffdio_register`.
     check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_REGISTER, argument.as_mut_ptr()) })
+}
+
+/// `UFFDIO_WRITEPROTECT` of what is registered, holes too.
+pub(crate) fn uffd_write_protect(uffd: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+    const UFFDIO_WRITEPROTECT: libc::Ioctl = 0xc018_aa06_u32 as libc::Ioctl;
+    const MODE_WP: u64 = 1;
+    let mut argument: [u64; 3] = [start, end - start, MODE_WP];
+    // SAFETY: the argument is live and as long as `struct uffdio_writeprotect`.
+    check(unsafe { libc::ioctl(uffd.as_raw_fd(), UFFDIO_WRITEPROTECT, argument.as_mut_ptr()) })
 }
 
 /// `UFFDIO_UNREGISTER`.
@@ -132,6 +142,49 @@ pub(crate) fn has_guards() -> bool {
     let Ok(own) = OwnPages::new(1) else { return true };
     // SAFETY: the page is ours and is given back right after.
     unsafe { libc::madvise(own.0.cast(), PAGE_BYTES, MADV_GUARD_INSTALL) == 0 }
+}
+
+/// A file that we have mapped shared, to be looked at in page tables alone: it is never read through it.
+#[derive(Debug)]
+pub(crate) struct OwnMapping(*mut libc::c_void, usize);
+
+// SAFETY: nobody reads or writes through the address, which means the same to every thread.
+unsafe impl Send for OwnMapping {}
+
+impl OwnMapping {
+    pub(crate) fn new(file: &std::fs::File, length: u64) -> io::Result<Self> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        let at = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0)
+        }?;
+        Ok(Self(at, length))
+    }
+
+    pub(crate) fn start(&self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Has pages in our page tables (`MADV_POPULATE_READ`, Linux 5.14).
+    pub(crate) fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
+        const MADV_POPULATE_READ: libc::c_int = 22;
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.1 as u64);
+        let (Ok(offset), Ok(length), true) = (usize::try_from(offset), usize::try_from(length), inside)
+        else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: the address is inside of the mapping, as was just asked.
+        let start = unsafe { self.0.byte_add(offset) };
+        // SAFETY: changes our page tables alone.
+        check(unsafe { libc::madvise(start, length, MADV_POPULATE_READ) })
+    }
+}
+
+impl Drop for OwnMapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody else has its address.
+        let _ = unsafe { rustix::mm::munmap(self.0, self.1) };
+    }
 }
 
 /// Anonymous pages of our own that are in no allocator's hands.

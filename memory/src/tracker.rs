@@ -213,6 +213,17 @@ impl Tracker {
         looks.insert(process.id, frozen);
     }
 
+    /// Sees what is written to shared memory by this mapping of a tracked process, from here on. Whether it does.
+    pub(crate) fn watch_shared(&mut self, id: i32, host: i32, span: Span) -> bool {
+        let tracked = self.processes.get_mut(&id).filter(|tracked| tracked.is_of(host));
+        tracked.is_some_and(|tracked| tracked.watch_shared(span).unwrap_or(false))
+    }
+
+    /// What was written since by it; nothing where nobody knows.
+    pub(crate) fn shared_written(&self, id: i32, host: i32, span: Span) -> Option<Spans> {
+        self.processes.get(&id).filter(|tracked| tracked.is_of(host))?.shared_written(span)
+    }
+
     /// Ends the tracking. When the processes go on where they are (`aborted`), the huge pages that tracking has split are joined
     /// again: some 130 ms per GiB, while they run.
     pub fn end(self, aborted: bool) {

@@ -14,6 +14,9 @@ use crate::{parallel, sys, zero_page, Error, Method, Span};
 /// `UFFD_FEATURE_PAGEFAULT_FLAG_WP`, `_WP_HUGETLBFS_SHMEM`, `_WP_UNPOPULATED`, `_WP_ASYNC`.
 const FEATURES: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
 
+/// Shared memory that is write-protected at once: some 100 ms per GiB.
+const PART: usize = 8 << 20;
+
 /// Sees what a process writes.
 #[derive(Debug)]
 pub(crate) enum Watch {
@@ -72,6 +75,30 @@ impl Watch {
         }
         *registered = registered.union(&one);
         Registration::Fresh
+    }
+
+    /// Sees to it that the writes by a shared mapping are seen, from here on. Whether they are.
+    ///
+    /// Of soft-dirty bits too little is left where a page of a shared mapping is given back to the kernel.
+    pub(crate) fn watch_shared(&mut self, scanner: &Scanner, mapping: Span) -> io::Result<bool> {
+        match (self.register(scanner, mapping), &self) {
+            (Registration::Kept, Self::WriteProtect { .. }) => scanner.protect_shared(mapping).map(|()| true),
+            (Registration::Fresh, Self::WriteProtect { uffd, .. }) => {
+                // Also where there is no page yet. In parts: meanwhile its process can map nothing.
+                let mut parts = (mapping.start..mapping.end).step_by(PART);
+                let protect = |start: u64| {
+                    sys::uffd_write_protect(uffd.as_fd(), start, mapping.end.min(start + PART as u64))
+                };
+                parts.try_for_each(protect).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What was written by it since; nothing where it is not the one that was registered.
+    pub(crate) fn shared_written(&self, scanner: &Scanner, mapping: Span) -> Option<Spans> {
+        let seen = matches!(self, Self::WriteProtect { .. }) && self.holds(scanner, mapping);
+        seen.then(|| scanner.written_shared(mapping).ok())?
     }
 
     /// Whether a mapping is still the one that was registered.

@@ -9,7 +9,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use fastmig_engine::{runc, Config};
 
 use crate::commands::{
-    self, check, completion, config, events, history, install, migrate, ps, report, standby, status,
+    self, check, completion, config, events, history, install, migrate, policy, ps, report, standby,
+    start_options, status,
 };
 use crate::oci::{self, Runtime};
 use crate::output::Output;
@@ -105,6 +106,10 @@ enum Command {
     Status(status::Arguments),
     /// Say what would make a checkpoint fail, without stopping anything
     Check(check::Arguments),
+    /// Show or change how a container's application comes up the next time
+    StartOptions(start_options::Arguments),
+    /// Say what a fault policy would decide, or show its rules
+    Policy(policy::Arguments),
     /// Show the settings in force, and where each one comes from
     Config(config::Arguments),
     /// Put FastMig into this host, or take it out
@@ -209,6 +214,8 @@ impl Command {
             Self::Standby(arguments) => context.conclude(arguments.run(context)),
             Self::Status(arguments) => context.conclude(arguments.run(context)),
             Self::Check(arguments) => context.conclude(arguments.run(context)),
+            Self::StartOptions(arguments) => context.conclude(arguments.run(context)),
+            Self::Policy(arguments) => context.conclude(arguments.run(context)),
             Self::Migrate(arguments) => arguments.run(context),
             Self::History(arguments) => arguments.run(context),
             Self::Report(arguments) => arguments.run(context),

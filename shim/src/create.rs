@@ -15,7 +15,7 @@ use crate::container::{Container, Running, Traits};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::io::{Laid, Owner, ProcessIo, Stdio};
+use crate::io::{Laid, Owner, ProcessIo, Stdio, Target};
 use crate::oom::OomWatch;
 use crate::options::Options;
 use crate::process::Process;
@@ -108,6 +108,7 @@ impl Created {
             voice: Voice::Ours,
             preserved: Vec::new(),
             start: checkpoint(request, options).map(StartMode::Restore),
+            log: log_file(&request.stdout),
             pid_file: Some(bundle.join(PID_FILE)),
         };
         let starting = context.reaper.starting();
@@ -141,6 +142,15 @@ fn stdio(request: &CreateTaskRequest) -> Stdio {
         stdout: request.stdout.clone(),
         stderr: request.stderr.clone(),
         terminal: request.terminal,
+    }
+}
+
+/// The file that its output goes to, if it is one.
+fn log_file(stdout: &str) -> Option<PathBuf> {
+    match Target::parse(stdout) {
+        Ok(Target::File(path)) => Some(path),
+        Ok(Target::Path(path)) => Some(path).filter(|path| path.is_file()),
+        _ => None,
     }
 }
 

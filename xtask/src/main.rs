@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::{gap, wrapper};
+use fastmig_bench::{gap, policy, wrapper};
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::vm::Kernel;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts, Ctx};
@@ -78,6 +78,8 @@ enum Chore {
 enum Bench {
     /// What the OCI runtime costs in front of runc
     Wrapper,
+    /// What deciding about an application that has ended costs
+    Policy,
     /// How long a program stands still when it moves, beside checkpoint, tar and restore by runc
     Gap(gap::Options),
 }
@@ -120,6 +122,7 @@ fn run(chore: Chore) -> Result<()> {
             false => bail!("the demo failed"),
         },
         Chore::Bench(Bench::Wrapper) => wrapper::run(),
+        Chore::Bench(Bench::Policy) => policy::run(),
         Chore::Bench(Bench::Gap(options)) => gap::run(&options),
         Chore::Table => suites::put_table_into_readme(),
         Chore::Lint => lint::run(),

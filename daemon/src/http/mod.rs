@@ -6,12 +6,14 @@
 //! | `answer` | JSON, or why not |
 //! | `look` | what there is: containers, checkpoints, operations, migrations, health, metrics |
 //! | `operate` | what changes something: each an operation |
+//! | `starts` | how a container starts the next time |
 //! | `stream` | events, as they happen |
 
 mod answer;
 mod call;
 mod look;
 mod operate;
+mod starts;
 mod stream;
 
 use std::sync::Arc;
@@ -73,6 +75,9 @@ async fn dispatch(daemon: &Arc<Daemon>, endpoint: Endpoint, call: Call) -> Resul
         Endpoint::Migrate => operate::migrate(daemon, call).await,
         Endpoint::Containers => look::containers(daemon).await,
         Endpoint::Container => look::container(daemon, call).await,
+        Endpoint::StartOptions => starts::get(daemon, call).await,
+        Endpoint::SetStartOptions => starts::set(daemon, call).await,
+        Endpoint::ClearStartOptions => starts::clear(daemon, call).await,
         Endpoint::Checkpoints => look::checkpoints(daemon).await,
         Endpoint::GetCheckpoint => look::checkpoint(daemon, call).await,
         Endpoint::DeleteCheckpoint => operate::delete_checkpoint(daemon, call).await,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fastmig_control::{Account, ExitStatus};
-use fastmig_policy::{Action, Decision, Facts};
+use fastmig_policy::{Action, Decision, Facts, Output};
 
 use super::{End, Keeper};
-use crate::policy;
+use crate::{output, policy};
 
 impl Keeper {
     /// All that is known of an end but what was said and how often it failed, which the policy bounds.
@@ -39,7 +39,16 @@ impl Keeper {
         let container = &self.container;
         let name = container.policy_name().map_err(|e| e.report())?;
         let rules = policy::load(&container.config, &name).map_err(|e| e.report())?;
-        let facts = Facts { failures: self.journal.count(facts, rules.window), ..facts.clone() };
-        Ok(rules.decide(&facts))
+        let failures = self.journal.count(facts, rules.window);
+        let output =
+            if rules.reads_output() { self.last_output(rules.output_lines) } else { Output::default() };
+        let facts = Facts { failures, output, ..facts.clone() };
+        let key = container.key();
+        Ok(policy::decide(&rules, key.namespace(), key.id(), &facts))
+    }
+
+    fn last_output(&self, lines: usize) -> Output {
+        let record = self.container.directory.load(self.container.key());
+        record.map(|record| output::last(&record, lines)).unwrap_or_default()
     }
 }

@@ -99,6 +99,8 @@ pub(super) fn empty(container: &Container, mark: Option<&Mark>) -> Result<(), Er
     if let Some(criu) = mark.and_then(|mark| mark.criu).filter(|criu| criu.runs()) {
         let _ = kill(Pid::from_raw(criu.pid), Signal::SIGKILL);
     }
+    // An end that its policy would have decided about: the application lives elsewhere.
+    container.decide_to_stay();
     match state {
         // Its PID 1 was killed. As long as something of the application was frozen it could not go.
         Err(_) if container.has_ended()? => Ok(()),

@@ -142,10 +142,13 @@ impl Tracked {
     /// The next round, while the application runs. When it is to owe, only what processes share travels.
     pub(super) fn round(&mut self, subject: &Subject, owe: bool) -> Result<Round, Error> {
         self.require_criu()?;
+        let births = births(&subject.container);
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let round = tracker.round(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let shared = self.shared.round(&processes);
+        // Most writes before the second round are not worth watching, nor is a tree that grows.
+        let steady = self.rounds > 0 && self::processes(&subject.cgroup.pids()) == processes;
+        let shared = self.shared.round(&processes, steady.then_some((tracker, births)));
         let scan = round.cost.scan + shared.scan;
         tracing::debug!(round = self.rounds + 1, cost = ?round.cost, areas = round.areas.len(), shared = shared.areas.len(), "memory is looked through");
         let tracked =
@@ -170,9 +173,10 @@ impl Tracked {
         let processes = processes(&subject.cgroup.pids());
         let tracker = self.tracking.0.as_mut().ok_or_else(|| over(&subject.container))?;
         let last = tracker.last(&processes).map_err(|e| untracked(&subject.container, e.into()))?;
-        let shared = self.shared.last(&processes);
+        let births = births(&subject.container);
+        let shared = self.shared.last(&processes, Some((tracker, births)));
         let scan = last.cost.scan + shared.scan;
-        tracing::debug!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, "what was written last is known");
+        tracing::info!(cost = ?last.cost, mappings = last.mappings.len(), shared = ?shared.scan, watched = shared.watched, "what was written last is known");
         self.hide(&last)?;
         self.view.hide_shared(&shared::hidden(&shared))?;
         self.withheld.forget(&last.discard);
@@ -298,6 +302,12 @@ impl Drop for Tracking {
             tracker.end(true);
         }
     }
+}
+
+/// Nothing from an init that cannot say.
+fn births(container: &Container) -> fastmig_memory::Births {
+    let asked = container.init().and_then(|init| init.births());
+    asked.inspect_err(|e| tracing::debug!(error = %e.report(), "births are not known")).ok()
 }
 
 /// What a tracker must know of the processes; those that have ended are left out.

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::watched::Mappers;
 use crate::mappings::{self, Known};
-use crate::Process;
+use crate::{Process, Span};
 
 const MEMFD: &str = "/memfd:";
 const NO_FILE: &str = "/dev/zero (deleted)";
@@ -22,37 +23,63 @@ pub(super) struct Place {
     pub(super) end: Option<u64>,
 }
 
+/// One mapping of memory without a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mapper {
+    /// The process, by its inner pid and as the host counts it.
+    pub(super) process: i32,
+    pub(super) host: i32,
+    pub(super) span: Span,
+    /// Of its first byte.
+    pub(super) offset: u64,
+    /// Its line in `maps`.
+    line: String,
+}
+
 /// By inode: those that are mapped shared, and memfds that are only open.
 pub(super) fn everywhere(processes: &[Process]) -> BTreeMap<u64, Place> {
-    let mut places = mapped(processes);
+    everywhere_by(processes).0
+}
+
+/// With the mappings of what has no file.
+pub(super) fn everywhere_by(processes: &[Process]) -> (BTreeMap<u64, Place>, Mappers) {
+    let (mut places, mappers) = mapped(processes);
     for process in processes {
         for (inode, path) in descriptors(process.host) {
             places.entry(inode).or_insert(Place { path, end: None });
         }
     }
-    places
+    (places, mappers)
 }
 
-/// By inode: those that are mapped shared. Processes that are gone have none.
-pub(super) fn mapped(processes: &[Process]) -> BTreeMap<u64, Place> {
+/// By inode: those that are mapped shared, and the mappings of what has no file. Processes that are gone have none.
+pub(super) fn mapped(processes: &[Process]) -> (BTreeMap<u64, Place>, Mappers) {
     let mut places: BTreeMap<u64, Place> = BTreeMap::new();
-    let Some(device) = device() else { return places };
+    let mut mappers = Mappers::new();
+    let Some(device) = device() else { return (places, mappers) };
     let text = format!("{:02x}:{:02x}", rustix::fs::major(device), rustix::fs::minor(device));
     for process in processes {
         for mapping in mappings::maps(process.host).unwrap_or_default() {
             let Some((on, end)) = file_of(&mapping) else { continue };
+            let span = mapping.span();
+            let offset = end - (span.end - span.start);
             let end = (mapping.name == NO_FILE).then_some(end);
             let ours = end.is_some() || mapping.name.starts_with(MEMFD);
             if mapping.private || on != text || !ours {
                 continue;
             }
             let path = format!("/proc/{}/map_files/{:x}-{:x}", process.host, mapping.start, mapping.end);
+            if end.is_some() {
+                let (process, host) = (process.id, process.host);
+                let mapper = Mapper { process, host, span, offset, line: mapping.line };
+                mappers.entry(mapping.inode).or_default().push(mapper);
+            }
             let place = Place { path: path.into(), end };
             let known = places.entry(mapping.inode).or_insert(place);
             known.end = known.end.max(end);
         }
     }
-    places
+    (places, mappers)
 }
 
 /// The device of the mapped file, and up to where it is mapped.

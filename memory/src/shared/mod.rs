@@ -3,12 +3,13 @@
 //! Any of many may write to it, and in ways that no page table tells of: by write(2), by a mapping that is gone by now, in a
 //! process that lived between two rounds. So nothing is believed but its content: of each page that was sent a hash is kept,
 //! taken of the very bytes that went, and what hashes otherwise now is sent again. In the freeze that takes some 100 ms per GiB
-//! and processor, and several work at it.
+//! and processor, and several work at it. Where page tables tell of every write, only what was written is looked at then.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `find` | which there are in a tree |
 //! | `object` | one of them: what was sent, what is to be |
+//! | `watched` | what was written of it, by the page tables of all who map it |
 //! | `sending` | its pages, read and their hashes kept |
 //! | `hashes` | the content of all, for comparing two trees |
 
@@ -16,17 +17,20 @@ mod find;
 mod hashes;
 mod object;
 mod sending;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Process, Span};
+use crate::spans::Spans;
+use crate::{Process, Span, Tracker};
 use find::Place;
 use object::Object;
 
 pub use hashes::{shared_hashes, SharedContent};
 pub use sending::SharedReader;
+pub use watched::Births;
 
 /// Those with less in them are not worth it: CRIU dumps them as fast.
 const MIN_POPULATED: u64 = 256 << 10;
@@ -80,32 +84,51 @@ pub struct SharedRound {
     pub readers: BTreeMap<u32, Arc<SharedReader>>,
     /// How long looking took.
     pub scan: Duration,
+    /// In the freeze: bytes of which page tables said what was written.
+    pub watched: u64,
+}
+
+/// Bytes of what these processes share that a [`SharedTracker`] would tell to send.
+#[must_use]
+pub fn shared_length(processes: &[Process]) -> u64 {
+    let objects =
+        find::everywhere(processes).into_iter().filter_map(|(inode, place)| Object::open(0, inode, place));
+    objects.filter_map(|object| object.populated().ok()).filter(|there| *there >= MIN_POPULATED).sum()
 }
 
 impl SharedTracker {
     /// Looks at what the running processes share: what is to be read and sent.
     ///
     /// What was read by the readers of the round before counts as sent, and nothing else: the receiver must have got it.
-    pub fn round(&mut self, processes: &[Process]) -> SharedRound {
+    ///
+    /// With the `tracker` of the same processes, which has looked at them right before, writes are watched from here on;
+    /// `births` is of a time before the processes were listed.
+    pub fn round(&mut self, processes: &[Process], tracker: Option<(&mut Tracker, Births)>) -> SharedRound {
         let begun = Instant::now();
-        let places = find::everywhere(processes);
+        let (places, mappers) = find::everywhere_by(processes);
         let gone: Vec<u64> =
             self.objects.keys().filter(|inode| !places.contains_key(*inode)).copied().collect();
         gone.into_iter().for_each(|inode| self.leave(inode));
         for (inode, place) in places {
             self.consider(inode, place);
         }
+        if let Some((tracker, births)) = tracker {
+            for (inode, object) in &mut self.objects {
+                // Before it is looked at: what is written meanwhile is seen by both, or by one.
+                object.watch(tracker, mappers.get(inode).map_or(&[], Vec::as_slice), births);
+            }
+        }
         let mut round = SharedRound::default();
-        self.look(&mut round, object::Pace::Slow);
+        self.look(&mut round, object::Pace::Slow, &BTreeMap::new());
         round.scan = begun.elapsed();
         round
     }
 
     /// Looks at what the same processes share, which the caller has frozen. What has changed its size, or is of no process any
     /// more, is not among what is told.
-    pub fn last(&mut self, processes: &[Process]) -> SharedRound {
+    pub fn last(&mut self, processes: &[Process], tracker: Option<(&Tracker, Births)>) -> SharedRound {
         let begun = Instant::now();
-        let mut places = find::mapped(processes);
+        let (mut places, mappers) = find::mapped(processes);
         let is_open = |(inode, object): (&u64, &Object)| places.contains_key(inode) || object.is_still_open();
         if !self.objects.iter().all(is_open) {
             // Whoever had it open has ended: another may have it.
@@ -118,8 +141,18 @@ impl SharedTracker {
         let changed: Vec<u64> =
             self.objects.iter().filter(|(inode, object)| !kept(inode, object)).map(|(i, _)| *i).collect();
         changed.into_iter().for_each(|inode| self.leave(inode));
+        let mut written = BTreeMap::new();
         let mut round = SharedRound::default();
-        self.look(&mut round, object::Pace::Fast);
+        if let Some((tracker, births)) = tracker {
+            for (inode, object) in &self.objects {
+                let now = mappers.get(inode).map_or(&[][..], Vec::as_slice);
+                if let Some(spans) = object.written(tracker, now, births) {
+                    round.watched += object.area().size;
+                    written.insert(*inode, spans);
+                }
+            }
+        }
+        self.look(&mut round, object::Pace::Fast, &written);
         round.scan = begun.elapsed();
         round
     }
@@ -150,10 +183,10 @@ impl SharedTracker {
         }
     }
 
-    fn look(&mut self, round: &mut SharedRound, pace: object::Pace) {
+    fn look(&mut self, round: &mut SharedRound, pace: object::Pace, written: &BTreeMap<u64, Spans>) {
         let mut failed = Vec::new();
         for (inode, object) in &mut self.objects {
-            let found = match object.look(pace) {
+            let found = match object.look(pace, written.get(inode)) {
                 Ok(found) => found,
                 Err(e) => {
                     tracing::warn!(inode, error = %e, "shared memory cannot be read");
@@ -162,7 +195,7 @@ impl SharedTracker {
                 }
             };
             let number = object.area().number;
-            let pages = |spans: &crate::spans::Spans| SharedPages { number, spans: spans.clone().into_vec() };
+            let pages = |spans: &Spans| SharedPages { number, spans: spans.clone().into_vec() };
             if !found.forgotten.is_empty() {
                 round.forgotten.push(pages(&found.forgotten));
             }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, SeekFrom};
 
-use super::find::{self, Place};
+use super::find::{self, Mapper, Place};
 use super::sending::{hash, read_pages, SharedReader};
+use super::watched::{Births, Watched};
 use super::SharedArea;
 use crate::spans::Spans;
-use crate::{parallel, Span, PAGE, PAGE_BYTES};
+use crate::{parallel, Span, Tracker, PAGE, PAGE_BYTES};
 
 /// Larger ones are left: of each page that could be there a word is kept.
 const MAX_SIZE: u64 = 1 << 40;
@@ -49,6 +50,8 @@ pub(super) struct Object {
     sent: Spans,
     /// What is being sent of it.
     reader: Option<Arc<SharedReader>>,
+    /// Since before it was looked at the last time.
+    watched: Option<Watched>,
 }
 
 impl Object {
@@ -70,7 +73,7 @@ impl Object {
         let area = SharedArea { number, device: status.dev(), inode, size, name };
         let held = vec![NOTHING; usize::try_from(size / PAGE).ok()?];
         let sent = Spans::default();
-        Some(Self { area, place, file: Arc::new(file), held, sent, reader: None })
+        Some(Self { area, place, file: Arc::new(file), held, sent, reader: None, watched: None })
     }
 
     pub(super) fn area(&self) -> &SharedArea {
@@ -105,11 +108,16 @@ impl Object {
         data(&self.file, self.area.size).map(|spans| spans.length())
     }
 
-    /// Compares what there is with what the receiver has; from here on, `send` counts as on its way.
-    pub(super) fn look(&mut self, pace: Pace) -> io::Result<Found> {
+    /// Compares what there is with what the receiver has; from here on, `send` counts as on its way. When it is known what was
+    /// `written` since the last time, nothing else is read.
+    pub(super) fn look(&mut self, pace: Pace, written: Option<&Spans>) -> io::Result<Found> {
         self.note_what_was_read();
         let populated = data(&self.file, self.area.size)?;
-        let steps: Vec<Span> = populated.iter().flat_map(steps).collect();
+        let doubtful = match written {
+            Some(written) => written.union(&self.unknown()).and(&populated),
+            None => populated.clone(),
+        };
+        let steps: Vec<Span> = doubtful.iter().flat_map(steps).collect();
         let hashed = hash_steps(&self.file, &steps, pace);
         let zeros = hash(&[0; PAGE_BYTES]);
         let mut send = Spans::default();
@@ -130,6 +138,26 @@ impl Object {
         }
         self.sent = self.sent.without(&forgotten).union(&send);
         Ok(Found { send, forgotten })
+    }
+
+    /// What was to be sent, and of which nobody knows whether it arrived.
+    fn unknown(&self) -> Spans {
+        let pages = self.sent.iter().flat_map(|span| (span.start..span.end).step_by(PAGE_BYTES));
+        let unknown = pages.filter(|page| self.held.get(index(*page)).is_none_or(|held| *held == UNKNOWN));
+        unknown.map(|page| Span { start: page, end: page + PAGE }).collect()
+    }
+
+    /// Watches what is written from here on, if all of it can be seen.
+    pub(super) fn watch(&mut self, tracker: &mut Tracker, mappers: &[Mapper], births: Births) {
+        // One mapping of ours at a time.
+        self.watched = None;
+        let populated = data(&self.file, self.area.size).unwrap_or_default();
+        self.watched = Watched::begin(tracker, mappers, births, &self.file, populated);
+    }
+
+    /// What was written since it was watched; nothing where that is not known.
+    pub(super) fn written(&self, tracker: &Tracker, mappers: &[Mapper], births: Births) -> Option<Spans> {
+        self.watched.as_ref()?.written(tracker, mappers, births)
     }
 
     /// Reads `pages`, which count as sent with what is read.

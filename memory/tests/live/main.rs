@@ -45,6 +45,8 @@ fn target() {
         "moved" => roles::moved(),
         "strange" => roles::strange(),
         "sharing" => shared::main(argument.parse().unwrap()),
+        "pool" => shared::pool(argument),
+        "watched" => shared::watched(argument.parse().unwrap()),
         other => panic!("no role {other}"),
     }
 }

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use fastmig_memory::{Process, SharedArea, SharedRound, SharedTracker};
+use fastmig_memory::{Method, Process, SharedArea, SharedRound, SharedTracker, Tracker};
 
 use crate::churn::Random;
 use crate::sys::{self, PAGE};
@@ -100,6 +100,79 @@ impl Memory {
     }
 }
 
+/// Memory without a file that is written by mappings alone, and pages of which are given back to the kernel right after, by four
+/// processes that stay. When told, one of them has a child write that ends at once; and then one takes pages away.
+pub(crate) fn watched(seed: u64) -> ! {
+    let start = sys::map_shared(None, PAGES * PAGE);
+    (0..PAGES).for_each(|page| sys::put(start + page * PAGE, 1));
+    let step = move |random: &mut Random| {
+        let (page, value) = (start + random.below(PAGES) * PAGE, random.below(3) as u64);
+        sys::put(page, value);
+        match random.below(6) {
+            0 => sys::advise(page, PAGE, libc::MADV_DONTNEED),
+            1 => _ = sys::get(start + random.below(PAGES) * PAGE),
+            _ => {}
+        }
+        sys::nap(100);
+    };
+    let churn = move |seed: u64| {
+        let mut random = Random::new(seed);
+        loop {
+            step(&mut random);
+        }
+    };
+    for child in 1..4 {
+        if sys::fork() == 0 {
+            churn(seed * 10 + child);
+        }
+    }
+    let say = |text: &str| {
+        println!(">{text}");
+        std::io::stdout().flush().unwrap();
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+    };
+    say("ready");
+    let child = sys::fork();
+    if child == 0 {
+        (0..PAGES).step_by(3).for_each(|page| sys::put(start + page * PAGE, 77));
+        std::process::exit(0);
+    }
+    while sys::reap(child).is_none() {
+        sys::nap(100);
+    }
+    say("born");
+    for page in (0..PAGES).step_by(5) {
+        sys::advise(start + page * PAGE, PAGE, libc::MADV_REMOVE);
+        sys::get(start + page * PAGE);
+    }
+    say("taken away");
+    churn(seed * 10)
+}
+
+/// So many MiB that so many processes have read, and write a little: what a database's buffers look like.
+pub(crate) fn pool(argument: &str) -> ! {
+    let (mebibytes, processes) = argument.split_once(' ').unwrap();
+    let pages = mebibytes.parse::<usize>().unwrap() << 8;
+    let start = sys::map_shared(None, pages * PAGE);
+    (0..pages).for_each(|page| sys::put(start + page * PAGE, page as u64 | 1));
+    for number in 1..processes.parse().unwrap() {
+        if sys::fork() == 0 {
+            let mut random = Random::new(number);
+            (0..pages).for_each(|page| _ = sys::get(start + page * PAGE));
+            loop {
+                sys::put(start + random.below(pages) * PAGE, number);
+                sys::nap(1000);
+            }
+        }
+    }
+    sys::nap(1_000_000);
+    println!(">ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        sys::nap(1_000_000);
+    }
+}
+
 /// What has arrived: pages by offset, for each piece of memory that is told.
 #[derive(Debug, Default)]
 struct Receiver {
@@ -179,7 +252,7 @@ fn what_a_receiver_has_of_shared_memory_is_what_is_there() {
     let mut random = Random::new(7);
     for attempt in 0..6 {
         for _ in 0..=random.below(3) {
-            let round = tracker.round(&tree.processes());
+            let round = tracker.round(&tree.processes(), None);
             if attempt == 0 {
                 let mut all = NAMES;
                 all.sort_unstable();
@@ -196,7 +269,7 @@ fn what_a_receiver_has_of_shared_memory_is_what_is_there() {
         }
         tree.freeze();
         let processes = tree.processes();
-        let last = tracker.last(&processes);
+        let last = tracker.last(&processes, None);
         receiver.take(&last, false);
         assert_eq!(last.areas.len(), if attempt < 3 { 5 } else { 3 }, "{:?}", last.areas);
         assert_eq!(receiver.compare(&processes), last.areas.len() * PAGES);
@@ -213,17 +286,17 @@ fn what_is_not_written_is_sent_once() {
     tree.freeze();
     let (mut tracker, mut receiver) = (SharedTracker::default(), Receiver::default());
     let processes = tree.processes();
-    receiver.take(&tracker.round(&processes), false);
+    receiver.take(&tracker.round(&processes, None), false);
     let taken = receiver.taken;
     assert!(taken > 2 * PAGES, "{taken}");
-    let last = tracker.last(&processes);
+    let last = tracker.last(&processes, None);
     assert!(last.pages.is_empty() && last.forgotten.is_empty(), "{:?}", last.pages);
     receiver.compare(&processes);
     // What nobody has read has not been sent.
     let mut unread = SharedTracker::default();
-    drop(unread.round(&processes));
+    drop(unread.round(&processes, None));
     receiver = Receiver::default();
-    receiver.take(&unread.last(&processes), false);
+    receiver.take(&unread.last(&processes, None), false);
     assert_eq!(receiver.taken, taken);
     receiver.compare(&processes);
 }
@@ -237,5 +310,83 @@ fn other_memory_is_left() {
 }
 
 fn tracker_areas(tree: &Tree) -> Vec<SharedArea> {
-    SharedTracker::default().round(&tree.processes()).areas
+    SharedTracker::default().round(&tree.processes(), None).areas
+}
+
+/// Two rounds and a freeze; of how many bytes page tables told what was written.
+fn watched_move(tree: &mut Tree, between: impl FnOnce(&mut Tree), births: [u32; 2]) -> u64 {
+    let (mut tracker, mut shared) = (Tracker::new(Method::WriteProtect), SharedTracker::default());
+    let (mut receiver, processes) = (Receiver::default(), tree.processes());
+    for _ in 0..2 {
+        tracker.round(&processes).unwrap();
+        receiver.take(&shared.round(&processes, Some((&mut tracker, Some(births[0])))), false);
+    }
+    between(tree);
+    tree.freeze();
+    let processes = tree.processes();
+    tracker.last(&processes).unwrap();
+    let last = shared.last(&processes, Some((&tracker, Some(births[1]))));
+    receiver.take(&last, false);
+    assert_eq!(receiver.compare(&processes), PAGES);
+    tree.thaw();
+    last.watched
+}
+
+/// Written by mappings, given back to the kernel, read, taken away and read again: page tables tell of all. Of what somebody wrote who
+/// has come and gone they do not, and then all of it is compared.
+#[test]
+fn no_write_to_watched_memory_is_missed() {
+    if crate::method() != Some(Method::WriteProtect) {
+        return eprintln!("skipped: shared memory is watched by write-protection alone");
+    }
+    let mut tree = Tree::start("watched 3");
+    assert_eq!(tree.hear(), "ready");
+    let all = (PAGES * PAGE) as u64;
+    assert_eq!(fastmig_memory::shared_length(&tree.processes()), all);
+    for milliseconds in [0, 1, 5, 20, 80, 80] {
+        let pause = |_: &mut Tree| std::thread::sleep(Duration::from_millis(milliseconds));
+        assert_eq!(watched_move(&mut tree, pause, [1, 1]), all, "{milliseconds} ms");
+    }
+    let until = |said: &'static str| {
+        move |tree: &mut Tree| {
+            tree.tell();
+            assert_eq!(tree.hear(), said);
+        }
+    };
+    assert_eq!(watched_move(&mut tree, until("born"), [1, 2]), 0);
+    assert_eq!(watched_move(&mut tree, until("taken away"), [2, 2]), all);
+    tree.assert_alive();
+}
+
+#[test]
+#[ignore = "prints what shared memory costs in the freeze, for people; FASTMIG_MEMORY_MIB says how much"]
+fn costs_of_shared_memory() {
+    let size = std::env::var("FASTMIG_MEMORY_MIB").unwrap_or_else(|_| "1024".into());
+    let mut tree = Tree::start(&format!("pool {size} 12"));
+    assert_eq!(tree.hear(), "ready");
+    let processes = tree.processes();
+    for births in [None, Some(1)] {
+        let (mut tracker, mut shared) = (Tracker::new(Method::WriteProtect), SharedTracker::default());
+        for _ in 0..3 {
+            tracker.round(&processes).unwrap();
+            let round = shared.round(&processes, Some((&mut tracker, births)));
+            for (pages, reader) in round.pages.iter().map(|pages| (pages, &round.readers[&pages.number])) {
+                let read = |span: &fastmig_memory::Span| {
+                    let mut at = span.start;
+                    while at < span.end {
+                        let length = (span.end - at).min(1 << 20);
+                        reader.read(at, &mut vec![0; usize::try_from(length).unwrap()]).unwrap();
+                        at += length;
+                    }
+                };
+                pages.spans.iter().for_each(read);
+            }
+            eprintln!("round: {:?}", round.scan);
+        }
+        tree.freeze();
+        let last = shared.last(&processes, Some((&tracker, births)));
+        let pages: u64 = last.pages.iter().flat_map(|p| &p.spans).map(|s| (s.end - s.start) / 4096).sum();
+        eprintln!("in the freeze: {:?}, {pages} pages, {} MiB watched", last.scan, last.watched >> 20);
+        tree.thaw();
+    }
 }

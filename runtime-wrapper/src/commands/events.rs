@@ -59,6 +59,7 @@ pub(crate) fn describe(what: &What) -> String {
         What::Throttled { percent } => rounds::throttled(*percent),
         What::MemoryFollows { owed, done, faults, ms } => rounds::follows(*owed, *done, *faults, *ms),
         What::Warning { message } => format!("warning: {message}"),
+        What::PolicyDecided { decided } => format!("the policy says {}: {}", decided.action, decided.reason),
         What::ContainerChanged { application } => format!("is now: {application}"),
     }
 }

@@ -11,12 +11,14 @@ mod figures;
 pub(crate) mod history;
 pub(crate) mod install;
 pub(crate) mod migrate;
+pub(crate) mod policy;
 mod program;
 pub(crate) mod ps;
 pub(crate) mod report;
 pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod standby;
+pub(crate) mod start_options;
 pub(crate) mod status;
 pub(crate) mod store;
 

@@ -60,6 +60,7 @@ fn container(status: Status) -> Container {
             at: failure.at,
             reason: failure.reason,
         }),
+        policy: None,
         operation: None,
         migrating: None,
     }
@@ -119,6 +120,7 @@ mod tests {
             paused: true,
             last_checkpoint: None,
             last_failure: None,
+            policy: None,
             operation: None,
             migrating: None,
         }

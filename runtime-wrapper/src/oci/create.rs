@@ -68,6 +68,7 @@ impl Making {
             no_new_keyring: self.no_new_keyring,
             preserved: preserved(self.preserve_fds)?,
             start,
+            log: None,
             pid_file: self.pid_file.as_deref().map(absolute),
         })
     }

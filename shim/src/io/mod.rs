@@ -24,6 +24,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use self::console::Console;
 pub(crate) use self::laid::Laid;
 use self::logger::Logger;
+pub(crate) use self::uri::Target;
 use crate::error::Error;
 
 /// The streams as containerd asked for them.

@@ -25,9 +25,13 @@ pub(super) fn as_text(cost: &Cost, forecasts: &[Forecast]) -> String {
         0 => String::new(),
         count => format!(", {count} of them not to be tracked"),
     };
+    let shared = match cost.shared {
+        0 => String::new(),
+        shared => format!(" ({} of it shared)", bytes(shared)),
+    };
     let processes = if cost.processes == 1 { "process" } else { "processes" };
     let seen = format!(
-        "a move now: {} at first, in {} {processes}{others}; then {}/s are written (seen over {}, no process was stopped for more \
+        "a move now: {} at first{shared}, in {} {processes}{others}; then {}/s are written (seen over {}, no process was stopped for more \
          than {:.2} ms)",
         bytes(cost.first_round),
         cost.processes,
@@ -63,6 +67,7 @@ pub(super) fn as_json(cost: &Cost, forecasts: &[Forecast]) -> Value {
         "untracked": cost.untracked,
         "tracked": cost.tracked,
         "first_round": cost.first_round,
+        "shared": cost.shared,
         "dirty": cost.dirty,
         "dirty_rate": cost.dirty_rate,
         "window_ms": milliseconds(cost.window),
@@ -86,6 +91,11 @@ mod tests {
         assert!(
             lines[0].starts_with("a move now: 1.0 GiB at first, in 3 processes; then 114.4 MiB/s"),
             "{text}"
+        );
+        let shared = as_text(&Cost { shared: 1 << 28, ..cost.clone() }, &[]);
+        assert!(
+            shared.starts_with("a move now: 1.0 GiB at first (256.0 MiB of it shared), in 3"),
+            "{shared}"
         );
         assert!(lines[0].ends_with("no process was stopped for more than 0.31 ms)"), "{text}");
         assert!(lines[2].starts_with("110 MB/s") && lines[2].contains("--on-timeout"), "{text}");

@@ -88,6 +88,7 @@ pub(super) mod tests {
             untracked: 0,
             tracked: first_round,
             first_round,
+            shared: 0,
             dirty: dirty_rate,
             window: Duration::from_secs(1),
             dirty_rate,

@@ -49,6 +49,10 @@ fn all(ctx: &Ctx, client: &'static dyn Client, runtime: &str, name: &str, memory
     mortal.container.remove()?;
 
     let mortal = Mortal::start(&host, client, runtime, name, memory)?;
+    mortal.tell("echo please stand by; exit 7")?;
+    mortal.wait_for_decision(0, "standby", "it said \"please stand by\"")?;
+    mortal.container.fastmig("run", &[])?;
+    mortal.container.wait_for_log("run 2\n")?;
     mortal.tell("exit 6")?;
     mortal.container.wait_until_ended().context("no rule fits, and it goes on")?;
     mortal.container.remove()

@@ -34,7 +34,9 @@ fn replaced(ctx: &Ctx) -> Result<()> {
     kill(&host, &mortal)?;
     mortal.tell("exit 3")?;
     wait_until(SOON, || mortal.container.expect("standby").is_ok()).context("it does not wait")?;
-    let _ = mortal.container.fastmig("standby", &[])?;
+    // Refused, as nothing runs; but it has looked.
+    let again = ["fastmig", "checkpoint", "--image-path", &path, "f-replaced"];
+    ensure!(!host.cmd(again).output()?.status.success(), "what does not run was checkpointed");
     mortal.container.wait_for_log("run 4\n")?;
     mortal.container.remove()
 }

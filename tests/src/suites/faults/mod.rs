@@ -5,12 +5,16 @@
 //! | `stage` | an application that ends as it is told, in a container with a policy; the clients |
 //! | `actions` | each action, for exit codes, signals and want of memory, under each client |
 //! | `keeper` | a keeper that is killed, and one that nobody replaces |
+//! | `daemon` | what the daemon tells of decisions |
+//! | `starts` | start options |
 //! | `many` | a thousand restarts in place leave nothing behind, and lose no line |
 
 mod actions;
+mod daemon;
 mod keeper;
 mod many;
 mod stage;
+mod starts;
 
 use anyhow::Result;
 
@@ -22,6 +26,6 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "faults", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("faults", ctx, &[skipped]));
     }
-    let all = [actions::CASES, keeper::CASES, many::CASES].concat();
+    let all = [actions::CASES, keeper::CASES, daemon::CASES, starts::CASES, many::CASES].concat();
     Ok(run_cases("faults", ctx, &all))
 }

@@ -1,0 +1,137 @@
+//! What deciding costs: rules over the end of a log, and beside it the paper's way, a program in Python that reads the same.
+//!
+//! Each figure is the median of whole decisions, from the file of the log to the answer.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+use fastmig_engine::policy;
+use fastmig_policy::{Action, Facts, Output, Rules};
+
+/// Lines in the log.
+const SIZES: [usize; 6] = [0, 200, 2_000, 5_000, 10_000, 20_000];
+/// Decisions for each size, by the rules and by the program.
+const DECISIONS: usize = 50;
+const OF_PROGRAM: usize = 10;
+
+/// Ten patterns of which the last line fits the last.
+const RULES: &str = r#"
+version = 1
+output_lines = 20000
+[[rule]]
+output = "out of memory|Cannot allocate memory"
+action = "exit"
+[[rule]]
+output = "No space left on device"
+action = "standby"
+[[rule]]
+output = "connection (refused|reset) by \\d+\\.\\d+\\.\\d+\\.\\d+"
+action = "exit"
+[[rule]]
+output = "^panic: "
+action = "exit"
+[[rule]]
+output = "Traceback \\(most recent call last\\)"
+action = "exit"
+[[rule]]
+output = "(?i)segmentation fault"
+action = "exit"
+[[rule]]
+output = "assertion .* failed at \\S+:\\d+"
+action = "exit"
+[[rule]]
+output = "[Ff]atal.*code=(\\d+)"
+action = "exit"
+[[rule]]
+output = "deadlock detected"
+action = "exit"
+[[rule]]
+output = "giving up after [0-9]+ tries$"
+action = "scratch"
+"#;
+
+/// The same in the paper's language.
+const PROGRAM: &str = r#"#!/usr/bin/env python3
+import json, re, sys
+facts = json.load(sys.stdin)
+patterns = ["out of memory|Cannot allocate memory", "No space left on device",
+            r"connection (refused|reset) by \d+\.\d+\.\d+\.\d+", "^panic: ", r"Traceback \(most recent call last\)",
+            "(?i)segmentation fault", r"assertion .* failed at \S+:\d+", r"[Ff]atal.*code=(\d+)", "deadlock detected"]
+for pattern in [re.compile(p) for p in patterns]:
+    if any(pattern.search(line) for line in facts["output"]):
+        print(json.dumps({"action": "exit"})); sys.exit()
+last = re.compile(r"giving up after [0-9]+ tries$")
+print(json.dumps({"action": "scratch" if any(last.search(line) for line in facts["output"]) else "standby"}))
+"#;
+
+/// Measures, and prints a table.
+///
+/// # Errors
+/// When a file cannot be written or a decision is wrong.
+pub fn run() -> Result<()> {
+    let directory = std::env::temp_dir().join(format!("fastmig-bench-policy-{}", std::process::id()));
+    std::fs::create_dir(&directory)?;
+    let measured = measure(&directory);
+    std::fs::remove_dir_all(&directory)?;
+    measured
+}
+
+fn measure(directory: &Path) -> Result<()> {
+    let rules = Rules::parse(RULES, "bench")?;
+    let program = directory.join("decider");
+    std::fs::write(&program, PROGRAM)?;
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let with_program =
+        format!("version = 1\noutput_lines = 20000\n[decider]\nprogram = {program:?}\nlimit = \"30s\"\n");
+    let python = Rules::parse(&with_program, "python")?;
+    println!("| lines | rules | in docker's format | a program in Python |\n|---|---|---|---|");
+    for lines in SIZES {
+        let [plain, docker] = [log(directory, lines, plain_line)?, log(directory, lines, docker_line)?];
+        let [a, b] = [median(DECISIONS, &rules, &plain, lines)?, median(DECISIONS, &rules, &docker, lines)?];
+        let c = median(OF_PROGRAM, &python, &plain, lines)?;
+        println!("| {lines} | {a:.2} ms | {b:.2} ms | {c:.1} ms |");
+    }
+    Ok(())
+}
+
+fn plain_line(number: usize) -> String {
+    format!("2026-11-21T10:00:00Z INFO worker {number}: served request {} in {} us", number * 7, number % 977)
+}
+
+fn docker_line(number: usize) -> String {
+    format!(
+        "{{\"log\":\"{}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T10:00:00Z\"}}",
+        plain_line(number)
+    )
+}
+
+fn log(directory: &Path, lines: usize, line: fn(usize) -> String) -> Result<std::path::PathBuf> {
+    let path = directory.join("log").with_extension(if line(0).starts_with('{') { "json" } else { "txt" });
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path)?);
+    for number in 1..lines {
+        writeln!(file, "{}", line(number))?;
+    }
+    if lines > 0 {
+        writeln!(file, "{}", line(0).replace("served request 0 in 0 us", "giving up after 3 tries"))?;
+    }
+    file.flush()?;
+    Ok(path)
+}
+
+/// Milliseconds of a whole decision.
+fn median(count: usize, rules: &Rules, log: &Path, lines: usize) -> Result<f64> {
+    let mut times: Vec<Duration> = Vec::new();
+    for _ in 0..count {
+        let begun = Instant::now();
+        let output = Output::tail(log, rules.output_lines)?;
+        let facts = Facts { output, ..Facts::exited(1).failed(1) };
+        let decision = policy::decide(rules, "default", "web", &facts);
+        times.push(begun.elapsed());
+        let expected = if lines > 0 { Action::Scratch } else { decision.action.clone() };
+        ensure!(decision.action == expected, "decided wrongly: {}", decision.reason);
+    }
+    times.sort();
+    Ok(times.get(count / 2).context("nothing measured")?.as_secs_f64() * 1000.0)
+}
