@@ -76,7 +76,6 @@ pub(super) struct Account {
     pub(super) rounds_end: Option<RoundsEnd>,
     pub(super) throttled: u32,
     pub(super) forecasts: Vec<Forecast>,
-    pub(super) forecasts: Vec<report::Forecast>,
     pub(super) last_round: u64,
     pub(super) owed: u64,
     /// By which data connections are known.
