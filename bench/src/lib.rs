@@ -3,5 +3,6 @@
 
 pub mod figures;
 pub mod gap;
+pub mod pids;
 pub mod policy;
 pub mod wrapper;

@@ -153,9 +153,9 @@ const KNOWN: &[Known] = &[
         remedy: "give FastMig's service CAP_SYS_TIME",
     },
     Known {
-        marks: &["needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE"],
+        marks: &[UNPRIVILEGED],
         cause: "CRIU lacks a capability",
-        remedy: "run FastMig's service with CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE at least",
+        remedy: "give FastMig's service CAP_SYS_ADMIN, and let [confinement] in its settings not withhold it",
     },
     Known {
         marks: &["vdso: Unexpected rt vDSO area bounds"],
@@ -212,6 +212,9 @@ const KNOWN: &[Known] = &[
 /// Errors that CRIU logs and lives with: a device that it probes for, a limit that it would like raised.
 const HARMLESS: &[&str] = &["criu/tun.c", "Can't setup RLIMIT_NOFILE for self"];
 
+/// What CRIU says where it does not even begin; no error by its own words.
+const UNPRIVILEGED: &str = "needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE";
+
 /// The cause and remedy that the log at `log` tells, else its last error, else CRIU's short `message`.
 #[must_use]
 pub fn explain(log: &Path, message: &str) -> Explanation {
@@ -223,7 +226,8 @@ pub fn explain(log: &Path, message: &str) -> Explanation {
 fn explain_text(log: &str, message: &str) -> Explanation {
     // The first errors are the cause, later ones their consequences.
     let harmless = |line: &str| HARMLESS.iter().any(|mark| line.contains(mark));
-    let errors: Vec<&str> = log.lines().filter(|line| line.contains("Error (") && !harmless(line)).collect();
+    let is_error = |line: &&str| line.contains(UNPRIVILEGED) || line.contains("Error (") && !harmless(line);
+    let errors: Vec<&str> = log.lines().filter(is_error).collect();
     for line in &errors {
         if let Some(known) = KNOWN.iter().find(|k| k.marks.iter().all(|mark| line.contains(mark))) {
             let cause = format!("{} ({})", known.cause, without_prefix(line));

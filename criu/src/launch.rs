@@ -19,6 +19,9 @@ use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
 use crate::view::Passed;
 use crate::{sys, Bundle, CriuError, DumpOptions, RestoreOptions, Session};
 
+/// Which AppArmor profile the next program of this process runs under.
+const PROFILE: &str = "/proc/self/attr/apparmor/exec";
+
 /// What a CRIU worker needs before it can be spoken to.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -28,6 +31,7 @@ pub struct Launch<'a> {
     capabilities: CapsHashSet,
     fds: Vec<OwnedFd>,
     oom_score_adj: Option<i32>,
+    profile: Option<&'static str>,
     view: Option<Passed>,
     limit: Duration,
 }
@@ -84,6 +88,7 @@ impl<'a> Launch<'a> {
             capabilities: caps::all(),
             fds: Vec::new(),
             oom_score_adj: None,
+            profile: None,
             view: None,
             limit,
         }
@@ -148,6 +153,13 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn with_oom_score_adj(mut self, value: i32) -> Self {
         self.oom_score_adj = Some(value);
+        self
+    }
+
+    /// Executes it under this AppArmor profile, which the kernel must have.
+    #[must_use]
+    pub fn under_profile(mut self, profile: Option<&'static str>) -> Self {
+        self.profile = profile;
         self
     }
 
@@ -291,11 +303,14 @@ impl<'a> Launch<'a> {
             environment: c_strings(&environment)?,
         };
         let mut command = Command::new(&loader);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
+        // What it says before it has a log it says there.
+        let said = log_file.try_clone().map_err(|source| LaunchError::Open { path: log.into(), source })?;
+        command.stdin(Stdio::null()).stdout(said).stderr(log_file);
         let mut entry = Entry {
             cgroups: self.cgroups,
             capabilities: self.capabilities.iter().fold(0, |set, c: &Capability| set | c.bitmask()),
             oom_score_adj: self.oom_score_adj.map(|value| value.to_string()),
+            profile: self.profile.map(|name| format!("exec {name}")),
             directory: work,
             fds: self.fds,
             program,
@@ -319,6 +334,8 @@ struct Entry {
     cgroups: Vec<File>,
     capabilities: u64,
     oom_score_adj: Option<String>,
+    /// What AppArmor is told.
+    profile: Option<String>,
     /// Where it looks for what it has learnt about the kernel, before it goes to any directory by itself.
     directory: RawFd,
     fds: Vec<OwnedFd>,
@@ -343,6 +360,9 @@ impl Entry {
             // Raising it is always allowed, lowering it not everywhere: then the host's value stays.
             let _ = std::fs::write("/proc/self/oom_score_adj", value);
         }
+        // Opened in the host's view of processes, written last: from then on the profile decides.
+        let attribute =
+            self.profile.as_ref().map(|_| File::options().write(true).open(PROFILE)).transpose()?;
         if let Some(namespaces) = &self.namespaces {
             namespaces.join()?;
         }
@@ -354,6 +374,9 @@ impl Entry {
         }
         for fd in &self.fds {
             nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        }
+        if let (Some(mut attribute), Some(profile)) = (attribute, &self.profile) {
+            attribute.write_all(profile.as_bytes())?;
         }
         Err(sys::execute(self.program.file.as_fd(), &self.program.arguments, &self.program.environment))
     }

@@ -17,7 +17,9 @@ use crate::runc::{Gifts, Runc, RuncError, StdioFds, Voice};
 use crate::spec::{Facts, Spec};
 use crate::start_options::StartMode;
 use crate::state::{Directory, Key, ProcessMark, Record};
-use crate::{application, bundle, init, lookup, output, policy, runc, Config, Container, Error, Kind};
+use crate::{
+    apparmor, application, bundle, init, lookup, output, policy, runc, Config, Container, Error, Kind,
+};
 
 /// How long an attendant may take.
 const CLEARED_AWAY: Duration = Duration::from_secs(2);
@@ -210,6 +212,9 @@ impl Prepared {
     fn put_init_above(&mut self, spec: &mut Spec) -> Result<(), Error> {
         let preserved = i32::try_from(self.request.preserved.len()).unwrap_or(i32::MAX - CONTROL_FD);
         spec.put_init_above(&self.config.runtime_dir, CONTROL_FD + preserved)?;
+        if let Some(profile) = apparmor::for_container(&self.config) {
+            spec.confine(profile)?;
+        }
         self.bundle = bundle::stand_in(self.directory.path(), &self.request.bundle, spec)?;
         self.request.preserved.push(init::listener(self.directory.path())?);
         Ok(())

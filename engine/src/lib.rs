@@ -33,6 +33,7 @@
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guard |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
+mod apparmor;
 mod application;
 mod attend;
 mod bundle;

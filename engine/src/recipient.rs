@@ -12,7 +12,7 @@ use fastmig_criu::{Bundle, Common, InheritedFd, Launch, Notification};
 use crate::application::{self, PID_BASE};
 use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
-use crate::{capabilities, cgroup, orphans, privilege, ApplicationState, Error};
+use crate::{apparmor, capabilities, cgroup, orphans, privilege, ApplicationState, Error};
 
 /// What is taken in, and where.
 #[derive(Debug)]
@@ -113,6 +113,15 @@ impl<'a> Recipient<'a> {
     }
 }
 
+impl Drop for Recipient<'_> {
+    /// What sets the number has a child that reports to us: nobody leaves before.
+    fn drop(&mut self) {
+        if let Some(thread) = self.numbering.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(thread.join());
+        }
+    }
+}
+
 /// A CRIU in the right place, not started yet.
 pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<Launch<'a>, Error> {
     let init = container.pid();
@@ -122,7 +131,8 @@ pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<La
     let launch = Launch::new(bundle, container.config.limits.criu())
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(capabilities::for_restore(init, &container.config)?);
+        .with_capabilities(capabilities::for_restore(init, &container.config)?)
+        .under_profile(apparmor::for_criu(&container.config));
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),
         None => launch,

@@ -169,6 +169,18 @@ impl Spec {
         Ok(())
     }
 
+    /// Gives the container this AppArmor profile, unless it has one of its own or may mount, which the profile forbids.
+    pub(crate) fn confine(&mut self, profile: &str) -> Result<(), SpecError> {
+        let bounding = self.value["process"]["capabilities"]["bounding"].as_array();
+        let mounts = bounding.is_some_and(|set| set.contains(&json!("CAP_SYS_ADMIN")));
+        let process = self.object("/process", "process")?;
+        let own = process.get("apparmorProfile").and_then(Value::as_str).is_some_and(|own| !own.is_empty());
+        if !own && !mounts {
+            process.insert("apparmorProfile".into(), json!(profile));
+        }
+        Ok(())
+    }
+
     /// Where no rule answers `io_uring_setup`, answers ENOSYS: CRIU cannot dump io_uring, and what asks for it
     /// has another way on kernels without it.
     fn deny_io_uring(&mut self) -> Result<(), SpecError> {
@@ -481,6 +493,23 @@ mod tests {
             spec.value["linux"].get("seccomp").is_some()
         };
         assert_eq!((filtered(IoUring::Deny), filtered(IoUring::Allow)), (true, false));
+    }
+
+    #[test]
+    fn only_who_brings_no_profile_and_may_not_mount_gets_one() {
+        for (process, expected) in [
+            (json!({}), "fastmig"),
+            (json!({ "apparmorProfile": "" }), "fastmig"),
+            (json!({ "apparmorProfile": "docker-default" }), "docker-default"),
+            (json!({ "apparmorProfile": "unconfined" }), "unconfined"),
+            (json!({ "capabilities": { "bounding": ["CAP_KILL"] } }), "fastmig"),
+            (json!({ "capabilities": { "bounding": ["CAP_KILL", "CAP_SYS_ADMIN"] } }), ""),
+        ] {
+            let mut spec = Spec { value: json!({ "process": process }), defaults: Defaults::default() };
+            spec.confine("fastmig").unwrap();
+            let found = spec.value["process"]["apparmorProfile"].as_str().unwrap_or_default();
+            assert_eq!(found, expected, "{process}");
+        }
     }
 
     #[test]

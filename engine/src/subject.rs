@@ -12,7 +12,7 @@ use crate::container::Container;
 use crate::image::{self, Manifest, Stream};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Record};
-use crate::{application, capabilities, privilege, Error};
+use crate::{apparmor, application, capabilities, privilege, Error};
 
 /// What CRIU may take on that a restore must know of.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,8 @@ impl Subject {
     pub(crate) fn launch(&self) -> Result<Launch<'_>, Error> {
         Ok(Launch::new(&self.bundle, self.container.config.limits.criu())
             .in_namespaces_of(self.container.pid())?
-            .with_capabilities(capabilities::for_dump(&self.container.config)))
+            .with_capabilities(capabilities::for_dump(&self.container.config))
+            .under_profile(apparmor::for_criu(&self.container.config)))
     }
 
     /// What it is to do, with images in its descriptor `images`.

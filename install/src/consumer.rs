@@ -18,12 +18,15 @@ pub(crate) enum Consumer {
     Containerd,
     /// `dockerd --validate`.
     Docker,
+    /// `apparmor_parser`, which compiles a profile and loads nothing.
+    AppArmor,
 }
 
-struct Answer {
-    status: ExitStatus,
+/// What a program said.
+pub(crate) struct Answer {
+    pub(crate) status: ExitStatus,
     out: String,
-    err: String,
+    pub(crate) err: String,
 }
 
 impl Consumer {
@@ -36,6 +39,7 @@ impl Consumer {
         match self {
             Self::Containerd => command.arg("--config").arg(staged).args(["config", "dump"]),
             Self::Docker => command.arg("--validate").arg("--config-file").arg(staged),
+            Self::AppArmor => command.args(["--skip-kernel-load", "--skip-cache", "--quiet"]).arg(staged),
         };
         let answer = run(&mut command).map_err(Error::io("ask its program about", path))?;
         match self.judge(&answer) {
@@ -48,6 +52,7 @@ impl Consumer {
         match self {
             Self::Containerd => "containerd",
             Self::Docker => "dockerd",
+            Self::AppArmor => "apparmor_parser",
         }
     }
 
@@ -68,11 +73,12 @@ impl Consumer {
     }
 }
 
-fn last_line(text: &str) -> Option<&str> {
+pub(crate) fn last_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
 
-fn run(command: &mut Command) -> io::Result<Answer> {
+/// Runs a program within the limit.
+pub(crate) fn run(command: &mut Command) -> io::Result<Answer> {
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));

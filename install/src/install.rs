@@ -3,6 +3,7 @@
 use crate::journal::{checksum, Entry, Journal};
 use crate::plan::{plan, Change, Plan};
 use crate::site::Site;
+use crate::things::apparmor::{tell_kernel, Wish};
 use crate::things::Source;
 use crate::undo::{take_back, INTERRUPTED};
 use crate::{Error, Outcome};
@@ -55,6 +56,7 @@ fn install_with(
         journal.settle()?;
     }
     outcome.notes.extend(plan.notes);
+    outcome.notes.extend(tell_kernel(site, Wish::Load));
     outcome.restart = plan.restart;
     Ok(outcome)
 }

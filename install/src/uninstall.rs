@@ -2,6 +2,7 @@
 
 use crate::journal::{Entry, Journal};
 use crate::site::Site;
+use crate::things::apparmor::{tell_kernel, Wish};
 use crate::undo::{take_back, Reversal, Told, INTERRUPTED};
 use crate::{Error, Outcome};
 
@@ -43,6 +44,7 @@ fn uninstall_with(site: &Site, journal: &mut Journal) -> Result<Outcome, Error> 
     for entry in journal.done() {
         Reversal::of(site, entry)?;
     }
+    outcome.notes.extend(tell_kernel(site, Wish::Unload));
     while let Some(entry) = journal.done().last().cloned() {
         let told = Reversal::of(site, &entry)?.carry_out(site, journal, &entry)?;
         note(&mut outcome, &entry, told);

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::{gap, policy, wrapper};
+use fastmig_bench::{gap, pids, policy, wrapper};
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::vm::Kernel;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts, Ctx};
@@ -82,6 +82,8 @@ enum Bench {
     Policy,
     /// How long a program stands still when it moves, beside checkpoint, tar and restore by runc
     Gap(gap::Options),
+    /// How long a restore of many processes takes, beside one with the same memory
+    Pids(pids::Options),
 }
 
 fn main() -> ExitCode {
@@ -124,6 +126,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench(Bench::Wrapper) => wrapper::run(),
         Chore::Bench(Bench::Policy) => policy::run(),
         Chore::Bench(Bench::Gap(options)) => gap::run(&options),
+        Chore::Bench(Bench::Pids(options)) => pids::run(&options),
         Chore::Table => suites::put_table_into_readme(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),

@@ -1,5 +1,6 @@
 //! What is installed, one file each. A new thing is a file here and an entry in [`THINGS`].
 
+pub(crate) mod apparmor;
 mod containerd;
 mod docker;
 mod podman;
@@ -27,6 +28,8 @@ pub(crate) enum Thing {
     Settings,
     /// The daemon's systemd unit.
     Service,
+    /// Profiles of AppArmor.
+    AppArmor,
     /// containerd's handlers for Kubernetes.
     Containerd,
     /// docker's runtime.
@@ -36,8 +39,15 @@ pub(crate) enum Thing {
 }
 
 /// All, in the order in which they are installed: what a configuration names is there before it is named.
-pub(crate) const THINGS: &[Thing] =
-    &[Thing::Programs, Thing::Settings, Thing::Service, Thing::Containerd, Thing::Docker, Thing::Podman];
+pub(crate) const THINGS: &[Thing] = &[
+    Thing::Programs,
+    Thing::Settings,
+    Thing::Service,
+    Thing::AppArmor,
+    Thing::Containerd,
+    Thing::Docker,
+    Thing::Podman,
+];
 
 /// What one thing wants to be there.
 #[derive(Debug, Default)]
@@ -77,6 +87,7 @@ impl Thing {
             Self::Programs => programs::part(site, source),
             Self::Settings => settings::part(site),
             Self::Service => service::part(site, source),
+            Self::AppArmor => apparmor::part(site, source),
             Self::Containerd => containerd::part(site, source),
             Self::Docker => docker::part(site, source),
             Self::Podman => Ok(podman::part(site, source)),
@@ -88,7 +99,7 @@ impl Thing {
         match self {
             Self::Containerd => Some(containerd::without_ours),
             Self::Docker => Some(docker::without_ours),
-            Self::Programs | Self::Settings | Self::Service | Self::Podman => None,
+            Self::Programs | Self::Settings | Self::Service | Self::AppArmor | Self::Podman => None,
         }
     }
 
@@ -102,7 +113,7 @@ impl Thing {
         match self {
             Self::Containerd => Some(containerd::SERVICE),
             Self::Docker => Some(docker::SERVICE),
-            Self::Programs | Self::Settings | Self::Service | Self::Podman => None,
+            Self::Programs | Self::Settings | Self::Service | Self::AppArmor | Self::Podman => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The framework's only unsafe code: what a child does between fork and exec, and two calls that nix lacks.
+//! The framework's only unsafe code: what a child does between fork and exec, and three calls that nix lacks.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -7,6 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+
+/// `PTRACE_SECCOMP_GET_FILTER`, which libc has not.
+const GET_FILTER: libc::c_uint = 0x420c;
 
 /// `CLOSE_RANGE_CLOEXEC`, which libc has as an unsigned number.
 const CLOSE_ON_EXEC: libc::c_int = 4;
@@ -41,4 +44,22 @@ pub(crate) fn is_opaque_directory(path: &Path) -> io::Result<bool> {
     let length =
         unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     Ok(length == 1 && value[0] == b'y')
+}
+
+/// The program of the seccomp filter of this number that the task `pid` has, which we have stopped: 0 is the one that it was
+/// given first. Nothing when there is none.
+pub(crate) fn seccomp_filter(pid: i32, number: usize) -> io::Result<Option<Vec<u8>>> {
+    // SAFETY: without a place to write to, the kernel answers the count of instructions.
+    let count = unsafe { libc::ptrace(GET_FILTER, pid, number, std::ptr::null_mut::<u8>()) };
+    let Ok(count) = usize::try_from(count) else {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ENOENT) { Ok(None) } else { Err(error) };
+    };
+    let mut program = vec![0_u8; count * size_of::<libc::sock_filter>()];
+    // SAFETY: the task is stopped, so that its filters are those that were counted, and there is room for as many.
+    let written = unsafe { libc::ptrace(GET_FILTER, pid, number, program.as_mut_ptr()) };
+    if usize::try_from(written) != Ok(count) {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Some(program))
 }

@@ -2,14 +2,25 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `peers` | whoever reaches the daemon's port |
+//! | `at_rest` | what lies on a disk |
+//! | `threat_model` | whether the tests exist that the document names |
+//! | `capabilities` | what CRIU cannot do without, one by one |
 //! | `images` | checkpoints that somebody made to do harm, against a restore |
 //! | `craft` | how they are made |
 //! | `outside` | what must stay as it was |
+//! | `privileges` | what an application has, compared with runc's |
 
+mod at_rest;
+mod capabilities;
 mod craft;
 mod images;
 mod outside;
+mod peers;
+mod privileges;
 mod stage;
+#[cfg(test)]
+mod threat_model;
 
 use anyhow::Result;
 
@@ -21,5 +32,6 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "security", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("security", ctx, &[skipped]));
     }
-    Ok(run_cases("security", ctx, &[images::CASES].concat()))
+    let all = [images::CASES, peers::CASES, privileges::CASES, capabilities::CASES, at_rest::CASES].concat();
+    Ok(run_cases("security", ctx, &all))
 }
