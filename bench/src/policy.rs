@@ -4,11 +4,10 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
-use fastmig_engine::policy;
-use fastmig_policy::{Action, Facts, Output, Rules};
+use fastmig_tests::framework::dist;
 
 /// Lines in the log.
 const SIZES: [usize; 6] = [0, 200, 2_000, 5_000, 10_000, 20_000];
@@ -79,18 +78,22 @@ pub fn run() -> Result<()> {
 }
 
 fn measure(directory: &Path) -> Result<()> {
-    let rules = Rules::parse(RULES, "bench")?;
+    dist::build()?;
     let program = directory.join("decider");
     std::fs::write(&program, PROGRAM)?;
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let with_program =
+    let [rules, python] = ["rules.toml", "python.toml"].map(|name| directory.join(name));
+    std::fs::write(&rules, RULES)?;
+    let decider =
         format!("version = 1\noutput_lines = 20000\n[decider]\nprogram = {program:?}\nlimit = \"30s\"\n");
-    let python = Rules::parse(&with_program, "python")?;
+    std::fs::write(&python, decider)?;
     println!("| lines | rules | in docker's format | a program in Python |\n|---|---|---|---|");
     for lines in SIZES {
         let [plain, docker] = [log(directory, lines, plain_line)?, log(directory, lines, docker_line)?];
-        let [a, b] = [median(DECISIONS, &rules, &plain, lines)?, median(DECISIONS, &rules, &docker, lines)?];
-        let c = median(OF_PROGRAM, &python, &plain, lines)?;
+        let [by_rules, by_program] = if lines > 0 { ["scratch"; 2] } else { ["exit", "standby"] };
+        let a = median(DECISIONS, &rules, &plain, by_rules)?;
+        let b = median(DECISIONS, &rules, &docker, by_rules)?;
+        let c = median(OF_PROGRAM, &python, &plain, by_program)?;
         println!("| {lines} | {a:.2} ms | {b:.2} ms | {c:.1} ms |");
     }
     Ok(())
@@ -120,18 +123,21 @@ fn log(directory: &Path, lines: usize, line: fn(usize) -> String) -> Result<std:
     Ok(path)
 }
 
-/// Milliseconds of a whole decision.
-fn median(count: usize, rules: &Rules, log: &Path, lines: usize) -> Result<f64> {
-    let mut times: Vec<Duration> = Vec::new();
+/// Milliseconds of a whole decision, by the program as it is shipped.
+fn median(count: usize, rules: &Path, log: &Path, expected: &str) -> Result<f64> {
+    let fastmig = dist::dist_dir().join("bin/fastmig");
+    let mut times = Vec::new();
     for _ in 0..count {
-        let begun = Instant::now();
-        let output = Output::tail(log, rules.output_lines)?;
-        let facts = Facts { output, ..Facts::exited(1).failed(1) };
-        let decision = policy::decide(rules, "default", "web", &facts);
-        times.push(begun.elapsed());
-        let expected = if lines > 0 { Action::Scratch } else { decision.action.clone() };
-        ensure!(decision.action == expected, "decided wrongly: {}", decision.reason);
+        let output = Command::new(&fastmig)
+            .args(["--json", "policy", "test", "--exit-code", "1", "--log"])
+            .args([log, rules])
+            .output()
+            .context("no fastmig")?;
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(answer["decision"]["action"] == expected, "decided wrongly: {answer}");
+        times.push(answer["took_us"].as_u64().context("no time")?);
     }
-    times.sort();
-    Ok(times.get(count / 2).context("nothing measured")?.as_secs_f64() * 1000.0)
+    times.sort_unstable();
+    let median = u32::try_from(*times.get(count / 2).context("nothing measured")?)?;
+    Ok(f64::from(median) / 1000.0)
 }

@@ -31,7 +31,9 @@ pub(crate) struct Telemetry {
 /// empty. Called once, on no asynchronous thread.
 pub(crate) fn begin(level: &str, otlp: &str) -> Telemetry {
     let filter = EnvFilter::try_from_env("FASTMIG_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    // A line of JSON has its time, and the ids of the operation and the migration that it is of.
+    let lines = if wants_json() { lines.json().boxed() } else { lines.without_time().boxed() };
     let (traces, trouble) = match otlp {
         "" => (None, None),
         endpoint => match provider(endpoint) {
@@ -49,6 +51,10 @@ pub(crate) fn begin(level: &str, otlp: &str) -> Telemetry {
         tracing::warn!(otlp, error = %e, "no traces are sent");
     }
     Telemetry { traces }
+}
+
+fn wants_json() -> bool {
+    std::env::var_os("FASTMIG_LOG_FORMAT").is_some_and(|format| format == "json")
 }
 
 fn provider(endpoint: &str) -> Result<SdkTracerProvider, opentelemetry_otlp::ExporterBuildError> {

@@ -29,14 +29,15 @@ fn main() -> ExitCode {
     line.run()
 }
 
-/// What failed is said anyway; more with `FASTMIG_LOG=warn` or `--debug`.
+/// What failed is said anyway; more with `FASTMIG_LOG=warn` or `--debug`, as JSON with `FASTMIG_LOG_FORMAT=json`.
 fn set_up_log(debug: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FASTMIG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if debug { "debug" } else { "error" }));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    if std::env::var_os("FASTMIG_LOG_FORMAT").is_some_and(|format| format == "json") {
+        lines.json().init();
+    } else {
+        lines.without_time().init();
+    }
 }

@@ -14,6 +14,7 @@ pub mod images;
 mod launch;
 mod memory;
 mod restore;
+mod rseq;
 mod segments;
 mod table;
 
@@ -25,6 +26,7 @@ pub(crate) use launch::Passed;
 pub use areas::{AreaSpec, Content, Placed, Span};
 pub use dump::{DumpView, HiddenFile, HiddenMapping};
 pub use restore::{Limits, RestoreView};
+pub use rseq::rseq_areas;
 pub use segments::SegmentSpec;
 
 /// Why CRIU cannot be shown memory as it should be, or has not looked at it that way.

@@ -186,7 +186,8 @@ impl Departure {
     /// When a process cannot be read.
     pub fn fingerprint(&self) -> Result<Vec<u8>, Error> {
         let mappings = self.dumped.as_ref().map(Dumped::mappings).unwrap_or_default();
-        Fingerprint::of(&self.subject.cgroup.pids(), mappings).map(|fingerprint| fingerprint.encode())
+        let rseq = self.dumped.as_ref().map(Dumped::rseq).unwrap_or_default();
+        Fingerprint::of(&self.subject.cgroup.pids(), mappings, rseq).map(|fingerprint| fingerprint.encode())
     }
 
     /// Freezes the application. Should our process die before [`Departure::fence`], it runs on by itself.

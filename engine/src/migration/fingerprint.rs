@@ -1,7 +1,8 @@
 //! The content of an application's memory, page by page, at the source and at the destination.
 //!
-//! Between the two the kernel itself writes a few bytes in each thread's `rseq` area, which lies by its stack; and nobody else
-//! writes. Mappings that travelled in rounds have none of these and must be the same to the last byte.
+//! Between the two the kernel itself writes a few bytes in each thread's `rseq` area, which mostly lies by its stack; and nobody else
+//! writes. Mappings that travelled in rounds must be the same to the last byte, but for the pages in which CRIU has found such an
+//! area: the first thread's, in static programs, is at the beginning of the heap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,8 @@ const NAMED: usize = 8;
 pub(super) struct Fingerprint {
     processes: Vec<OfProcess>,
     shared: Vec<OfShared>,
+    /// Numbers of pages, of whichever process, in which a thread's `rseq` area lies.
+    rseq: BTreeSet<u64>,
 }
 
 /// Shared memory, by where the first process has it: its offsets and their hashes; pages of zeros are left out.
@@ -60,7 +63,7 @@ enum Source {
 
 impl Fingerprint {
     /// Of these frozen processes.
-    pub(super) fn of(pids: &BTreeSet<i32>, mappings: &[Mapping]) -> Result<Self, Error> {
+    pub(super) fn of(pids: &BTreeSet<i32>, mappings: &[Mapping], rseq: &[(u64, u64)]) -> Result<Self, Error> {
         let of = |relation: &Relation| {
             let ours = mappings.iter().filter(|mapping| mapping.process == relation.inner);
             Ok(OfProcess {
@@ -71,7 +74,10 @@ impl Fingerprint {
             })
         };
         let processes = application::relations(pids).iter().map(of).collect::<Result<_, Error>>()?;
-        Ok(Self { processes, shared: shared(pids)? })
+        // Of the length there is nothing to fear: CRIU has it from the kernel.
+        let rseq =
+            rseq.iter().flat_map(|(start, end)| [start / PAGE, end.saturating_sub(1) / PAGE]).collect();
+        Ok(Self { processes, shared: shared(pids)?, rseq })
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -90,7 +96,7 @@ impl Fingerprint {
         for process in &self.processes {
             let host = here.get(&process.inner).ok_or_else(|| damaged("lacks a process"))?;
             let pages = pages(*host)?;
-            process.compare(&pages)?;
+            process.compare(&pages, &self.rseq)?;
             compared += process.pages.len().max(pages.len()) as u64;
         }
         if here.len() != self.processes.len() {
@@ -127,12 +133,13 @@ impl OfShared {
 }
 
 impl OfProcess {
-    fn compare(&self, here: &[(u64, u64)]) -> Result<(), Error> {
+    fn compare(&self, here: &[(u64, u64)], rseq: &BTreeSet<u64>) -> Result<(), Error> {
         let there: BTreeMap<u64, u64> = self.pages.iter().copied().collect();
         let here: BTreeMap<u64, u64> = here.iter().copied().collect();
         let all: BTreeSet<u64> = there.keys().chain(here.keys()).copied().collect();
         let differ = all.into_iter().filter(|page| there.get(page) != here.get(page));
-        let (exact, others): (Vec<u64>, Vec<u64>) = differ.partition(|page| self.is_exact(*page));
+        let (exact, others): (Vec<u64>, Vec<u64>) =
+            differ.partition(|page| self.is_exact(*page) && !rseq.contains(page));
         if exact.is_empty() && others.len() <= self.threads * PAGES_PER_THREAD {
             return Ok(());
         }
@@ -196,6 +203,8 @@ fn damaged(problem: &'static str) -> Error {
 mod tests {
     use super::*;
 
+    const NONE: BTreeSet<u64> = BTreeSet::new();
+
     fn process(pages: &[(u64, u64)]) -> OfProcess {
         OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200, Source::Own)] }
     }
@@ -217,19 +226,28 @@ mod tests {
     #[test]
     fn what_travelled_in_rounds_must_be_the_same() {
         let source = process(&[(5, 1), (100, 2), (150, 3)]);
-        assert!(source.compare(&[(5, 1), (100, 2), (150, 3)]).is_ok());
+        assert!(source.compare(&[(5, 1), (100, 2), (150, 3)], &NONE).is_ok());
         for wrong in
             [&[(5, 1), (100, 2), (150, 4)][..], &[(5, 1), (100, 2)], &[(5, 1), (100, 2), (150, 3), (199, 1)]]
         {
-            assert!(source.compare(wrong).is_err(), "{wrong:?}");
+            assert!(source.compare(wrong, &NONE).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn the_kernel_may_have_written_by_a_threads_stack_and_nobody_else() {
         let source = process(&[(5, 1), (6, 1), (7, 1), (100, 2)]);
-        assert!(source.compare(&[(5, 9), (6, 9), (7, 1), (100, 2)]).is_ok());
-        let error = source.compare(&[(5, 9), (6, 9), (7, 9), (100, 2)]).unwrap_err().to_string();
+        assert!(source.compare(&[(5, 9), (6, 9), (7, 1), (100, 2)], &NONE).is_ok());
+        let error = source.compare(&[(5, 9), (6, 9), (7, 9), (100, 2)], &NONE).unwrap_err().to_string();
         assert!(error.contains("0x5000") && error.contains("1001"), "{error}");
+    }
+
+    #[test]
+    fn the_kernel_may_have_written_where_it_keeps_a_threads_area() {
+        let source = process(&[(100, 1), (101, 1)]);
+        let rseq = BTreeSet::from([100]);
+        assert!(source.compare(&[(100, 2), (101, 1)], &rseq).is_ok());
+        assert!(source.compare(&[(100, 1), (101, 2)], &rseq).is_err());
+        assert!(source.compare(&[(100, 2), (101, 1)], &NONE).is_err());
     }
 }

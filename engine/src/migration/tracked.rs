@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fastmig_criu::view::{DumpView, HiddenMapping};
+use fastmig_criu::view::{self, DumpView, HiddenMapping};
 use fastmig_criu::{DumpOptions, ImageSink, Life, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
@@ -42,8 +42,9 @@ pub struct RoundMemory {
     layout: Layout,
     readers: HashMap<i32, Arc<Reader>>,
     shared: shared::Readers,
-    /// CRIU's: without it nothing of this is of use.
-    life: Arc<Life>,
+    /// That of the CRIU which waits: without it nothing of this is of use. In the last round it dumps and ends, while content is
+    /// still asked for.
+    life: Option<Arc<Life>>,
 }
 
 impl RoundMemory {
@@ -58,7 +59,7 @@ impl RoundMemory {
     /// # Errors
     /// When there is no such part of an image, a process cannot be read, or the CRIU that waits was killed.
     pub fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        if self.life.is_over() {
+        if self.life.as_ref().is_some_and(|life| life.is_over()) {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, CRIU_IS_GONE));
         }
         let runs = self.layout.runs(image, offset, into.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
@@ -241,7 +242,7 @@ impl Tracked {
             layout: Layout::of(plan),
             readers: self.readers.clone(),
             shared,
-            life: Arc::clone(&self.life),
+            life: plan.mappings.is_none().then(|| Arc::clone(&self.life)),
         });
         let processes = u32::try_from(processes.len()).unwrap_or(u32::MAX);
         self.debt = owed.is_some().then(|| encoded.clone());
@@ -255,8 +256,9 @@ impl Tracked {
         view.check()?;
         let path = spool.path();
         fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
+        let rseq = view::rseq_areas(path).map_err(|e| Error::io("look at threads in", path, e))?;
         spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
-        Ok(Dumped { tracking, mappings, debt })
+        Ok(Dumped { tracking, mappings, debt, rseq })
     }
 }
 
@@ -266,9 +268,15 @@ pub(super) struct Dumped {
     tracking: Tracking,
     mappings: Vec<Mapping>,
     debt: Option<Vec<u8>>,
+    rseq: Vec<(u64, u64)>,
 }
 
 impl Dumped {
+    /// Where the kernel writes into its memory by itself.
+    pub(super) fn rseq(&self) -> &[(u64, u64)] {
+        &self.rseq
+    }
+
     /// The last plan, when it owes something.
     pub(super) fn debt(&self) -> Option<&[u8]> {
         self.debt.as_deref()

@@ -46,7 +46,7 @@ fn all(ctx: &Ctx, client: &'static dyn Client, runtime: &str, name: &str, memory
     let code = mortal.container.stop()?;
     ensure!(code == 143, "stopped by its client it ended with {code}");
     mortal.container.wait_until_ended()?;
-    mortal.container.remove()?;
+    mortal.remove()?;
 
     let mortal = Mortal::start(&host, client, runtime, name, memory)?;
     mortal.tell("echo please stand by; exit 7")?;
@@ -55,7 +55,7 @@ fn all(ctx: &Ctx, client: &'static dyn Client, runtime: &str, name: &str, memory
     mortal.container.wait_for_log("run 2\n")?;
     mortal.tell("exit 6")?;
     mortal.container.wait_until_ended().context("no rule fits, and it goes on")?;
-    mortal.container.remove()
+    mortal.remove()
 }
 
 fn stands_by(mortal: &Mortal) -> Result<()> {

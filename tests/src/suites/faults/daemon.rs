@@ -43,5 +43,5 @@ fn told(host: &Arc<Host>) -> Result<()> {
     wait_until(SOON, || heard("signal 11")).context("no event tells of the second decision")?;
     let metrics = host.fastmigd_get("/metrics")?;
     ensure!(metrics.contains("fastmig_policy_decisions_total{action=\"scratch\"} 2"), "{metrics}");
-    mortal.container.remove()
+    mortal.remove()
 }

@@ -38,7 +38,7 @@ fn replaced(ctx: &Ctx) -> Result<()> {
     let again = ["fastmig", "checkpoint", "--image-path", &path, "f-replaced"];
     ensure!(!host.cmd(again).output()?.status.success(), "what does not run was checkpointed");
     mortal.container.wait_for_log("run 4\n")?;
-    mortal.container.remove()
+    mortal.remove()
 }
 
 fn missing(ctx: &Ctx) -> Result<()> {
@@ -57,5 +57,5 @@ fn missing(ctx: &Ctx) -> Result<()> {
     mortal.container.wait_until_ended()?;
     let code = mortal.container.stop();
     ensure!(matches!(code, Ok(3)), "it did not end with its application's code: {code:?}");
-    mortal.container.remove()
+    mortal.remove()
 }

@@ -131,6 +131,17 @@ impl Mortal {
         self.container.expect("running")
     }
 
+    /// Removes it now; nobody keeps what is gone.
+    pub(super) fn remove(self) -> Result<()> {
+        let host = Arc::clone(&self.container.host);
+        let keeper = self.status().ok().and_then(|status| status["policy"]["keeper"].as_i64());
+        self.container.remove()?;
+        let Some(keeper) = keeper else { return Ok(()) };
+        let gone =
+            || host.cmd(["kill", "-0", &keeper.to_string()]).output().is_ok_and(|o| !o.status.success());
+        wait_until(SOON, gone).context("its keeper stays")
+    }
+
     /// The process that decides.
     pub(super) fn keeper(&self) -> Result<i64> {
         self.status()?["policy"]["keeper"].as_i64().context("nobody keeps it")
