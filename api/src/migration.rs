@@ -111,6 +111,17 @@ pub struct Round {
     pub predicted_freeze_ms: Option<u64>,
 }
 
+/// How a migration would have gone by one strategy, with what was measured of memory and link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forecast {
+    /// How memory would have travelled.
+    pub strategy: Strategy,
+    /// How long the application would have stood still, in milliseconds.
+    pub freeze_ms: u64,
+    /// Until all of its memory would have been there, in milliseconds.
+    pub total_ms: u64,
+}
+
 /// Why rounds of memory came to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -160,6 +171,9 @@ pub struct MigrationReport {
     /// How much of the processor was taken from it in the end, in percent.
     #[serde(default)]
     pub throttled: u32,
+    /// What each strategy would have cost, where there were rounds to tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forecasts: Vec<Forecast>,
     /// Memory that it wrote since the last round, and that travelled while it was frozen, in bytes.
     #[serde(default)]
     pub last_round_bytes: u64,

@@ -66,6 +66,17 @@ pub struct Round {
     pub predicted_freeze_ms: Option<u64>,
 }
 
+/// How a migration would have gone by one strategy, with what was measured of memory and link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// How memory would have travelled.
+    pub strategy: Strategy,
+    /// How long the application would have stood still.
+    pub freeze_ms: u64,
+    /// Until all of its memory would have been there.
+    pub total_ms: u64,
+}
+
 /// Why rounds came to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -103,6 +114,9 @@ pub struct Report {
     pub rounds_end: Option<RoundsEnd>,
     /// How much of the processor was taken from the application in the end, in percent.
     pub throttled: u32,
+    /// What each strategy would have cost, where there were rounds to tell.
+    #[serde(default)]
+    pub forecasts: Vec<Forecast>,
     /// Bytes of the last round, while it stood still.
     pub last_round: u64,
     /// Bytes that followed while it ran at the destination.

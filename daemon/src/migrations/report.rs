@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fastmig_api::migration::{Bytes, Chunks, MigrationReport, Outcome, PhaseTime, Round, RoundsEnd, Side};
+use fastmig_api::migration::{
+    Bytes, Chunks, Forecast, MigrationReport, Outcome, PhaseTime, Round, RoundsEnd, Side,
+};
 use fastmig_api::request::{Compression, MigrateRequest, OnTimeout, Strategy};
 use fastmig_migrate::journal::{Record, Role};
 use fastmig_migrate::options::{self, Options};
@@ -83,6 +85,7 @@ fn nothing_yet(side: Side, outcome: Outcome) -> MigrationReport {
         rounds: Vec::new(),
         rounds_end: None,
         throttled: 0,
+        forecasts: Vec::new(),
         last_round_bytes: 0,
         owed_bytes: 0,
         owed_faults: 0,
@@ -125,6 +128,7 @@ pub(super) fn ended(mut begun: MigrationReport, report: &report::Report) -> Migr
         report::RoundsEnd::Owed => RoundsEnd::Owed,
     });
     begun.throttled = report.throttled;
+    begun.forecasts = report.forecasts.iter().map(forecast).collect();
     begun.last_round_bytes = report.last_round;
     begun.owed_bytes = report.owed;
     begun.owed_faults = report.faults;
@@ -179,6 +183,11 @@ pub(super) fn round(round: &report::Round) -> Round {
         dirty_rate: round.dirty_rate,
         predicted_freeze_ms: round.predicted_freeze_ms,
     }
+}
+
+fn forecast(forecast: &report::Forecast) -> Forecast {
+    let report::Forecast { strategy: way, freeze_ms, total_ms } = *forecast;
+    Forecast { strategy: strategy(way), freeze_ms, total_ms }
 }
 
 fn phases(took: &[Took], side: Side) -> Vec<PhaseTime> {

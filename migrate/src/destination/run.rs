@@ -138,6 +138,7 @@ impl Arrival<'_> {
             rounds: Vec::new(),
             rounds_end: None,
             throttled: 0,
+            forecasts: Vec::new(),
             last_round: 0,
             owed: self.filled.0,
             faults: self.filled.1,

@@ -19,7 +19,7 @@ pub(crate) const READY: Duration = Duration::from_millis(5);
 const SLOWEST: Duration = Duration::from_millis(100);
 /// What it takes at most to look through memory that stands still, for each GiB: less than while it runs, for nothing is
 /// protected anew; measured.
-const PER_GIB: Duration = Duration::from_millis(4);
+pub(crate) const PER_GIB: Duration = Duration::from_millis(4);
 /// A rest below this is not worth another round: its transfer is shorter than its scan.
 const SMALL: u64 = 512 << 10;
 /// Rounds that send less than this say nothing of the link.
@@ -217,7 +217,7 @@ impl Pace {
 }
 
 /// What a freeze takes with nothing left to look for or to send.
-fn cost_of_freeze(processes: u32, ready: Duration) -> Duration {
+pub(crate) fn cost_of_freeze(processes: u32, ready: Duration) -> Duration {
     ready * FIXED + ready / PROCESSES * processes.saturating_sub(1)
 }
 

@@ -8,8 +8,9 @@ use super::run::Departure;
 use crate::ends::{Leaving, Pass, Round};
 use crate::error::Error;
 use crate::files::StreamOut;
+use crate::forecast::{by_strategy, Forecast, Known, HYBRID_ROUNDS};
 use crate::journal::Serving;
-use crate::options::{OnTimeout, Strategy};
+use crate::options::{OnTimeout, Rounds, Strategy};
 use crate::phase::Phase;
 use crate::phases::milliseconds;
 use crate::progress::Event;
@@ -22,8 +23,6 @@ use crate::wire::Message;
 const GRACE: u32 = 2;
 /// The same where it is to go on then: slowed down step by step, and with a last round that takes as long as it takes.
 const LONG_GRACE: u32 = 4;
-/// The most rounds before the rest is owed: each of them sends what is written again.
-const HYBRID_ROUNDS: u32 = 3;
 
 impl Departure<'_> {
     /// All rounds while the application runs.
@@ -91,6 +90,7 @@ impl Departure<'_> {
                     }
                     Next::Freeze(end) => {
                         account.rounds_end = Some(end);
+                        account.forecasts = forecasts(&account.rounds, &sample, &outlook, options);
                         return Ok(());
                     }
                     Next::GiveUp => return Err(does_not_converge(&outlook, pace.throttled())),
@@ -203,6 +203,28 @@ fn told(number: u32, sample: &Sample, outlook: &Outlook, scan: Duration) -> repo
         dirty_rate: outlook.dirty_rate.map(whole),
         predicted_freeze_ms: Some(milliseconds(outlook.freeze)),
     }
+}
+
+/// How it would go by each strategy, with what the rounds have shown of memory and link.
+fn forecasts(
+    rounds: &[report::Round],
+    last: &Sample,
+    outlook: &Outlook,
+    asked: Rounds,
+) -> Vec<report::Forecast> {
+    let known = Known {
+        processes: last.processes,
+        tracked: last.tracked,
+        first_round: rounds.first().map_or(0, |round| round.bytes),
+        dirty_rate: outlook.dirty_rate.map_or(0, whole),
+        scan: last.scan,
+    };
+    let told = |(strategy, forecast): (Strategy, Forecast)| report::Forecast {
+        strategy,
+        freeze_ms: milliseconds(forecast.freeze),
+        total_ms: milliseconds(forecast.total),
+    };
+    by_strategy(&known, whole(outlook.rate), asked).into_iter().map(told).collect()
 }
 
 fn does_not_converge(outlook: &Outlook, throttled: u32) -> Error {

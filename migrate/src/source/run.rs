@@ -16,7 +16,7 @@ use crate::journal::{Record, Role, Serving};
 use crate::options::Strategy;
 use crate::phase::Phase;
 use crate::phases::{milliseconds, Phases};
-use crate::report::{Bytes, Outcome, Report, Round, RoundsEnd, Took};
+use crate::report::{Bytes, Forecast, Outcome, Report, Round, RoundsEnd, Took};
 use crate::talk::Talk;
 use crate::wire::{Channel, Message, Purpose};
 
@@ -75,6 +75,7 @@ pub(super) struct Account {
     pub(super) rounds: Vec<Round>,
     pub(super) rounds_end: Option<RoundsEnd>,
     pub(super) throttled: u32,
+    pub(super) forecasts: Vec<Forecast>,
     pub(super) last_round: u64,
     pub(super) owed: u64,
     /// By which data connections are known.
@@ -191,6 +192,7 @@ impl<'a> Departure<'a> {
             rounds: account.rounds,
             rounds_end: account.rounds_end,
             throttled: account.throttled,
+            forecasts: account.forecasts.clone(),
             last_round: account.last_round,
             owed: account.owed,
             faults: account.faults,

@@ -88,7 +88,8 @@ impl Arguments {
             Some(_) if blocked => lines.push("what a move would cost is not measured: see above".into()),
             Some(container) => {
                 let cost = container.cost(cost::WINDOW)?;
-                let forecasts: Vec<_> = self.link.iter().map(|link| Forecast::of(&cost, *link)).collect();
+                let forecasts: Vec<_> =
+                    self.link.iter().flat_map(|link| Forecast::each(&cost, *link)).collect();
                 answer["cost"] = cost::as_json(&cost, &forecasts);
                 lines.push(cost::as_text(&cost, &forecasts));
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fastmig_engine::Cost;
+use fastmig_migrate::options::Strategy;
 use serde_json::{json, Value};
 
 use super::forecast::{milliseconds, Forecast};
@@ -39,15 +40,24 @@ pub(super) fn as_text(cost: &Cost, forecasts: &[Forecast]) -> String {
         cost.stopped.as_secs_f64() * 1e3
     );
     let rows: Vec<_> = forecasts.iter().map(row).collect();
-    format!("{seen}\n{}", table(["LINK", "ROUNDS", "FREEZE", "ALL MEMORY MOVED", ""], &rows))
+    format!("{seen}\n{}", table(["LINK", "STRATEGY", "ROUNDS", "FREEZE", "ALL MEMORY MOVED", ""], &rows))
 }
 
-fn row(forecast: &Forecast) -> [String; 5] {
+fn row(forecast: &Forecast) -> [String; 6] {
     let [freeze, total] =
         [forecast.freeze, forecast.total].map(|time| figures::milliseconds(milliseconds(time)));
-    let forced =
-        if forecast.converges { "" } else { "it writes too fast for that link; see migrate --on-timeout" };
-    [format!("{} MB/s", forecast.link), forecast.rounds.to_string(), freeze, total, forced.into()]
+    let link = format!("{} MB/s", forecast.link);
+    [link, forecast.strategy().into(), forecast.rounds.to_string(), freeze, total, remark(forecast).into()]
+}
+
+/// What is to be known before it is asked for.
+const fn remark(forecast: &Forecast) -> &'static str {
+    match (forecast.strategy, forecast.converges) {
+        (Strategy::PreCopy, true) => "unasked",
+        (Strategy::PreCopy, false) => "it writes too fast for that link; see migrate --on-timeout",
+        (Strategy::PostCopy | Strategy::Hybrid, _) => "needs this host until all memory has moved",
+        _ => "",
+    }
 }
 
 pub(super) fn as_json(cost: &Cost, forecasts: &[Forecast]) -> Value {
@@ -74,10 +84,10 @@ mod tests {
     #[test]
     fn a_cost_is_a_line_and_a_table_of_links() {
         let cost = cost(1 << 30, 120_000_000);
-        let forecasts = [110, 1000].map(|link| Forecast::of(&cost, link));
+        let forecasts = [110, 1000].map(|link| Forecast::each(&cost, link)).concat();
         let text = as_text(&cost, &forecasts);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines.len(), 10, "{text}");
         assert!(
             lines[0].starts_with("a move now: 1.0 GiB at first, in 3 processes; then 114.4 MiB/s"),
             "{text}"
@@ -89,9 +99,11 @@ mod tests {
         );
         assert!(lines[0].ends_with("no process was stopped for more than 0.31 ms)"), "{text}");
         assert!(lines[2].starts_with("110 MB/s") && lines[2].contains("--on-timeout"), "{text}");
-        assert!(lines[3].starts_with("1000 MB/s") && !lines[3].contains("--on-timeout"), "{text}");
+        assert!(lines[6].starts_with("1000 MB/s") && lines[6].contains("unasked"), "{text}");
+        assert!(lines[5].contains("post-copy") && lines[5].contains("needs this host"), "{text}");
         let json = as_json(&cost, &forecasts);
-        assert_eq!(json["forecasts"][1]["link_mb_s"], 1000);
+        assert_eq!(json["forecasts"][4]["link_mb_s"], 1000);
+        assert_eq!(json["forecasts"][1]["strategy"], "stop-copy");
         assert_eq!(json["forecasts"][0]["converges"], false);
         assert_eq!((&json["first_round"], &json["stopped_us"]), (&json!(1u64 << 30), &json!(310)));
     }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use fastmig_api::request::MigrateRequest;
 use fastmig_engine::Cost;
-use fastmig_migrate::forecast::{forecast, Known};
-use fastmig_migrate::options::Rounds;
+use fastmig_migrate::forecast::{by_strategy, Known};
+use fastmig_migrate::options::{Rounds, Strategy};
 use serde_json::{json, Value};
 
 /// How a move would go over one link.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Forecast {
+    /// How memory travels.
+    pub(super) strategy: Strategy,
     /// The link, in MB/s.
     pub(super) link: u64,
     /// Rounds while it runs.
@@ -24,7 +26,8 @@ pub(super) struct Forecast {
 }
 
 impl Forecast {
-    pub(super) fn of(cost: &Cost, link: u64) -> Self {
+    /// By each strategy.
+    pub(super) fn each(cost: &Cost, link: u64) -> Vec<Self> {
         let defaults = MigrateRequest::new("");
         let rounds = Rounds {
             max_downtime: Duration::from_millis(defaults.max_downtime_ms),
@@ -39,13 +42,28 @@ impl Forecast {
             dirty_rate: cost.dirty_rate,
             scan: cost.scan,
         };
-        let forecast = forecast(&known, link.saturating_mul(1_000_000), rounds);
-        let fastmig_migrate::forecast::Forecast { rounds, freeze, total, converges } = forecast;
-        Self { link, rounds, freeze, total, converges }
+        let each = by_strategy(&known, link.saturating_mul(1_000_000), rounds);
+        let told = |(strategy, forecast)| {
+            let fastmig_migrate::forecast::Forecast { rounds, freeze, total, converges } = forecast;
+            Self { strategy, link, rounds, freeze, total, converges }
+        };
+        each.into_iter().map(told).collect()
+    }
+
+    /// As `fastmig migrate --strategy` has it.
+    pub(super) const fn strategy(&self) -> &'static str {
+        match self.strategy {
+            Strategy::StopCopy => "stop-copy",
+            Strategy::PreCopy => "pre-copy",
+            Strategy::PostCopy => "post-copy",
+            Strategy::Hybrid => "hybrid",
+            _ => "auto",
+        }
     }
 
     pub(super) fn as_json(&self) -> Value {
         json!({
+            "strategy": self.strategy(),
             "link_mb_s": self.link,
             "rounds": self.rounds,
             "freeze_ms": milliseconds(self.freeze),
@@ -79,9 +97,14 @@ pub(super) mod tests {
         }
     }
 
+    /// As it goes unasked.
+    fn of(cost: &Cost, link: u64) -> Forecast {
+        Forecast::each(cost, link)[0]
+    }
+
     #[test]
     fn an_idle_application_stands_still_for_what_every_freeze_takes() {
-        let forecast = Forecast::of(&cost(1 << 30, 0), 1000);
+        let forecast = of(&cost(1 << 30, 0), 1000);
         assert_eq!((forecast.rounds, forecast.converges), (2, true));
         assert!(forecast.freeze < Duration::from_millis(50), "{forecast:?}");
         assert_eq!(milliseconds(forecast.total - forecast.freeze), 1073 + 2 + 2);
@@ -90,7 +113,7 @@ pub(super) mod tests {
     #[test]
     fn a_slower_link_takes_more_rounds() {
         let cost = cost(1 << 30, 50_000_000);
-        let (slow, fast) = (Forecast::of(&cost, 110), Forecast::of(&cost, 1000));
+        let (slow, fast) = (of(&cost, 110), of(&cost, 1000));
         assert!(slow.converges && fast.converges, "{slow:?} {fast:?}");
         assert!(slow.rounds > fast.rounds && slow.total > fast.total, "{slow:?} {fast:?}");
         assert!(fast.freeze < Duration::from_millis(50), "{fast:?}");
@@ -98,7 +121,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_writes_faster_than_the_link_carries_is_stopped_all_the_same() {
-        let forecast = Forecast::of(&cost(1 << 30, 200_000_000), 110);
+        let forecast = of(&cost(1 << 30, 200_000_000), 110);
         assert!(!forecast.converges && forecast.rounds < 10, "{forecast:?}");
         assert!(forecast.freeze > Duration::from_secs(9), "{forecast:?}");
     }
@@ -106,7 +129,7 @@ pub(super) mod tests {
     #[test]
     fn whatever_is_measured_it_comes_to_an_end() {
         for (first, rate, link) in [(0, 0, 0), (u64::MAX, u64::MAX, 1), (0, u64::MAX, u64::MAX), (1, 1, 1)] {
-            let forecast = Forecast::of(&cost(first, rate), link);
+            let forecast = of(&cost(first, rate), link);
             assert!((1..=30).contains(&forecast.rounds), "{forecast:?}");
         }
     }

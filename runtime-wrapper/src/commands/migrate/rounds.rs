@@ -1,6 +1,6 @@
 //! The rounds of memory, in lines: as they go, and all together.
 
-use fastmig_api::migration::{MigrationReport, Round, RoundsEnd};
+use fastmig_api::migration::{Forecast, MigrationReport, Round, RoundsEnd};
 use fastmig_api::request::Strategy;
 
 use crate::commands::figures::{bytes, mebibytes, milliseconds};
@@ -48,7 +48,21 @@ pub(super) fn all_together(report: &MigrationReport) -> String {
         }
         text.push_str(&format!(", of which it waited for some {} times", report.owed_faults));
     }
+    text.push_str(&expected(report));
     text
+}
+
+/// What each strategy was expected to cost: how long it stands still, and all of it.
+fn expected(report: &MigrationReport) -> String {
+    let one = |forecast: &Forecast| {
+        let [freeze, total] = [forecast.freeze_ms, forecast.total_ms].map(milliseconds);
+        format!("{} {freeze} of {total}", forecast.strategy)
+    };
+    let all: Vec<_> = report.forecasts.iter().map(one).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    format!("\nexpected to stand still: {}", all.join(", "))
 }
 
 fn while_it_ran_here(report: &MigrationReport) -> String {

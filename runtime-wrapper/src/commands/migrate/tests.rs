@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use clap::Parser;
 use fastmig_api::event::{Event, What};
-use fastmig_api::migration::{Bytes, Chunks, PhaseTime, Round, RoundsEnd, Side};
+use fastmig_api::migration::{Bytes, Chunks, Forecast, PhaseTime, Round, RoundsEnd, Side};
 use fastmig_api::ErrorInfo;
 
 use super::follow::News;
@@ -54,6 +54,10 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
         ],
         rounds_end: Some(RoundsEnd::Converged),
         throttled: 0,
+        forecasts: vec![
+            Forecast { strategy: Strategy::PreCopy, freeze_ms: 62, total_ms: 1_400 },
+            Forecast { strategy: Strategy::StopCopy, freeze_ms: 1_100, total_ms: 1_100 },
+        ],
         last_round_bytes: 4096,
         owed_bytes: 0,
         owed_faults: 0,
@@ -208,6 +212,8 @@ fn a_success_says_how_its_memory_travelled() {
     assert!(text.contains("\nstrategy pre-copy: asked for\n"), "{text}");
     let memory = "memory: 1.0 GiB in 2 rounds while it ran, 4.0 KiB while it stood still";
     assert!(text.contains(&format!("\n{memory}\n")), "{text}");
+    let expected = "\nexpected to stand still: pre-copy 62 ms of 1.40 s, stop-copy 1.10 s of 1.10 s\n";
+    assert!(text.contains(expected), "{text}");
     moved.rounds_end = Some(RoundsEnd::Forced);
     moved.throttled = 95;
     moved.verified_pages = Some(262_144);
@@ -216,6 +222,7 @@ fn a_success_says_how_its_memory_travelled() {
     assert!(text.contains("real 87 ms; 262144 pages compared, all the same\n"), "{text}");
     moved.strategy = Strategy::StopCopy;
     moved.rounds.clear();
+    moved.forecasts.clear();
     let text = summary::of("web", &moved);
     assert!(text.contains("strategy stop-copy: asked for\nsent"), "{text}");
 }
