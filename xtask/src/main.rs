@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::{checkpoint, gap, pids, policy, wrapper};
+use fastmig_bench::{brownout, checkpoint, gap, pids, policy, wire, wrapper};
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::vm::Kernel;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts, Ctx};
@@ -84,6 +84,10 @@ enum Bench {
     Gap(gap::Options),
     /// How long a program stands still for a checkpoint, and what that writes, beside runc's
     Checkpoint(checkpoint::Options),
+    /// What a redis that is written answers before, during and after its move: shares, a chart, JSON
+    Brownout(brownout::Options),
+    /// How fast memory travels as migrations send it, beside plain TCP
+    Wire(wire::Options),
     /// How long a restore of many processes takes, beside one with the same memory
     Pids(pids::Options),
 }
@@ -129,6 +133,8 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench(Bench::Policy) => policy::run(),
         Chore::Bench(Bench::Gap(options)) => gap::run(&options),
         Chore::Bench(Bench::Checkpoint(options)) => checkpoint::run(&options),
+        Chore::Bench(Bench::Brownout(options)) => brownout::run(&options),
+        Chore::Bench(Bench::Wire(options)) => wire::run(&options),
         Chore::Bench(Bench::Pids(options)) => pids::run(&options),
         Chore::Table => suites::put_table_into_readme(),
         Chore::Lint => lint::run(),
