@@ -5,10 +5,10 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`input`] | one migration, or several |
-//! | [`overview`] | all of them, side by side |
-//! | [`migration`] | one of them: its rounds, where its time went, where its freeze went |
-//! | [`figures`] | numbers as people read them |
+//! | `input` | one migration, or several |
+//! | `overview` | all of them, side by side |
+//! | `migration` | one of them: its rounds, where its time went, where its freeze went |
+//! | `figures` | numbers as people read them |
 
 #![forbid(unsafe_code)]
 
