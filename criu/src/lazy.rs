@@ -47,7 +47,7 @@ impl LazySocket {
         Ok(Self { listener, path, _turn: turn })
     }
 
-    /// A second handle, for the thread that [receives](receive).
+    /// A second handle, for the thread that receives.
     ///
     /// # Errors
     /// When there are no descriptors left.
