@@ -13,6 +13,12 @@ use crate::options::Strategy;
 /// Why an end could not do what it was asked; its text names cause and remedy.
 pub type EndError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What an end answers when memory that travelled in rounds is not what the dump or the restore has left out, or cannot be told.
+/// Nothing is lost: the application runs on, and can move while it stands still.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Doubt(pub String);
+
 /// How much of the files was packed or put back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Files {

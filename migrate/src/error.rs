@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::ends::EndError;
+use crate::ends::{Doubt, EndError};
 use crate::hooks::Stage;
 use crate::journal::JournalError;
 use crate::options::OnTimeout;
@@ -22,6 +22,9 @@ pub enum Error {
     /// The other host said no.
     #[error("the other host gives up: {0}")]
     Refused(String),
+    /// The other host's end is in doubt about memory that travelled in rounds.
+    #[error("the other host gives up: {0}")]
+    RefusedInDoubt(String),
     /// This host's end.
     #[error("cannot {doing}")]
     End {
@@ -92,6 +95,23 @@ pub enum Error {
 impl Error {
     pub(crate) fn end(doing: &'static str) -> impl FnOnce(EndError) -> Self {
         move |source| Self::End { doing, source }
+    }
+
+    pub(crate) fn refused(reason: String, doubt: bool) -> Self {
+        if doubt {
+            Self::RefusedInDoubt(reason)
+        } else {
+            Self::Refused(reason)
+        }
+    }
+
+    /// Whether an end is in doubt about memory that travelled in rounds.
+    pub(crate) fn is_doubt(&self) -> bool {
+        match self {
+            Self::RefusedInDoubt(_) => true,
+            Self::End { source, .. } => source.is::<Doubt>(),
+            _ => false,
+        }
     }
 }
 

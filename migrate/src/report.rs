@@ -102,6 +102,10 @@ pub struct Report {
     pub outcome: Outcome,
     /// Why it did not move.
     pub reason: Option<String>,
+    /// Whether it did not move because of a doubt about memory that travelled in rounds, which a move without rounds does not
+    /// have.
+    #[serde(default)]
+    pub doubt: bool,
     /// What went wrong without changing the outcome.
     pub warnings: Vec<String>,
     /// How memory travelled.

@@ -90,8 +90,8 @@ impl Talk {
             match self.channel.poll(GLANCE)? {
                 None => break,
                 Some(Received { message: Message::Working, .. }) => {}
-                Some(Received { message: Message::Refused { reason }, .. }) => {
-                    return Err(Error::Refused(reason))
+                Some(Received { message: Message::Refused { reason, doubt }, .. }) => {
+                    return Err(Error::refused(reason, doubt))
                 }
                 Some(other) => {
                     return Err(
@@ -134,8 +134,8 @@ impl Talk {
             match self.channel.poll(left.min(LOOK_UP))? {
                 None => {}
                 Some(Received { message: Message::Working, .. }) => heard = Instant::now(),
-                Some(Received { message: Message::Refused { reason }, .. }) => {
-                    return Err(Error::Refused(reason))
+                Some(Received { message: Message::Refused { reason, doubt }, .. }) => {
+                    return Err(Error::refused(reason, doubt))
                 }
                 Some(received) => return Ok(received),
             }
@@ -167,8 +167,8 @@ impl Talk {
         let deadline = Deadline::after(LAST_WORD);
         while let Some(left) = deadline.left() {
             match self.channel.poll(left) {
-                Ok(Some(Received { message: Message::Refused { reason }, .. })) => {
-                    return Error::Refused(reason)
+                Ok(Some(Received { message: Message::Refused { reason, doubt }, .. })) => {
+                    return Error::refused(reason, doubt)
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,

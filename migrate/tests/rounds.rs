@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::ends::{Life, World};
 use common::hosts::Hosts;
 use fastmig_migrate::cancel::Cancel;
+use fastmig_migrate::journal::Role;
 use fastmig_migrate::options::{OnTimeout, Rounds, Strategy};
 use fastmig_migrate::report::{Outcome, Report, RoundsEnd};
 
@@ -50,6 +51,22 @@ fn one_wrong_byte_keeps_the_application_where_it_is() {
     assert_eq!(report.outcome, Outcome::Stayed);
     assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("memory differs")), "{report:#?}");
     assert_eq!(world.lives(), (Life::Running, Life::Standby));
+}
+
+#[test]
+fn a_doubt_of_either_end_is_told_as_one() {
+    for end in [Role::Source, Role::Destination] {
+        let world = World::new(12, 3, 3 << 20);
+        *world.doubts.lock().unwrap() = Some(end);
+        let report = migrate(&world, Rounds::default());
+        assert_eq!((report.outcome, report.doubt), (Outcome::Stayed, true), "{end:?}: {report:#?}");
+        assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("half of it")), "{report:#?}");
+        assert_eq!(world.lives(), (Life::Running, Life::Standby));
+        *world.doubts.lock().unwrap() = None;
+        world.spoils.store(true, Ordering::SeqCst);
+        let report = migrate(&world, Rounds::default());
+        assert!(!report.doubt, "memory that differs is no doubt, but wrong: {report:#?}");
+    }
 }
 
 /// It writes all of its memory between two rounds, however short.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::{Terms, Ticket, Way};
 use fastmig_engine::{Config, Container, Key};
-use fastmig_migrate::ends::{EndError, Leaving, Memory, Waiting};
+use fastmig_migrate::ends::{Doubt, EndError, Leaving, Memory, Waiting};
 use fastmig_migrate::options::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,5 +64,9 @@ fn way(strategy: Strategy) -> Way {
 
 /// The whole story in one line.
 fn told(error: fastmig_engine::Error) -> EndError {
-    error.report().into()
+    let report = error.report();
+    match error {
+        fastmig_engine::Error::View(_) => Doubt(report).into(),
+        _ => report.into(),
+    }
 }

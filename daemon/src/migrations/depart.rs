@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastmig_api::migration::{MigrationReport, Outcome};
-use fastmig_api::request::{Binds, MigrateRequest};
+use fastmig_api::request::{Binds, MigrateRequest, Strategy};
 use fastmig_api::{Code, ErrorInfo};
 use fastmig_engine::migration::Terms;
 use fastmig_engine::Container;
@@ -39,8 +39,30 @@ impl Migrations {
         job: &Job,
     ) -> Result<Value, ErrorInfo> {
         let peer = self.hosts.name(&request.to)?;
-        let dialer = self.hosts.dialer(&peer).map_err(refused)?;
-        let plan = self.plan(container, request, &peer, job)?;
+        match self.depart_once(container, request, &peer, job)? {
+            Departed::Ended(answer) => Ok(answer),
+            Departed::InDoubt(reason) => {
+                let message = format!("{IN_DOUBT}: {reason}");
+                job.tell(fastmig_api::event::What::Warning { message: message.clone() });
+                let request = MigrateRequest { strategy: Strategy::StopCopy, ..request.clone() };
+                match self.depart_once(container, &request, &peer, job)? {
+                    Departed::Ended(answer) => Ok(with_warning(answer, message)),
+                    Departed::InDoubt(reason) => Err(ErrorInfo::new(Code::Internal, reason)),
+                }
+            }
+        }
+    }
+
+    /// One try. What is left to choose is tried without rounds when they leave a doubt: the application runs on here.
+    fn depart_once(
+        &self,
+        container: &Container,
+        request: &MigrateRequest,
+        peer: &str,
+        job: &Job,
+    ) -> Result<Departed, ErrorInfo> {
+        let dialer = self.hosts.dialer(peer).map_err(refused)?;
+        let plan = self.plan(container, request, peer, job)?;
         let terms = Terms {
             tcp: request.tcp.map(work::policy),
             files: request.files && !request.dry_run,
@@ -60,7 +82,7 @@ impl Migrations {
             seen: Mutex::default(),
         };
         teller.let_be_cancelled();
-        self.live.departure(plan.id, &peer, container.key().id());
+        self.live.departure(plan.id, peer, container.key().id());
         let limit = Limit::begin(request.timeout_s, &cancel);
         let source = Source {
             dialer: &dialer,
@@ -76,7 +98,10 @@ impl Migrations {
         for message in &ended.warnings {
             job.tell(fastmig_api::event::What::Warning { message: message.clone() });
         }
-        teller.conclude(report::ended(self.begun(&plan), &ended), &limit)
+        if ended.doubt && request.strategy == Strategy::Auto && !cancel.is_cancelled() {
+            return Ok(Departed::InDoubt(ended.reason.unwrap_or_default()));
+        }
+        teller.conclude(report::ended(self.begun(&plan), &ended), &limit).map(Departed::Ended)
     }
 
     fn plan(
@@ -118,6 +143,25 @@ impl Migrations {
             Err(_) => report::planned(plan, &self.name),
         }
     }
+}
+
+/// How one try went.
+enum Departed {
+    /// It is decided where the application lives.
+    Ended(Value),
+    /// It runs on here, for there is a doubt about memory that travelled in rounds.
+    InDoubt(String),
+}
+
+/// What such a doubt leads to.
+const IN_DOUBT: &str = "memory travels while the application stands still, for that in rounds was in doubt";
+
+fn with_warning(mut report: Value, message: String) -> Value {
+    match report["warnings"].as_array_mut() {
+        Some(warnings) => warnings.push(message.into()),
+        None => report["warnings"] = vec![message].into(),
+    }
+    report
 }
 
 /// Without a word of the caller's the container's annotation decides.

@@ -237,15 +237,22 @@ impl Filled {
         view.relate(&family(path)?)?;
         let missing = debt.as_ref().map(Debt::missing).unwrap_or_default();
         view.arrange(&mappings.iter().map(|mapping| placed(mapping, missing)).collect::<Vec<_>>())?;
+        let mut doubt = None;
         let mut follow = |stage| {
             if stage == Notification::PreResume {
-                view.taken().map_err(|e| e.to_string())?;
+                if let Err(error) = view.taken() {
+                    return Err(doubt.insert(error).to_string());
+                }
             }
             follow(stage)
         };
         let (Some(debt), Some(fetch)) = (debt, fetch) else {
-            session.restore(&options, &mut follow)?;
-            return Ok(None);
+            let restored = session.restore(&options, &mut follow);
+            // CRIU can only say that it was told to stop.
+            return match doubt {
+                Some(doubt) => Err(doubt.into()),
+                None => Ok(restored.map(|_| None)?),
+            };
         };
         view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };

@@ -49,6 +49,7 @@ pub(super) fn run(
         owes: false,
         filled: (0, 0),
         filled_ms: None,
+        doubt: false,
         warnings: Vec::new(),
         files: Files::default(),
         file_rounds: 0,
@@ -64,7 +65,7 @@ pub(super) fn run(
     drop(registered);
     if report.outcome == Outcome::Stayed {
         let reason = report.reason.clone().unwrap_or_default();
-        talk.channel().refuse(reason, Deadline::after(GOODBYE));
+        talk.channel().give_up(reason, report.doubt, Deadline::after(GOODBYE));
         talk.channel().drain(Deadline::after(GOODBYE));
     }
     report
@@ -90,6 +91,8 @@ pub(super) struct Arrival<'a> {
     /// Bytes of that which are here, how often it waited for some, and how long it took.
     pub(super) filled: (u64, u64),
     pub(super) filled_ms: Option<u64>,
+    /// Of [`crate::ends::Doubt`].
+    pub(super) doubt: bool,
     pub(super) warnings: Vec<String>,
     pub(super) files: Files,
     pub(super) file_rounds: u32,
@@ -132,6 +135,7 @@ impl Arrival<'_> {
             peer: self.session.peer.clone(),
             outcome,
             reason,
+            doubt: self.doubt,
             warnings: self.warnings,
             strategy: self.strategy,
             why: String::new(),

@@ -299,7 +299,7 @@ fn content(received: Received, piece: Piece) -> Result<Vec<u8>, WireError> {
             }
             Ok(content)
         }
-        Message::Refused { reason } => Err(WireError::Malformed(reason)),
+        Message::Refused { reason, .. } => Err(WireError::Malformed(reason)),
         other => Err(WireError::Unexpected { got: other.kind(), expected: "the chunk that was asked for" }),
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Account {
     pub(super) rounds: Vec<Round>,
     pub(super) rounds_end: Option<RoundsEnd>,
     pub(super) throttled: u32,
+    /// Of [`crate::ends::Doubt`].
+    pub(super) doubt: bool,
     pub(super) forecasts: Vec<Forecast>,
     pub(super) last_round: u64,
     pub(super) owed: u64,
@@ -186,6 +188,7 @@ impl<'a> Departure<'a> {
             peer: plan.peer.clone(),
             outcome,
             reason,
+            doubt: account.doubt,
             warnings: account.warnings,
             strategy: account.strategy,
             why: account.why,

@@ -77,7 +77,7 @@ fn listen(talk: &mut Talk, silence: Duration, source: &Source<'_>, owed: u64) ->
                 let milliseconds = milliseconds(begun.elapsed());
                 source.progress.event(Event::Filling { owed, bytes, faults, milliseconds });
             }
-            Some(Received { message: Message::Refused { reason }, .. }) => {
+            Some(Received { message: Message::Refused { reason, .. }, .. }) => {
                 return Err(Error::Refused(reason))
             }
             Some(received) => return Ok(received.message),
@@ -135,7 +135,7 @@ impl Line<'_> {
         channel.send(&hello(Purpose::Data { token: self.token.clone() }), &[], deadline)?;
         match channel.receive(deadline)?.message {
             Message::Welcome { .. } => Ok(channel),
-            Message::Refused { reason } => Err(Error::Refused(reason)),
+            Message::Refused { reason, .. } => Err(Error::Refused(reason)),
             other => Err(WireError::Unexpected { got: other.kind(), expected: "welcome" }.into()),
         }
     }

@@ -140,7 +140,12 @@ impl Channel {
 
     /// Says no, as a last word that need not arrive.
     pub(crate) fn refuse(&mut self, reason: String, deadline: Deadline) {
-        if let Err(error) = self.send(&Message::Refused { reason }, &[], deadline) {
+        self.give_up(reason, false, deadline);
+    }
+
+    /// The same, and whether that is for a [`crate::ends::Doubt`].
+    pub(crate) fn give_up(&mut self, reason: String, doubt: bool, deadline: Deadline) {
+        if let Err(error) = self.send(&Message::Refused { reason, doubt }, &[], deadline) {
             tracing::debug!(%error, "the other host does not hear the refusal");
         }
     }

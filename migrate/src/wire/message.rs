@@ -71,6 +71,9 @@ pub(crate) enum Message {
     Refused {
         /// Why, and what would help.
         reason: String,
+        /// Of [`crate::ends::Doubt`].
+        #[serde(default)]
+        doubt: bool,
     },
     /// Destination: still at it.
     Working,

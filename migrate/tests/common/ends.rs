@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastmig_migrate::ends::{
-    Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
+    Choice, Doubt, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
 };
+use fastmig_migrate::journal::Role;
 use fastmig_migrate::options::Strategy;
 use serde_json::{json, Value};
 
@@ -49,6 +50,8 @@ pub struct World {
     pub aside_ms: AtomicU64,
     /// The destination puts one byte in a wrong place.
     pub spoils: AtomicBool,
+    /// The source, or the destination, finds that CRIU has not seen memory as it should.
+    pub doubts: Mutex<Option<Role>>,
 }
 
 #[derive(Debug)]
@@ -103,7 +106,15 @@ impl World {
             throttled: AtomicU64::new(0),
             aside_ms: AtomicU64::new(0),
             spoils: AtomicBool::new(false),
+            doubts: Mutex::default(),
         })
+    }
+
+    fn doubt(&self, end: Role) -> Result<(), EndError> {
+        match *self.doubts.lock().unwrap() == Some(end) {
+            true => Err(Doubt("CRIU has asked for half of it".into()).into()),
+            false => Ok(()),
+        }
     }
 
     pub fn lives(&self) -> (Life, Life) {
@@ -232,6 +243,7 @@ impl Leaving for FakeLeaving {
     }
 
     fn dump(&mut self, images: &mut dyn Images) -> Result<Value, EndError> {
+        self.world.doubt(Role::Source)?;
         images.image("core-1.img", self.world.small.clone())?;
         let (first, rest) = self.world.large.split_at(1000);
         images.part("shmem-1.img", first.to_vec(), false)?;
@@ -442,6 +454,7 @@ impl Waiting for FakeWaiting {
     }
 
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError> {
+        self.world.doubt(Role::Destination)?;
         if dumped["pid"] != 1001 {
             return Err("an application without its pid".into());
         }

@@ -4,6 +4,7 @@
 mod at_rest;
 mod busy;
 mod changing;
+mod doubt;
 mod faults;
 mod filled;
 mod following;
@@ -34,6 +35,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         limits::CASES,
         huge::CASES,
         at_rest::CASES,
+        doubt::CASES,
         faults::CASES,
     ]
     .concat();
