@@ -40,11 +40,21 @@ const TO_RESTORE: &[Capability] = &[
 /// What a restore needs besides where the host lets nobody trace without.
 const TO_TRACE: Capability = Capability::CAP_SYS_PTRACE;
 
+/// What it needs besides where memory may follow the processes: CRIU opens a userfaultfd in each, for faults in the kernel too.
+const TO_MISS_MEMORY: Capability = Capability::CAP_SYS_PTRACE;
+
 /// What it needs besides where it is called by somebody who is nice: restored processes begin as CRIU is.
 const TO_BE_LESS_NICE: Capability = Capability::CAP_SYS_NICE;
 
 /// How far the host restricts tracing: from 2 on it takes a capability, also among one's own children.
 const TRACING: &str = "/proc/sys/kernel/yama/ptrace_scope";
+
+/// Whether all memory is there when processes are restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    IsThere,
+    MayFollow,
+}
 
 /// For a dump.
 pub(crate) fn for_dump(config: &Config) -> CapsHashSet {
@@ -52,11 +62,13 @@ pub(crate) fn for_dump(config: &Config) -> CapsHashSet {
 }
 
 /// For a restore into the container whose PID 1 is `init`: what CRIU hands on it must hold itself.
-pub(crate) fn for_restore(init: i32, config: &Config) -> Result<CapsHashSet, Error> {
+pub(crate) fn for_restore(init: i32, config: &Config, memory: Memory) -> Result<CapsHashSet, Error> {
     let allowed = members(allowed_in(init)?);
     let tracing = is_tracing_restricted().then_some(TO_TRACE);
+    let missing = (memory == Memory::MayFollow).then_some(TO_MISS_MEMORY);
     let nice = are_we_nice().then_some(TO_BE_LESS_NICE);
-    Ok(held(TO_RESTORE.iter().copied().chain(tracing).chain(nice).chain(allowed).collect(), config))
+    let besides = tracing.into_iter().chain(missing).chain(nice).chain(allowed);
+    Ok(held(TO_RESTORE.iter().copied().chain(besides).collect(), config))
 }
 
 fn are_we_nice() -> bool {

@@ -10,6 +10,7 @@ use fastmig_control::{Pid, Reply, Request as InitRequest};
 use fastmig_criu::{Bundle, Common, InheritedFd, Launch, Notification};
 
 use crate::application::{self, PID_BASE};
+use crate::capabilities::Memory;
 use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
 use crate::{apparmor, capabilities, cgroup, orphans, privilege, ApplicationState, Error};
@@ -123,7 +124,11 @@ impl Drop for Recipient<'_> {
 }
 
 /// A CRIU in the right place, not started yet.
-pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<Launch<'a>, Error> {
+pub(crate) fn launch<'a>(
+    container: &Container,
+    bundle: &'a Bundle,
+    memory: Memory,
+) -> Result<Launch<'a>, Error> {
     let init = container.pid();
     // Nothing of an application forks now, and CRIU and those that it calls must have numbers that none needs: after the
     // last that lived here, the next ones may be those of the one that comes.
@@ -131,7 +136,7 @@ pub(crate) fn launch<'a>(container: &Container, bundle: &'a Bundle) -> Result<La
     let launch = Launch::new(bundle, container.config.limits.criu())
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(capabilities::for_restore(init, &container.config)?)
+        .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
         .under_profile(apparmor::for_criu(&container.config));
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),

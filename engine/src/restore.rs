@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fastmig_criu::{Common, Launch, RestoreOptions};
+use fastmig_criu::{Common, Launch, Notification, RestoreOptions};
 use serde::Serialize;
 
+use crate::capabilities::Memory;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
@@ -129,7 +130,7 @@ fn fill(container: &Container, request: &Request, image: &Image) -> Result<Optio
         return Ok(None);
     }
     let bundle = container.criu_bundle()?;
-    let mut launch = recipient::launch(container, &bundle)?;
+    let mut launch = recipient::launch(container, &bundle, Memory::IsThere)?;
     let options = options(container, request, &image.manifest, &mut launch)?;
     let mut filled = Filled::start(container, launch, options)?;
     at_rest::fill(image, &mut filled)?;
@@ -143,15 +144,22 @@ fn run_criu(
     filled: Option<Filled>,
     recipient: &Recipient<'_>,
 ) -> Result<(), Error> {
-    let mut follow = |stage| recipient.follow(stage);
+    let mut root = None;
+    let mut follow = |stage| {
+        if stage == Notification::PreResume {
+            // Later it may have ended already.
+            root = recipient.host_root().map_err(|e| e.report())?.map(|_| recipient.root().get());
+        }
+        recipient.follow(stage)
+    };
     let (restored, log) = if let Some(filled) = filled {
         let log = filled.log.clone();
         let restored = filled.restore_whole(&at_rest::Images::of(&image), &mut follow);
         // Who is at the root's number is the root.
-        (restored.and_then(|()| Ok(recipient.host_root()?.map(|_| recipient.root().get()))), log)
+        (restored.map(|()| root), log)
     } else {
         let bundle = container.criu_bundle()?;
-        let mut launch = recipient::launch(container, &bundle)?;
+        let mut launch = recipient::launch(container, &bundle, Memory::IsThere)?;
         let options = options(container, request, &image.manifest, &mut launch)?;
         let options = RestoreOptions { images: launch.pass_directory(image.directory.into()), ..options };
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;

@@ -17,6 +17,7 @@ use super::owed::Fetch;
 use super::owing::{Filling, Owing};
 use super::ticket::Ticket;
 use super::Way;
+use crate::capabilities::Memory;
 use crate::container::{Container, Operation};
 use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
@@ -114,7 +115,7 @@ impl Arrival {
             return Err(ImageError::Damaged { path: STREAM.into(), file: "ticket".into(), problem }.into());
         }
         let bundle = self.container.criu_bundle()?;
-        let mut launch = recipient::launch(&self.container, &bundle)?;
+        let mut launch = recipient::launch(&self.container, &bundle, memory(way))?;
         let options = RestoreOptions {
             images: -1,
             lazy: false,
@@ -412,5 +413,12 @@ impl Drop for Arrival {
         if let Err(e) = self.give_up() {
             tracing::error!(error = %e.report(), "what had arrived stays, frozen");
         }
+    }
+}
+/// With rounds the last of it may be owed.
+const fn memory(way: Way) -> Memory {
+    match way {
+        Way::Stream => Memory::IsThere,
+        Way::Rounds => Memory::MayFollow,
     }
 }

@@ -74,7 +74,11 @@ impl Privileges {
 
     fn check_capabilities(&self, container: &Container, reasons: &mut Reasons) {
         let allowed = reasons.take(capabilities::allowed_in(container.pid())).map(capabilities::names);
-        let handed_on = reasons.take(capabilities::for_restore(container.pid(), &container.config));
+        let handed_on = reasons.take(capabilities::for_restore(
+            container.pid(),
+            &container.config,
+            capabilities::Memory::IsThere,
+        ));
         let (Some(allowed), Some(handed_on)) = (allowed, handed_on) else { return };
         let handed_on: BTreeSet<String> = handed_on.iter().map(ToString::to_string).collect();
         // What CRIU does not hold itself falls out of the bounding set without harm.
