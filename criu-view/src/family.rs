@@ -43,6 +43,12 @@ pub(crate) fn clone(arguments: usize, size: usize) -> Option<isize> {
     if !related && !in_main || LOOKED.load(Ordering::Relaxed) < BEGINS {
         return None;
     }
+    if related && !in_main && link_of(table, child).is_none() {
+        // CRIU makes up the leaders of sessions and groups that have ended, and no image says who comes below them: they get all
+        // that is still here, which nobody keeps. What their parent hands on later is a copy that costs nothing more.
+        areas(table).for_each(|area| inherit(area, true));
+        return None;
+    }
     let goes_along = |area: &Entry| in_main || descends(table, area.get(area::PROCESS), child);
     areas(table).filter(goes_along).for_each(|area| inherit(area, true));
     let result = sys::call(libc::SYS_clone3, arguments, size, 0, 0, 0, 0);
@@ -78,14 +84,19 @@ fn descends(table: Table, mut process: u64, ancestor: u64) -> bool {
         if process == ancestor {
             return true;
         }
-        let index = table.first_not_below(FAMILY, process, 0);
-        let link = table.entry(FAMILY, index).filter(|link| link.get(0) == process);
-        match link.filter(|_| index < table.count(FAMILY)) {
+        match link_of(table, process) {
             Some(link) => process = link.get(1),
             None => return false,
         }
     }
     false
+}
+
+/// What is said of a process's parent.
+fn link_of(table: Table, process: u64) -> Option<Entry> {
+    let index = table.first_not_below(FAMILY, process, 0);
+    let link = table.entry(FAMILY, index).filter(|link| link.get(0) == process);
+    link.filter(|_| index < table.count(FAMILY))
 }
 
 fn areas(table: Table) -> impl Iterator<Item = Entry> {
