@@ -287,6 +287,16 @@ pub enum Error {
     },
 }
 
+/// A full disk is not this operation's fault alone.
+fn with_remedy(error: io::Error) -> io::Error {
+    let cause = match error.kind() {
+        io::ErrorKind::StorageFull => "the disk is full",
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{cause}; free space where it is written ({error})"))
+}
+
 /// What a failure means to a caller, in the terms of the interfaces above (ttrpc, HTTP, exit codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -314,7 +324,7 @@ impl Error {
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.into(), source }
+        Self::Io { action, path: path.into(), source: with_remedy(source) }
     }
 
     /// What this failure means to a caller.

@@ -113,7 +113,7 @@ pub enum ViewError {
         command: &'static str,
     },
     /// The library did not answer in time.
-    #[error("CRIU, which waits for memory to be filled, did not {command} within {limit:?}")]
+    #[error("CRIU, which waits for memory to be filled, did not {command} within {limit:?} and is killed")]
     TimedOut {
         /// What was asked.
         command: &'static str,

@@ -106,7 +106,8 @@ impl Filled {
         options: RestoreOptions,
     ) -> Result<Self, Error> {
         let spool = Spool::make(container)?;
-        let view = RestoreView::new(Limits { bytes: MOST_BYTES, command: COMMAND })?;
+        let command = COMMAND.min(container.config.limits.criu());
+        let view = RestoreView::new(Limits { bytes: MOST_BYTES, command })?;
         let mut launch = launch.with_restore_view(&view)?;
         let options = RestoreOptions { images: launch.pass_directory(spool.open()?), ..options };
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;

@@ -77,12 +77,21 @@ fn look(host: &Host, runtime: &str, options: &[&str]) -> Result<BTreeSet<String>
             "mounts" => mount(line).with_context(|| line.to_owned())?,
             "descriptors" => descriptor(line),
             "devices" => device(line),
+            "rights" => right(line),
             _ => line.to_owned(),
         };
         lines.insert(format!("{section}: {told}"));
     }
     ensure!(lines.len() > 80, "only {} lines: {text}", lines.len());
     Ok(lines)
+}
+
+/// Without the signals that C libraries keep for themselves (32, 33): whoever is started by `posix_spawn` finds them ignored, and runc
+/// hands that on; no program can tell.
+fn right(line: &str) -> String {
+    const LIBRARY: u64 = 3 << 31;
+    let ignored = line.strip_prefix("SigIgn:\t").and_then(|set| u64::from_str_radix(set, 16).ok());
+    ignored.map_or_else(|| line.to_owned(), |set| format!("SigIgn:\t{:016x}", set & !LIBRARY))
 }
 
 /// Number and target of a descriptor, without the numbers of pipes and processes.
