@@ -21,6 +21,9 @@ pub enum Error {
         /// The chart.
         title: String,
         /// In its words.
-        reason: String,
+        reason: Refusal,
     },
 }
+
+/// What the drawing library says.
+pub(crate) type Refusal = Box<dyn std::error::Error + Send + Sync>;

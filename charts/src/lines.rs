@@ -3,7 +3,7 @@
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::style::{colour, FONT, SIZE, SMALL, TITLE};
 
 /// One of the two axes.
@@ -89,24 +89,22 @@ impl Lines {
         Ok(svg)
     }
 
-    fn draw_into<X, Y>(&self, svg: &mut String, x: X, y: Y) -> Result<(), String>
+    fn draw_into<X, Y>(&self, svg: &mut String, x: X, y: Y) -> Result<(), Refusal>
     where
         X: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
         Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
         X::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
         Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
     {
-        let [_, (bottom, top)] = self.ranges().map_err(|error| error.to_string())?;
-        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let [_, (bottom, top)] = self.ranges()?;
         let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        area.fill(&WHITE).map_err(|error| told(&error))?;
+        area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, (FONT, TITLE))
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(x, y)
-            .map_err(|error| told(&error))?;
+            .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -115,12 +113,11 @@ impl Lines {
             .x_label_formatter(&number)
             .y_label_formatter(&number)
             .label_style((FONT, SMALL))
-            .draw()
-            .map_err(|error| told(&error))?;
+            .draw()?;
         for (index, series) in self.series.iter().enumerate() {
             let stroke = ShapeStyle::from(&colour(index)).stroke_width(2);
             let line = LineSeries::new(series.points.iter().copied(), stroke);
-            let drawn = chart.draw_series(line).map_err(|error| told(&error))?;
+            let drawn = chart.draw_series(line)?;
             if !series.name.is_empty() {
                 drawn
                     .label(&series.name)
@@ -128,14 +125,14 @@ impl Lines {
             }
             if self.dots {
                 let dots = series.points.iter().map(|point| Circle::new(*point, 3, colour(index).filled()));
-                chart.draw_series(dots).map_err(|error| told(&error))?;
+                chart.draw_series(dots)?;
             }
         }
         for mark in &self.marks {
             let line = PathElement::new([(mark.at, bottom), (mark.at, top)], BLACK.mix(0.4));
-            chart.draw_series([line]).map_err(|error| told(&error))?;
+            chart.draw_series([line])?;
             let text = Text::new(mark.name.clone(), (mark.at, top), (FONT, SMALL));
-            chart.draw_series([text]).map_err(|error| told(&error))?;
+            chart.draw_series([text])?;
         }
         if self.series.iter().any(|series| !series.name.is_empty()) {
             chart
@@ -144,10 +141,9 @@ impl Lines {
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.2))
                 .label_font((FONT, SMALL))
-                .draw()
-                .map_err(|error| told(&error))?;
+                .draw()?;
         }
-        area.present().map_err(|error| told(&error))
+        Ok(area.present()?)
     }
 }
 

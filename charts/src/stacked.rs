@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::style::{colour, FONT, SIZE, SMALL, TITLE};
 
 /// One bar.
@@ -46,20 +46,18 @@ impl Stacked {
         Ok(svg)
     }
 
-    fn draw(&self, svg: &mut String) -> Result<(), String> {
-        let told = |error: &dyn std::fmt::Display| error.to_string();
+    fn draw(&self, svg: &mut String) -> Result<(), Refusal> {
         let (names, bars) = (self.part_names(), self.bars.len());
         let longest = self.bars.iter().map(Bar::length).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
         let name_of = |at: &f64| self.bar_at(bars, *at).unwrap_or_default();
         let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        area.fill(&WHITE).map_err(|error| told(&error))?;
+        area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, (FONT, TITLE))
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(190)
-            .build_cartesian_2d(0.0..longest * 1.05, 0.0..as_float(bars))
-            .map_err(|error| told(&error))?;
+            .build_cartesian_2d(0.0..longest * 1.05, 0.0..as_float(bars))?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -68,14 +66,12 @@ impl Stacked {
             .y_labels(bars * 2 + 1)
             .y_label_formatter(&name_of)
             .label_style((FONT, SMALL))
-            .draw()
-            .map_err(|error| told(&error))?;
+            .draw()?;
         for (index, part) in names.iter().enumerate() {
             let boxes: Vec<_> = self.boxes_of(part).collect();
             let boxes = boxes.into_iter().map(|corners| Rectangle::new(corners, colour(index).filled()));
             chart
-                .draw_series(boxes)
-                .map_err(|error| told(&error))?
+                .draw_series(boxes)?
                 .label(*part)
                 .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour(index).filled()));
         }
@@ -85,9 +81,8 @@ impl Stacked {
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.2))
             .label_font((FONT, SMALL))
-            .draw()
-            .map_err(|error| told(&error))?;
-        area.present().map_err(|error| told(&error))
+            .draw()?;
+        Ok(area.present()?)
     }
 
     /// Each part once, as they come.
