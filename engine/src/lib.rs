@@ -31,7 +31,7 @@
 //! | `checkpoints` | where the last one stands, and those that have a name |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
-//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guard |
+//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog`, `survivor` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guards |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod apparmor;
@@ -81,6 +81,7 @@ pub mod start_file;
 pub mod start_options;
 pub mod state;
 mod subject;
+mod survivor;
 mod watchdog;
 
 pub use clock::{now, parse_duration};

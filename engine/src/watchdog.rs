@@ -1,16 +1,14 @@
 //! Whoever freezes an application may be killed before it thaws it. This thaws it then.
 
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::io;
 
 use crate::cgroup::ApplicationCgroup;
+use crate::survivor::Survivor;
 
 /// A small process that outlives ours: when our end of its pipe closes unsaid after it was armed, it thaws the application.
+/// Dropped, the application is thawed or ended by now, or stays paused on purpose.
 #[derive(Debug)]
-pub(crate) struct Watchdog {
-    process: Child,
-}
+pub(crate) struct Watchdog(Survivor);
 
 /// `read` fails at the end of the pipe, which the kernel brings about whatever kills us. A CRIU that has dumped leaves its
 /// tasks stopped.
@@ -23,39 +21,20 @@ read -r done || {
 impl Watchdog {
     /// Starts what will watch over `cgroup`, and does nothing yet.
     pub(crate) fn start(cgroup: &ApplicationCgroup) -> io::Result<Self> {
-        let (file, value) = cgroup.thaw_write();
-        let process = Command::new("/bin/sh")
-            .args(["-c", SCRIPT, "fastmig-watchdog"])
-            .arg(file)
-            .arg(value)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0) // what kills our group leaves it alone
-            .spawn()?;
-        Ok(Self { process })
+        Survivor::start("fastmig-watchdog", SCRIPT, cgroup, Vec::new()).map(Self)
     }
 
     /// Watches from here on; to be called before the freeze.
     pub(crate) fn arm(&mut self) -> io::Result<()> {
-        let pipe = self.process.stdin.as_mut();
-        pipe.map_or(Err(io::ErrorKind::BrokenPipe.into()), |pipe| pipe.write_all(b"armed\n"))
-    }
-}
-
-impl Drop for Watchdog {
-    /// The application is thawed or ended by now, or stays paused on purpose: nothing is to be done any more.
-    fn drop(&mut self) {
-        if let Some(mut pipe) = self.process.stdin.take() {
-            // EPIPE: it is gone already.
-            let _ = pipe.write_all(b"done\n");
-        }
-        let _ = self.process.wait();
+        self.0.tell(b"armed\n")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     /// The script against a plain file: it must write only when the pipe closes unsaid.

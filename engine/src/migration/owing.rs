@@ -4,14 +4,12 @@
 //! copies, and kills the application should we die; until then whoever misses something waits.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_fds::{CommandFdExt, FdMapping};
+use command_fds::FdMapping;
 use fastmig_memory::fill::{Fill, Filled, Missing, Origin};
 use fastmig_memory::spans::{union, without};
 use fastmig_memory::Span;
@@ -19,6 +17,7 @@ use fastmig_memory::Span;
 use super::arrival::Arrival;
 use crate::application;
 use crate::cgroup::ApplicationCgroup;
+use crate::survivor::Survivor;
 use crate::Error;
 
 /// The first descriptor that is the watcher's for no use of its own.
@@ -29,7 +28,7 @@ const FIRST: i32 = 10;
 pub(super) struct Filling {
     fill: Fill,
     missing: Vec<Missing>,
-    watcher: Option<Watcher>,
+    watcher: Option<Survivor>,
 }
 
 impl Filling {
@@ -62,7 +61,7 @@ impl Filling {
     /// From here on our death is the application's.
     pub(super) fn watch(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
         if self.watcher.is_none() {
-            self.watcher = Some(Watcher::start(cgroup, self.fill.descriptors()?)?);
+            self.watcher = Some(watch(cgroup, self.fill.descriptors()?)?);
         }
         Ok(())
     }
@@ -135,13 +134,7 @@ impl Owing {
     }
 }
 
-/// A small process that outlives ours.
-#[derive(Debug)]
-struct Watcher {
-    process: Child,
-}
-
-/// `read` fails at the end of the pipe, which the kernel brings about whatever kills us. What is frozen must be thawed to die.
+/// All memory is there when it is told that we are done, or the application is gone. What is frozen must be thawed to die.
 const SCRIPT: &str = r#"read -r done || {
     while :; do
         some=
@@ -152,38 +145,17 @@ const SCRIPT: &str = r#"read -r done || {
     done
 }"#;
 
-impl Watcher {
-    fn start(cgroup: &ApplicationCgroup, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
-        let (file, value) = cgroup.thaw_write();
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", SCRIPT, "fastmig-watcher"])
-            .arg(file)
-            .arg(value)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0); // what kills our group leaves it alone
-        let numbered = (FIRST..).zip(descriptors);
-        let mappings = numbered.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
-        command.fd_mappings(mappings).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Ok(Self { process: command.spawn()? })
-    }
-}
-
-impl Drop for Watcher {
-    /// All memory is there, or the application is gone.
-    fn drop(&mut self) {
-        if let Some(mut pipe) = self.process.stdin.take() {
-            // EPIPE: it is gone already.
-            let _ = pipe.write_all(b"done\n");
-        }
-        let _ = self.process.wait();
-    }
+fn watch(cgroup: &ApplicationCgroup, descriptors: Vec<OwnedFd>) -> io::Result<Survivor> {
+    let numbered = (FIRST..).zip(descriptors);
+    let descriptors = numbered.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+    Survivor::start("fastmig-watcher", SCRIPT, cgroup, descriptors)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     /// The script against plain files.
