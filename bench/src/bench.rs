@@ -189,7 +189,10 @@ impl Stage {
     fn share(&mut self, images: &[&'static str]) -> Result<()> {
         let missing: Vec<_> = images.iter().copied().filter(|name| !self.shared.contains(name)).collect();
         if !missing.is_empty() {
-            self.hosts.iter().try_for_each(|host| host.share_images(&missing))?;
+            // One by one: of an archive with several, podman 5.8 takes the first.
+            for host in &self.hosts {
+                missing.iter().try_for_each(|name| host.share_images(&[name]))?;
+            }
             self.shared.extend(missing);
         }
         Ok(())

@@ -7,6 +7,7 @@ mod migration;
 mod pids;
 mod policy;
 mod start;
+mod steady;
 mod warm;
 mod wire;
 
@@ -31,6 +32,8 @@ pub enum Suite {
     Checkpoint,
     /// What the life of a container costs, and the memory of what stands behind it
     Start,
+    /// What a program does in a second while nothing is done to it
+    Steady,
     /// What deciding about an application that has ended costs, by the length of its log
     Policy,
     /// How the gap grows with memory and with processes, and the limit beside it
@@ -56,6 +59,7 @@ impl Suite {
             Self::Warm => ("warm", 40, warm::run),
             Self::Checkpoint => ("checkpoint", 40, checkpoint::run),
             Self::Start => ("start", 60, start::run),
+            Self::Steady => ("steady", 60, steady::run),
             Self::Policy => ("policy", 10, policy::run),
             Self::Growth => ("growth", 10, growth::run),
             Self::Wire => ("wire", 15, wire::run),

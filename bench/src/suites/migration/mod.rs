@@ -6,6 +6,8 @@
 //!
 //! - [`work`]: what is moved. [`tool`]: what moves it, each in a file of its own.
 
+mod applications;
+mod clients;
 mod criu;
 mod fastmig;
 pub(super) mod runc;
@@ -56,12 +58,15 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
 /// The same with these works and tools alone; all of them when none are named. They count as this suite's.
 pub(super) fn only(bench: &mut Bench, works: &[&str], tools: &[&str]) -> Result<()> {
     bench.within("migration", |bench| {
-        let hosts = bench.hosts(&[image()])?;
+        let hosts = bench.hosts_with_clients(&[image()])?;
         let named = |names: &[&str], name: &str| names.is_empty() || names.contains(&name);
         let mut usable = usable(bench, &hosts, |tool| named(tools, tool));
         for round in 0..bench.rounds(3, 5) {
             for work in Work::all(bench.how.quick).iter().filter(|work| named(works, &work.name())) {
                 take_turns(bench, &hosts, &mut usable, work, round);
+            }
+            if works.is_empty() && (round == 0 || bench.has_time()) {
+                applications::take_turns(bench, round)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use anyhow::Result;
 use fastmig_tests::framework::Host;
 
 use super::work::Work;
-use super::{criu, fastmig, runc};
+use super::{clients, criu, fastmig, runc};
 
 /// The hosts that a program is moved between.
 pub(super) type Hosts = [Arc<Host>; 2];
@@ -60,5 +60,8 @@ pub(super) fn all() -> Vec<Box<dyn Tool>> {
     tools.push(Box::new(criu::PageServer));
     tools.push(Box::new(criu::LazyPages));
     tools.push(Box::new(criu::ImageStreamer));
+    tools.push(Box::new(clients::PODMAN));
+    tools.push(Box::new(clients::DOCKER));
+    tools.push(Box::new(clients::CTR));
     tools
 }

@@ -71,9 +71,19 @@ impl Work {
         }
     }
 
+    /// Whether it rests.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.writes == 0 && self.reads == 0
+    }
+
     /// Whether it is one process that rests.
     pub(super) const fn is_plain(&self) -> bool {
-        self.processes == 1 && self.writes == 0 && self.reads == 0
+        self.processes == 1 && self.is_idle()
+    }
+
+    /// MiB in all.
+    pub(super) const fn all_mib(&self) -> usize {
+        self.mib * self.processes
     }
 
     /// The program's arguments.
