@@ -5,7 +5,7 @@
 //! it is a plain child without controllers.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -99,6 +99,16 @@ impl ApplicationCgroup {
 
     pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
         fs::write(self.directory.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// What a process with one thread writes a 0 to, to be in it; none on version 2. Who is moved by somebody else waits for
+    /// all processors of the host to have been idle or elsewhere once (an RCU grace period: some 10 ms), and whoever moves
+    /// one thread, itself, does not.
+    pub(crate) fn entrance(&self) -> io::Result<Option<File>> {
+        match self.unified {
+            true => Ok(None),
+            false => File::options().write(true).open(self.directory.join("tasks")).map(Some),
+        }
     }
 
     /// Takes host process `pid` out of it, into the container's.

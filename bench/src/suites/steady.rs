@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const TOOLS: [(&str, &str); 2] = [("fastmig", "io.containerd.fastmig.v1"), ("runc", "io.containerd.runc.v2")];
 
 const RATE: Metric = Metric::new("rate", "per s");
+/// Of two measurements one after the other: what the machine does meanwhile is in both.
+const SLOWDOWN: Metric = Metric::new("slowdown", "x");
 
 /// A work: its name, what is run, and how its rate is read. Arguments of each script: the runtime, the image, the seconds, the
 /// address of the first host.
@@ -90,15 +92,21 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         for work in &WORKS {
             // Who comes first changes, for the machine is slower after some works than after others.
             let turns = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for (tool, runtime) in turns.map(|turn| TOOLS[turn]) {
-                if !bench.wants(&[work.name, tool]) || (round > 0 && !bench.has_time()) {
-                    continue;
-                }
+            if !bench.wants(&[work.name]) || (round > 0 && !bench.has_time()) {
+                continue;
+            }
+            let mut rates = [f64::NAN; 2];
+            for turn in turns {
+                let (tool, runtime) = TOOLS[turn];
                 match measure(&hosts, work, runtime, seconds) {
-                    Ok(rate) => bench.add(work.name, tool, RATE, rate),
+                    Ok(rate) => {
+                        bench.add(work.name, tool, RATE, rate);
+                        rates[turn] = rate;
+                    }
                     Err(error) => bench.fail(&format!("{} {tool}", work.name), &error),
                 }
             }
+            bench.note(work.name, "fastmig", SLOWDOWN, rates[1] / rates[0]);
         }
     }
     Ok(())

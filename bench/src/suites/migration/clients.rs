@@ -42,7 +42,7 @@ podman container checkpoint --compress none --export /bench/images/moved.tar ben
 socat -u OPEN:/bench/images/moved.tar "TCP:$1:$2,retry=200,interval=0.02"
 "#,
     remove: "podman rm -f -t 0 bench-move >/dev/null 2>&1; rm -rf /bench/images/*",
-    at_most: [1024, usize::MAX],
+    at_most: [128, usize::MAX],
     programs: &["podman", "conmon", "runc", "criu", "socat"],
 };
 
