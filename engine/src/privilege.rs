@@ -36,8 +36,7 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     // The application stands still meanwhile, so many are looked at together.
     let share = processes.len().div_ceil(WORKERS).max(1);
     std::thread::scope(|scope| {
-        let verify_all =
-            |pids: &[i32]| pids.iter().try_for_each(|pid| verify_one(container, *pid, &allowed));
+        let verify_all = |pids: &[i32]| pids.iter().try_for_each(|pid| verify_one(container, *pid, &allowed));
         let mut shares = processes.chunks(share);
         let own = shares.next().unwrap_or_default();
         let others: Vec<_> = shares.map(|pids| scope.spawn(move || verify_all(pids))).collect();

@@ -18,7 +18,14 @@ pub(super) fn measure(stage: &Stage, words: &[&str], options: &Options) -> Resul
     let watch = if options.client { Some(Watch::start([&stage.a, &stage.b])?) } else { None };
     let [source, destination] = pair.containers();
     let further = options.migrate.iter().map(String::as_str);
-    migrating::migrate(source, destination, &further.collect::<Vec<_>>())?;
+    let told = migrating::migrate(source, destination, &further.collect::<Vec<_>>())?;
+    for p in told["phases"].as_array().into_iter().flatten().filter(|p| p["frozen"] == true) {
+        print!("{} {} {}; ", p["phase"], p["side"], p["ms"]);
+    }
+    println!();
+    if let Ok(l) = stage.b.cmd(["grep", "TIMING", "/var/log/fastmigd.log"]).ok() {
+        println!("{l}");
+    }
     pair.has_moved();
     let client = watch.map(Watch::stop).transpose()?;
     let (own, _) = pair.require_alive(&life)?;
