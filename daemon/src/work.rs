@@ -71,6 +71,16 @@ pub(crate) fn checkpoint(
     request: &CheckpointRequest,
     _job: &Job,
 ) -> Result<Value, ErrorInfo> {
+    take(daemon, container, request, false)
+}
+
+/// Makes one that somebody asked for, or a `periodic` one.
+pub(crate) fn take(
+    daemon: &Daemon,
+    container: &Container,
+    request: &CheckpointRequest,
+    periodic: bool,
+) -> Result<Value, ErrorInfo> {
     let name = request.name.clone().unwrap_or_else(|| name_of(container.key().id()));
     let path = daemon.checkpoints.path(&name)?;
     daemon.checkpoints.make()?;
@@ -95,8 +105,14 @@ pub(crate) fn checkpoint(
     };
     let done = done.map_err(|e| of_engine(&e))?;
     let processes = done.processes as u64;
-    let origin = Origin { container: container.key().id().to_owned(), processes };
-    daemon.checkpoints.note(&done.path, &origin).map_err(|e| internal(&e))?;
+    let origin = Origin { container: container.key().id().to_owned(), processes, periodic };
+    if let Err(e) = daemon.checkpoints.note(&done.path, &origin) {
+        // Nobody would know whose it is. Where the application has left it is all that there is of it.
+        if request.after == After::Run {
+            daemon.checkpoints.delete(&name)?;
+        }
+        return Err(internal(&e));
+    }
     report(&CheckpointReport {
         name,
         path: done.path.display().to_string(),
@@ -157,7 +173,7 @@ pub(crate) fn report<T: Serialize>(report: &T) -> Result<Value, ErrorInfo> {
 }
 
 /// What nobody gave a name is called by container and time.
-fn name_of(container: &str) -> String {
+pub(crate) fn name_of(container: &str) -> String {
     let short: String =
         container.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
     let short = short.trim_start_matches(['.', '_', '-']);

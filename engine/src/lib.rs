@@ -86,7 +86,7 @@ mod survivor;
 mod watchdog;
 
 pub use clock::{now, parse_duration};
-pub use config::Config;
+pub use config::{Config, Schedule};
 pub use container::Container;
 pub use cost::Cost;
 pub use create::{CreateRequest, Prepared};

@@ -36,6 +36,7 @@ pub mod state;
 pub mod suite;
 mod sys;
 pub mod tools;
+pub mod usage;
 pub mod vm;
 
 pub use background::Background;
