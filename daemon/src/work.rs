@@ -28,9 +28,16 @@ pub(crate) fn run(
             application_pid: status.application_pid.unwrap_or_default(),
             verify_ms: None,
             restore_ms: None,
+            memory_ms: None,
+            faults: None,
         });
     };
-    let request = RestoreRequest { checkpoint: name.clone(), tcp: request.tcp, hooks: request.hooks };
+    let request = RestoreRequest {
+        checkpoint: name.clone(),
+        tcp: request.tcp,
+        lazy_pages: false,
+        hooks: request.hooks,
+    };
     restore(daemon, container, &request, job)
 }
 
@@ -43,6 +50,7 @@ pub(crate) fn restore(
 ) -> Result<Value, ErrorInfo> {
     let mut asked = restore::Request::new(daemon.checkpoints.existing(&request.checkpoint)?);
     asked.tcp = request.tcp.map(policy);
+    asked.lazy_pages = request.lazy_pages;
     let done =
         if request.hooks { fastmig_hooks::restore(container, &asked) } else { container.restore(&asked) };
     let done = done.map_err(|e| of_engine(&e))?;
@@ -51,6 +59,8 @@ pub(crate) fn restore(
         application_pid: done.application_pid,
         verify_ms: Some(done.verify_ms),
         restore_ms: Some(done.restore_ms),
+        memory_ms: done.followed.map(|followed| followed.memory_ms),
+        faults: done.followed.map(|followed| followed.faults),
     })
 }
 

@@ -13,6 +13,7 @@ pub mod containerd;
 pub mod daemon;
 pub mod deb;
 pub mod dist;
+pub mod failures;
 pub mod filters;
 pub mod fixture;
 pub mod golang;
