@@ -113,7 +113,7 @@ fn ask_on(
         if too_long || !rest(pause, source.cancel) {
             break;
         }
-        pause = (pause * 2).min(limits.ask_again);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Served::Unknown(reason)
 }
