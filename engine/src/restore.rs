@@ -17,7 +17,7 @@ use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::{at_rest, Error};
+use crate::{apparmor, at_rest, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]
@@ -120,6 +120,7 @@ fn options(
         images: -1,
         lazy: false,
         inherited: recipient::inherited_streams(launch, container.pid(), &manifest.stdio)?,
+        label: apparmor::to_restore(container.pid()),
         common: Common { tcp, ..Common::from(manifest) },
     })
 }
