@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use fastmig_tests::framework::cache::Cache;
-use fastmig_tests::framework::vm::{Cluster, Kernel};
+use fastmig_tests::framework::vm::cluster::NODES;
+use fastmig_tests::framework::vm::{vagrant, Cluster, Kernel};
 use fastmig_tests::framework::Ctx;
 use fastmig_tests::suites;
 
@@ -33,11 +34,21 @@ enum Chore {
         #[arg(long, value_delimiter = ',', default_value = "redis")]
         images: Vec<String>,
     },
+    /// Make the box of vagrant/Vagrantfile, target/vagrant
+    Box {
+        /// The images that its nodes get
+        #[arg(long, value_delimiter = ',', default_value = "redis")]
+        images: Vec<String>,
+    },
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     match arguments.chore {
-        Some(Chore::Nodes { kernel, images }) => nodes(kernel, &images),
+        Some(Chore::Nodes { kernel, images }) => nodes(kernel, &words(&images)),
+        Some(Chore::Box { images }) => {
+            println!("{}", vagrant::make(&Cache::open()?, &words(&images))?.display());
+            Ok(())
+        }
         None => {
             let kernels = arguments.kernel.map_or_else(|| Kernel::ALL.to_vec(), |kernel| vec![kernel]);
             test::report("vm", suites::run_on_kernels(&Ctx::new(arguments.only), &kernels)?)
@@ -45,12 +56,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     }
 }
 
-fn nodes(kernel: Kernel, images: &[String]) -> Result<()> {
-    let images: Vec<&str> = images.iter().map(String::as_str).collect();
-    let cluster = Cluster::start(&Cache::open()?, kernel, &images)?;
+fn words(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn nodes(kernel: Kernel, images: &[&str]) -> Result<()> {
+    let cluster = Cluster::start(&Cache::open()?, kernel, images)?;
     for node in &cluster.nodes {
         println!("{}: {}", node.name(), node.login());
     }
+    println!(
+        "{}={} cargo xtask test vm --only apparmor: runs cases on them",
+        NODES,
+        cluster.site.directory().display()
+    );
     println!("Press Enter to end them.");
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())

@@ -22,12 +22,15 @@ use super::rootfs::host_root;
 const SOURCE: Generation = Generation::Forky;
 
 /// Changes when the way of making the bundle does.
-const REVISION: u32 = 4;
+const REVISION: u32 = 5;
 
 const PROGRAM: &str = "criu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "lib";
 const PLUGINS: &str = "plugins";
+/// What keeps that directory there where packages know files only: CRIU does not start without it.
+const NO_PLUGINS: (&str, &str) =
+    ("plugins/README", "CRIU finds its plug-ins here, and nowhere else. FastMig brings none.\n");
 const VIEW: &str = "lib/libfastmig_view.so";
 
 /// A path compiled into a program, and the one that takes its place.
@@ -102,6 +105,7 @@ pub(crate) fn copy_tree(source: &Path, target: &Path) -> Result<()> {
 fn make(root: &Path, target: &Path) -> Result<()> {
     fs::create_dir_all(target.join(LIBRARIES))?;
     fs::create_dir_all(target.join(PLUGINS))?;
+    fs::write(target.join(NO_PLUGINS.0), NO_PLUGINS.1)?;
     let mut files = BTreeMap::new();
     for (source, name) in parts(root)? {
         let content = fs::read(root.join(source.trim_start_matches('/')))

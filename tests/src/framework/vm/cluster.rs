@@ -12,6 +12,9 @@ use crate::framework::cache::Cache;
 use crate::framework::progress::step;
 use crate::framework::{deb, image};
 
+/// Names, in the environment, the directory of machines that somebody keeps, for a suite to run on.
+pub const NODES: &str = "FASTMIG_VM_NODES";
+
 /// For what is installed, or unpacked from an image.
 const LONG: Duration = Duration::from_secs(300);
 
@@ -66,6 +69,16 @@ impl Cluster {
         let cluster = Self { site, nodes };
         cluster.join()?;
         Ok(cluster)
+    }
+
+    /// The machines that `cargo xtask vm nodes` keeps, of which `directory` tells.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn attach(cache: &Cache, directory: &Path) -> Result<Self> {
+        let site = Site::of_others(cache, directory);
+        let nodes = [Arc::new(Node::attach(&site, 1)?), Arc::new(Node::attach(&site, 2)?)];
+        Ok(Self { site, nodes })
     }
 
     fn join(&self) -> Result<()> {

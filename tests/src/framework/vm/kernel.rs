@@ -107,7 +107,8 @@ impl Kernel {
         let busybox = BUSYBOX.iter().map(|path| tree.join(path)).find(|path| path.is_file());
         let busybox = busybox.context("no busybox in its package")?;
         let (image, version) = image(&tree.join("boot"))?;
-        let modules = MODULE_DIRS.iter().map(|path| tree.join(path).join(&version)).find(|path| path.is_dir());
+        let modules =
+            MODULE_DIRS.iter().map(|path| tree.join(path).join(&version)).find(|path| path.is_dir());
         Ok(Tree { image, busybox, modules: modules.context("no modules in the kernel's package")?, version })
     }
 }

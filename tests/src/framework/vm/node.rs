@@ -33,8 +33,9 @@ const MACHINE: &[&str] = &[
     "tcg,thread=multi,tb-size=512",
     "-cpu",
     "max,-la57",
+    // The emulator lets a second processor run into code that the kernel is just changing, and that is its end.
     "-smp",
-    "2",
+    "1",
     "-m",
     "1536M",
     "-nodefaults",
@@ -51,8 +52,9 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet panic=10 mitigations=off net.ifn
 #[derive(Debug)]
 pub struct Site {
     cache: Cache,
-    directory: TempDir,
-    _alone: Flock<fs::File>,
+    directory: PathBuf,
+    /// Not where others boot the machines.
+    ours: Option<(TempDir, Flock<fs::File>)>,
 }
 
 /// A running machine.
@@ -61,7 +63,8 @@ pub struct Node {
     site: Arc<Site>,
     name: String,
     port: u16,
-    machine: Mutex<Background>,
+    /// Nothing where others have booted it.
+    machine: Mutex<Option<Background>>,
     /// Holds the connection that all commands share.
     door: Mutex<Option<Background>>,
 }
@@ -74,7 +77,9 @@ impl Site {
     pub fn open(cache: &Cache, payload: &Path) -> Result<Arc<Self>> {
         machine::prepare()?;
         let alone = machine::alone(cache)?;
-        let site = Self { cache: cache.clone(), directory: tempfile::tempdir()?, _alone: alone };
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().to_owned();
+        let site = Self { cache: cache.clone(), directory: path, ours: Some((directory, alone)) };
         let (key, payload) = (path_of(&site.key())?, path_of(payload)?);
         Cmd::new(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", &key]).ok()?;
         let disk = path_of(&site.payload())?;
@@ -83,22 +88,34 @@ impl Site {
         Ok(Arc::new(site))
     }
 
+    /// The machines that somebody else has booted, whose [`Site::directory`] this is.
+    #[must_use]
+    pub fn of_others(cache: &Cache, directory: &Path) -> Arc<Self> {
+        Arc::new(Self { cache: cache.clone(), directory: directory.to_owned(), ours: None })
+    }
+
+    /// Where the keys and sockets of its nodes lie.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The private key that opens each node.
     pub fn key(&self) -> PathBuf {
-        self.directory.path().join("key")
+        self.directory.join("key")
     }
 
     fn payload(&self) -> PathBuf {
-        self.directory.path().join("payload")
+        self.directory.join("payload")
     }
 
     fn console(&self, name: &str) -> PathBuf {
-        self.directory.path().join(format!("{name}.console"))
+        self.directory.join(format!("{name}.console"))
     }
 
     /// Where the card of the node `number` is plugged in.
     fn socket(&self, number: u8) -> Result<String> {
-        path_of(&self.directory.path().join(format!("card{number}")))
+        path_of(&self.directory.join(format!("card{number}")))
     }
 }
 
@@ -111,10 +128,25 @@ impl Node {
         let name = format!("node{number}");
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let argv = arguments(site, &name, number, port, kernel)?;
-        let machine = Mutex::new(Cmd::new(argv).spawn()?);
+        let machine = Mutex::new(Some(Cmd::new(argv).spawn()?));
+        fs::write(site.directory.join(format!("{name}.port")), port.to_string())?;
         let node = Self { site: Arc::clone(site), name, port, machine, door: Mutex::default() };
         node.wait_until_up()?;
         node.sh("mkdir -p /payload && mount -o ro /dev/vdb /payload")?;
+        Ok(node)
+    }
+
+    /// One that others have booted, by its number.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn attach(site: &Arc<Site>, number: u8) -> Result<Self> {
+        let name = format!("node{number}");
+        let path = site.directory.join(format!("{name}.port"));
+        let port = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let (port, site) = (port.trim().parse()?, Arc::clone(site));
+        let node = Self { site, name, port, machine: Mutex::default(), door: Mutex::default() };
+        node.sh("true")?;
         Ok(node)
     }
 
@@ -125,7 +157,11 @@ impl Node {
 
     /// The command that opens a shell in it.
     pub fn login(&self) -> String {
-        format!("ssh -q -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1", self.site.key().display(), self.port)
+        format!(
+            "ssh -q -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1",
+            self.site.key().display(),
+            self.port
+        )
     }
 
     /// Runs a script in it, as root; answers its standard output.
@@ -158,6 +194,8 @@ impl Node {
         // Nobody answers any more.
         let _ = self.command("echo b >/proc/sysrq-trigger").timeout(Duration::from_secs(5)).output();
         self.close();
+        // Whoever held it: nobody is behind it any more.
+        let _ = fs::remove_file(self.control());
         self.wait_until_up()?;
         self.sh("mkdir -p /payload && mount -o ro /dev/vdb /payload")?;
         if self.sh("cat /proc/sys/kernel/random/boot_id")? == before {
@@ -169,14 +207,16 @@ impl Node {
     /// What it has said last on its console, and QEMU of it.
     pub fn console(&self) -> String {
         let said = fs::read(self.site.console(&self.name)).unwrap_or_default();
-        let complaint = self.machine.lock().unwrap_or_else(PoisonError::into_inner).stderr();
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let complaint = machine.as_ref().map(Background::stderr).unwrap_or_default();
         last_lines(&String::from_utf8_lossy(&[said, complaint].concat()).replace('\r', ""))
     }
 
     fn wait_until_up(&self) -> Result<()> {
         let answers = || {
-            let is_off = !self.machine.lock().unwrap_or_else(PoisonError::into_inner).is_running();
-            is_off || self.ssh(&["true"]).timeout(KNOCK_LIMIT).ok().is_ok()
+            let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+            machine.as_mut().is_some_and(|machine| !machine.is_running())
+                || self.ssh(&["true"]).timeout(KNOCK_LIMIT).ok().is_ok()
         };
         wait_until(BOOT_LIMIT, answers)
             .and_then(|()| self.ssh(&["true"]).ok().map(drop))
@@ -188,14 +228,17 @@ impl Node {
     }
 
     fn close(&self) {
-        // Its guard ends the connection.
-        drop(self.door.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // There is none where the connection has ended by itself.
-        let _ = fs::remove_file(self.control());
+        // Its guard ends the connection. Where others hold it, it is theirs.
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if door.is_some() || self.site.ours.is_some() {
+            drop(door);
+            // There is none where the connection has ended by itself.
+            let _ = fs::remove_file(self.control());
+        }
     }
 
     fn control(&self) -> PathBuf {
-        self.site.directory.path().join(format!("{}.door", self.name))
+        self.site.directory.join(format!("{}.door", self.name))
     }
 
     fn ssh(&self, words: &[&str]) -> Cmd {

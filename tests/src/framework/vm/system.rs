@@ -51,7 +51,6 @@ const OPTIONS: &[&str] = &[
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--customize-hook=find \"$1/etc/apparmor.d\" -maxdepth 1 -type f -delete",
     "--customize-hook=chroot \"$1\" passwd --quiet --delete root",
-    "--customize-hook=chroot \"$1\" useradd --create-home --shell /bin/bash vagrant",
 ];
 
 /// Units that have nothing to do here, and take time.
@@ -77,12 +76,20 @@ const MASKED: &[&str] = &[
 const FILES: &[(&str, &str)] = &[
     ("etc/fstab", "/dev/vda / ext4 rw,noatime 0 0\n"),
     ("etc/hosts", "127.0.0.1 localhost\n10.9.0.1 node1\n10.9.0.2 node2\n"),
-    ("etc/sudoers.d/vagrant", "vagrant ALL=(ALL) NOPASSWD: ALL\n"),
     ("etc/modules-load.d/containers.conf", "overlay\ntun\nveth\n"),
     // The way out is given by the emulator; the nodes' own network knows them by their cards.
-    ("etc/systemd/network/10-node1.network", "[Match]\nMACAddress=52:54:00:09:00:01\n[Network]\nAddress=10.9.0.1/24\n"),
-    ("etc/systemd/network/10-node2.network", "[Match]\nMACAddress=52:54:00:09:00:02\n[Network]\nAddress=10.9.0.2/24\n"),
-    ("etc/systemd/network/80-outside.network", "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n"),
+    (
+        "etc/systemd/network/10-node1.network",
+        "[Match]\nMACAddress=52:54:00:09:00:01\n[Network]\nAddress=10.9.0.1/24\n",
+    ),
+    (
+        "etc/systemd/network/10-node2.network",
+        "[Match]\nMACAddress=52:54:00:09:00:02\n[Network]\nAddress=10.9.0.2/24\n",
+    ),
+    (
+        "etc/systemd/network/80-outside.network",
+        "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
+    ),
 ];
 
 /// Makes an ext4 of the tree `$1` with `$2/upper` over it, for the kernels of the versions from `$4` on, in the file `$3`.

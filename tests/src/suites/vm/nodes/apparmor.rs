@@ -98,7 +98,11 @@ fn same(found: &BTreeMap<String, String>, stock: &BTreeMap<String, String>, when
     ensure!(writable(found) == writable(stock), "{when}: {:?}, not {:?}", writable(found), writable(stock));
     let last = found.get("/proc/sys/kernel/ns_last_pid").context("there is no ns_last_pid")?;
     ensure!(last != "writable", "{when}: the application may set the last pid");
-    println!("    {when}: {} of {} files below /proc/sys can be opened for writing", writable(found).len(), found.len());
+    println!(
+        "    {when}: {} of {} files below /proc/sys can be opened for writing",
+        writable(found).len(),
+        found.len()
+    );
     Ok(())
 }
 

@@ -11,7 +11,10 @@ use crate::framework::Case;
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "applications: redis is saved, restored and moved", run: |_| redis().into() },
-    Case { name: "applications: nginx, its master and workers, is saved, restored and moved", run: |_| nginx().into() },
+    Case {
+        name: "applications: nginx, its master and workers, is saved, restored and moved",
+        run: |_| nginx().into(),
+    },
     Case { name: "applications: PostgreSQL is saved, restored and moved", run: |_| postgres().into() },
 ];
 

@@ -114,7 +114,12 @@ impl Container {
     pub(super) fn wait_for(&self, command: &str) -> Result<()> {
         let answers = || self.exec(command).is_ok();
         wait_until(LIMIT, answers).with_context(|| {
-            format!("{}: {command} does not succeed; {:?}; its log:\n{:?}", self.id, self.exec(command), self.output())
+            format!(
+                "{}: {command} does not succeed; {:?}; its log:\n{:?}",
+                self.id,
+                self.exec(command),
+                self.output()
+            )
         })
     }
 

@@ -20,6 +20,7 @@ use anyhow::Result;
 
 use crate::framework::cache::Cache;
 use crate::framework::suite::run_cases;
+use crate::framework::vm::cluster::NODES;
 use crate::framework::vm::{Cluster, Kernel};
 use crate::framework::{Case, Ctx, Tally};
 
@@ -51,7 +52,12 @@ fn cluster(kernel: Kernel) -> Result<Arc<Cluster>> {
     }
     // The others go first: one place for machines.
     *running = None;
-    let cluster = Arc::new(Cluster::start(&Cache::open()?, kernel, IMAGES)?);
+    let cache = Cache::open()?;
+    let cluster = match std::env::var_os(NODES) {
+        Some(directory) => Cluster::attach(&cache, directory.as_ref())?,
+        None => Cluster::start(&cache, kernel, IMAGES)?,
+    };
+    let cluster = Arc::new(cluster);
     *running = Some((kernel, Arc::clone(&cluster)));
     Ok(cluster)
 }

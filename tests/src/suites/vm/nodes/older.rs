@@ -29,11 +29,16 @@ fn rounds() -> Result<()> {
     let [first, second] = &cluster.nodes;
     let said = first.sh("fastmig check")?;
     ensure!(said.contains("soft-dirty"), "{said}");
-    let source = Container::run(first, "writer", (FASTMIG, &["--seccomp"]), "python", &["python3", "-c", WRITER])?;
+    let source =
+        Container::run(first, "writer", (FASTMIG, &["--seccomp"]), "python", &["python3", "-c", WRITER])?;
     source.wait_for_line(3)?;
     let target = Container::in_standby(second, "writer", &["--seccomp"], "python")?;
     let report = source.operate("migrate", "--to node2 --strategy pre-copy --verify")?;
-    println!("    frozen {} ms, in {} rounds", report["frozen_ms"], report["rounds"].as_array().map_or(0, Vec::len));
+    println!(
+        "    frozen {} ms, in {} rounds",
+        report["frozen_ms"],
+        report["rounds"].as_array().map_or(0, Vec::len)
+    );
     ensure!(report["strategy"] == "pre-copy", "strategy {}", report["strategy"]);
     let lines = target.output()?.lines().count();
     target.wait_for_line(lines + 3)?;

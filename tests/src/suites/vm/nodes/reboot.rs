@@ -12,8 +12,14 @@ use crate::framework::vm::{Cluster, Kernel, Node};
 use crate::framework::Case;
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "reboot: of the source while the application runs there", run: |_| source("pre-checkpoint").into() },
-    Case { name: "reboot: of the source while the application is frozen", run: |_| source("post-checkpoint").into() },
+    Case {
+        name: "reboot: of the source while the application runs there",
+        run: |_| source("pre-checkpoint").into(),
+    },
+    Case {
+        name: "reboot: of the source while the application is frozen",
+        run: |_| source("post-checkpoint").into(),
+    },
     Case { name: "reboot: of the destination while it restores", run: |_| destination().into() },
 ];
 
@@ -56,7 +62,10 @@ fn stage(cluster: &Cluster) -> Result<(Container, Container)> {
 fn settled(node: &Arc<Node>) -> Result<()> {
     let open = || -> Result<String> {
         let states = node.sh("fastmig --json history | grep -o '\"state\": *\"[a-z-]*\"' || true")?;
-        Ok(states.lines().filter(|line| !["done", "committed", "abandoned", "failed"].iter().any(|end| line.contains(end))).collect())
+        Ok(states
+            .lines()
+            .filter(|line| !["done", "committed", "abandoned", "failed"].iter().any(|end| line.contains(end)))
+            .collect())
     };
     if wait_until(LIMIT, || open().is_ok_and(|open| open.is_empty())).is_err() {
         bail!("{}: {}", node.name(), open()?);
