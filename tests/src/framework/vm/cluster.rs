@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use super::{Kernel, Node, Site};
+use super::{store, Kernel, Node, Site};
 use crate::framework::cache::Cache;
+use crate::framework::deb;
 use crate::framework::progress::step;
-use crate::framework::{deb, image};
 
 /// Names, in the environment, the directory of machines that somebody keeps, for a suite to run on.
 pub const NODES: &str = "FASTMIG_VM_NODES";
@@ -23,7 +23,6 @@ const INSTALL: &str = "
 export DEBIAN_FRONTEND=noninteractive
 dpkg --install /payload/fastmig.deb
 systemctl restart containerd
-for image in /payload/*.tar; do ctr images import --local $image 2>/dev/null || ctr images import $image; done
 ";
 
 /// A script that ends well as soon as the daemon answers.
@@ -47,8 +46,8 @@ impl Cluster {
     /// With what went wrong on which node.
     pub fn start(cache: &Cache, kernel: Kernel, images: &[&str]) -> Result<Self> {
         let payload = tempfile::tempdir()?;
-        fill(cache, payload.path(), images)?;
-        let site = Site::open(cache, payload.path())?;
+        fs::copy(deb::build(cache)?, payload.path().join("fastmig.deb"))?;
+        let site = Site::open(cache, payload.path(), &store::of(cache, images)?)?;
         let both = |number| {
             let site = Arc::clone(&site);
             move || -> Result<Arc<Node>> {
@@ -93,12 +92,4 @@ impl Cluster {
         ensure!(peers.contains("node2"), "node1 knows only:\n{peers}");
         Ok(())
     }
-}
-
-fn fill(cache: &Cache, payload: &Path, images: &[&str]) -> Result<()> {
-    fs::copy(deb::build(cache)?, payload.join("fastmig.deb"))?;
-    for name in images {
-        fs::copy(image::archive(cache, name)?, payload.join(format!("{name}.tar")))?;
-    }
-    Ok(())
 }

@@ -48,6 +48,30 @@ const MACHINE: &[&str] = &[
 /// Nothing is to be hidden in an emulation, and mitigations only make it slower.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=10 mitigations=off net.ifnames=0";
 
+/// Makes an ext4 of the tree `$2`, with `$3` in it, in the file `$1`.
+const PAYLOAD: &str = r#"
+mkdir -p "$2/containerd"
+mount --bind "$3" "$2/containerd"
+truncate -s 6G "$1"
+mke2fs -q -t ext4 -E lazy_itable_init=1 -d "$2" "$1"
+"#;
+
+/// Finds the payload, also after a reboot; containerd must not come up before.
+const MOUNT: &str = "
+mountpoint -q /payload && exit
+mkdir -p /payload
+cat >>/etc/fstab <<'X'
+/dev/vdb /payload ext4 rw,noatime 0 0
+/payload/containerd /var/lib/containerd none bind 0 0
+X
+systemctl daemon-reload
+systemctl stop containerd
+mount /payload
+mount /var/lib/containerd
+systemctl start containerd
+sync
+";
+
 /// What several nodes have in common: the keys to them, their network, and that nobody else runs machines.
 #[derive(Debug)]
 pub struct Site {
@@ -70,21 +94,23 @@ pub struct Node {
 }
 
 impl Site {
-    /// Takes the machines of this cache for ourselves; `payload` is a directory that each node finds at `/payload`.
+    /// Takes the machines of this cache for ourselves; `payload` is a directory that each node finds at `/payload`, with `store` as
+    /// its `containerd`.
     ///
     /// # Errors
     /// When what machines need cannot be installed or made.
-    pub fn open(cache: &Cache, payload: &Path) -> Result<Arc<Self>> {
+    pub fn open(cache: &Cache, payload: &Path, store: &Path) -> Result<Arc<Self>> {
         machine::prepare()?;
         let alone = machine::alone(cache)?;
         let directory = tempfile::tempdir()?;
         let path = directory.path().to_owned();
         let site = Self { cache: cache.clone(), directory: path, ours: Some((directory, alone)) };
-        let (key, payload) = (path_of(&site.key())?, path_of(payload)?);
+        let (key, payload, store) = (path_of(&site.key())?, path_of(payload)?, path_of(store)?);
         Cmd::new(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", &key]).ok()?;
         let disk = path_of(&site.payload())?;
-        let script = "truncate -s 4G \"$1\" && exec mke2fs -q -t ext4 -O ^has_journal -d \"$2\" \"$1\"";
-        Cmd::new(["sh", "-c", script, "sh", &disk, &payload]).timeout(Duration::from_secs(120)).ok()?;
+        let shell = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", PAYLOAD, "sh"];
+        let arguments = [disk.as_str(), &payload, &store];
+        Cmd::new(shell.into_iter().chain(arguments)).timeout(Duration::from_secs(300)).ok()?;
         Ok(Arc::new(site))
     }
 
@@ -132,7 +158,7 @@ impl Node {
         fs::write(site.directory.join(format!("{name}.port")), port.to_string())?;
         let node = Self { site: Arc::clone(site), name, port, machine, door: Mutex::default() };
         node.wait_until_up()?;
-        node.sh("mkdir -p /payload && mount -o ro /dev/vdb /payload")?;
+        node.sh(MOUNT)?;
         Ok(node)
     }
 
@@ -197,7 +223,6 @@ impl Node {
         // Whoever held it: nobody is behind it any more.
         let _ = fs::remove_file(self.control());
         self.wait_until_up()?;
-        self.sh("mkdir -p /payload && mount -o ro /dev/vdb /payload")?;
         if self.sh("cat /proc/sys/kernel/random/boot_id")? == before {
             bail!("{} did not reboot", self.name);
         }
@@ -280,7 +305,7 @@ fn arguments(site: &Site, name: &str, number: u8, port: u16, kernel: Kernel) -> 
     // Written to a file without a name, which goes with the machine.
     let drive = |file: &str, more: &str| format!("file={file},format=raw,if=virtio,{more}");
     argv.extend(["-drive".to_owned(), drive(&disk?, "snapshot=on,cache=unsafe")]);
-    argv.extend(["-drive".to_owned(), drive(&payload?, "readonly=on")]);
+    argv.extend(["-drive".to_owned(), drive(&payload?, "snapshot=on,cache=unsafe")]);
     argv.extend(card(
         &format!("user,id=outside,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
         "outside",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::container::{Container, FASTMIG, RUNC};
+use super::container::{quoted, Container, FASTMIG, RUNC};
 use crate::framework::vm::{Kernel, Node};
 use crate::framework::Case;
 
@@ -16,6 +16,10 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "apparmor: the same files below /proc/sys can be written as under runc",
         run: |_| sysctls().into(),
+    },
+    Case {
+        name: "apparmor: the profiles by themselves leave nothing more than containerd's",
+        run: |_| profiles().into(),
     },
     Case { name: "apparmor: a container with a profile of its own keeps it", run: |_| own_profile().into() },
     Case { name: "apparmor: CRIU runs under its own profile", run: |_| helper().into() },
@@ -108,28 +112,57 @@ fn same(found: &BTreeMap<String, String>, stock: &BTreeMap<String, String>, when
 
 fn sysctls() -> Result<()> {
     let node = node()?;
-    // Where /proc/sys is mounted for writing nothing but the profile is left to forbid it.
-    for mounted in ["ro", "rw"] {
-        let options: &[&str] = match mounted {
-            "ro" => &["--seccomp"],
-            _ => &["--seccomp", "--mount type=proc,src=proc,dst=/proc,options=nosuid:noexec:nodev"],
-        };
-        let command = ["python3", "-c", TELL];
-        let with_default = [options, &[DEFAULT]].concat();
-        let stock = Container::run(&node, "stock", (RUNC, &with_default), "python", &command)?;
-        let (stock, _) = told(&stock.wait_for_line(1)?)?;
-        let ours = Container::run(&node, "ours", (FASTMIG, options), "python", &command)?;
-        let (first, _) = told(&ours.wait_for_line(1)?)?;
-        same(&first, &stock, &format!("{mounted}, before"))?;
-        ours.require_label(OURS)?;
-        ours.save_and_restore()?;
-        ours.require_label(OURS)?;
-        ours.node.sh("ctr tasks kill -s SIGUSR1 ours")?;
-        let (again, child) = told(&ours.wait_for_line(2)?)?;
-        same(&again, &stock, &format!("{mounted}, after"))?;
-        // It was set for it: the next process has the number after the last one that the application used.
-        ensure!((1002..1010).contains(&child), "a child after the restore is {child}");
-    }
+    let command = ["python3", "-c", TELL];
+    let stock = Container::run(&node, "stock", (RUNC, &["--seccomp", DEFAULT]), "python", &command)?;
+    let (stock, _) = told(&stock.wait_for_line(1)?)?;
+    let ours = Container::run(&node, "ours", (FASTMIG, &["--seccomp"]), "python", &command)?;
+    let (first, _) = told(&ours.wait_for_line(1)?)?;
+    same(&first, &stock, "before")?;
+    ours.require_label(OURS)?;
+    ours.save_and_restore()?;
+    ours.require_label(OURS)?;
+    ours.node.sh("ctr tasks kill -s SIGUSR1 ours")?;
+    let (again, child) = told(&ours.wait_for_line(2)?)?;
+    same(&again, &stock, "after")?;
+    // It was set for it: the next process has the number after the last one that the application used.
+    ensure!((1002..1010).contains(&child), "a child after the restore is {child}");
+    Ok(())
+}
+
+/// Outside any container, as root with all capabilities, `/proc/sys` mounted for writing: what the profiles alone forbid.
+fn profiles() -> Result<()> {
+    let node = node()?;
+    // containerd's exists once a container has asked for it.
+    drop(Container::run(&node, "asks", (RUNC, &[DEFAULT]), "python", SLEEP)?);
+    let once = TELL.split("signal.signal").next().unwrap_or_default().to_owned() + "tell()";
+    let under = |profile: &str| -> Result<BTreeMap<String, String>> {
+        let exec = format!(
+            "import os, sys; open('/proc/self/attr/apparmor/exec', 'w').write('exec {profile}'); os.execv(sys.executable, ['python3', '-c', sys.argv[1]])"
+        );
+        let line = node.sh(&format!("python3 -c {} {}", quoted(&exec), quoted(&once)))?;
+        Ok(told(line.trim())?.0)
+    };
+    let (stock, ours) = (under("cri-containerd.apparmor.d")?, under("fastmig-container")?);
+    ensure!(under("unconfined")?.values().any(|how| how == "writable"), "nothing can be written anyway");
+    same(&ours, &stock, "the profile for containers")?;
+    let helper = under("fastmig-criu")?;
+    let settable = |(path, how): (&String, &String)| {
+        (how == "writable").then(|| path.strip_prefix("/proc/sys/kernel/").map(str::to_owned)).flatten()
+    };
+    // Below its directories, too: `keys/maxkeys` begins with none of them.
+    let settable: Vec<String> = helper.iter().filter_map(settable).collect();
+    let meant = |name: &String| {
+        name == "ns_last_pid"
+            || ["auto_msgmni", "msg", "sem", "shm"].iter().any(|begin| name.starts_with(begin))
+    };
+    ensure!(
+        settable.contains(&"ns_last_pid".to_owned()) && settable.iter().all(meant),
+        "CRIU's: {settable:?}"
+    );
+    let outside =
+        |path: &&String| !["/proc/sys/kernel/", "/proc/sys/fs/mqueue/"].iter().any(|at| path.starts_with(at));
+    let more: Vec<_> = helper.iter().filter(|(path, how)| *how == "writable" && outside(path)).collect();
+    ensure!(more.is_empty(), "CRIU's also leaves {more:?}");
     Ok(())
 }
 
@@ -145,7 +178,7 @@ fn helper() -> Result<()> {
     let node = node()?;
     let container = Container::run(&node, "helped", (FASTMIG, &["--seccomp"]), "python", SLEEP)?;
     node.sh("touch /tmp/watch")?;
-    let watcher = node.command(&format!("python3 -c {}", super::container::quoted(WATCH))).spawn()?;
+    let watcher = node.command(&format!("python3 -c {}", quoted(WATCH))).spawn()?;
     let result = container.save_and_restore();
     node.sh("rm /tmp/watch")?;
     let seen = watcher.wait(std::time::Duration::from_secs(60))?.out();

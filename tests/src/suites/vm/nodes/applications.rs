@@ -39,7 +39,7 @@ fn cluster() -> Result<Arc<Cluster>> {
 /// Moves what `container` has to a fresh one of the same image on the other node, and answers that.
 fn moved(cluster: &Cluster, container: &Container, options: &[&str], image: &str) -> Result<Container> {
     let target = Container::in_standby(&cluster.nodes[1], &container.id, options, image)?;
-    let report = container.operate("migrate", "--to node2")?;
+    let report = &container.operate("migrate", "--to node2")?["report"];
     println!("    {}: strategy {}, frozen {} ms", container.id, report["strategy"], report["frozen_ms"]);
     ensure!(target.application()? == "running", "at the destination it is {}", target.application()?);
     ensure!(container.application()? == "standby", "at the source it is {}", container.application()?);

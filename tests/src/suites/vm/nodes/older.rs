@@ -33,7 +33,7 @@ fn rounds() -> Result<()> {
         Container::run(first, "writer", (FASTMIG, &["--seccomp"]), "python", &["python3", "-c", WRITER])?;
     source.wait_for_line(3)?;
     let target = Container::in_standby(second, "writer", &["--seccomp"], "python")?;
-    let report = source.operate("migrate", "--to node2 --strategy pre-copy --verify")?;
+    let report = &source.operate("migrate", "--to node2 --strategy pre-copy --verify")?["report"];
     println!(
         "    frozen {} ms, in {} rounds",
         report["frozen_ms"],

@@ -1,10 +1,9 @@
 //! A node that loses its power in the middle of a migration: nothing is half there, and what is to run by its client's own
 //! policy does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use super::container::{Container, FASTMIG};
 use crate::framework::process::wait_until;
@@ -58,19 +57,11 @@ fn stage(cluster: &Cluster) -> Result<(Container, Container)> {
     Ok((source, target))
 }
 
-/// No operation is under way, and none is left to be decided.
-fn settled(node: &Arc<Node>) -> Result<()> {
-    let open = || -> Result<String> {
-        let states = node.sh("fastmig --json history | grep -o '\"state\": *\"[a-z-]*\"' || true")?;
-        Ok(states
-            .lines()
-            .filter(|line| !["done", "committed", "abandoned", "failed"].iter().any(|end| line.contains(end)))
-            .collect())
-    };
-    if wait_until(LIMIT, || open().is_ok_and(|open| open.is_empty())).is_err() {
-        bail!("{}: {}", node.name(), open()?);
-    }
-    Ok(())
+/// No migration is under way there any more, and none is left to be decided.
+fn settled(container: &Container) -> Result<()> {
+    let open = || -> Result<bool> { Ok(!container.operate("status", "")?["migration"].is_null()) };
+    wait_until(LIMIT, || open().is_ok_and(|open| !open))
+        .with_context(|| format!("{}: {:?}", container.node.name(), container.operate("status", "")))
 }
 
 /// Afterwards all is as if there had been none: the next migration goes well.
@@ -94,9 +85,9 @@ fn source(stage_of: &str) -> Result<()> {
     wait_until(LIMIT, runs).with_context(|| format!("at the source: {:?}", source.application()))?;
     let waits = || target.application().is_ok_and(|application| application == "standby");
     wait_until(LIMIT, waits).with_context(|| format!("at the destination: {:?}", target.application()))?;
-    settled(&source.node)?;
-    settled(&target.node)?;
-    let left = source.node.sh("ls -A /var/lib/fastmig/staging /run/fastmig/.criu 2>/dev/null | grep -v -e : -e kdat -e apparmor || true")?;
+    settled(&source)?;
+    settled(&target)?;
+    let left = source.node.sh("ls -A /var/lib/fastmig/staging 2>/dev/null || true")?;
     ensure!(left.trim().is_empty(), "left at the source: {left}");
     moves_now(&source, &target)
 }
@@ -111,8 +102,7 @@ fn destination() -> Result<()> {
     let runs = || source.application().is_ok_and(|application| application == "running");
     wait_until(LIMIT, runs).with_context(|| format!("at the source: {:?}", source.application()))?;
     ensure!(source.exec("redis-cli get colour")?.trim() == "red", "it forgot");
-    settled(&source.node)?;
-    settled(&target.node)?;
+    settled(&source)?;
     // No client's policy starts that one: it is made anew.
     drop(target);
     let target = Container::in_standby(&cluster.nodes[1], "web", &["--seccomp"], "redis")?;
