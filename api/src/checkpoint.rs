@@ -81,6 +81,12 @@ pub struct RunReport {
     /// CRIU's part, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_ms: Option<u64>,
+    /// From then on until all memory was there, in milliseconds, when some of it followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_ms: Option<u64>,
+    /// How often the application waited for some of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<u64>,
 }
 
 /// What a standby came to.

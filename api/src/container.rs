@@ -68,12 +68,24 @@ pub struct Container {
     /// What decides about its application when that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// How often the daemon checkpoints it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// The operation that is at work on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
     /// The migration that it takes part in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrating: Option<Migrating>,
+}
+
+/// How often a container is checkpointed by itself, and how many of these checkpoints stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Schedule {
+    /// Seconds from one to the next.
+    pub every: u64,
+    /// How many stay.
+    pub keep: u32,
 }
 
 /// A failed operation.

@@ -130,7 +130,9 @@ impl<'a> Launch<'a> {
     /// When one of them is no cgroup or is gone.
     pub fn in_cgroups(mut self, directories: &[PathBuf]) -> Result<Self, LaunchError> {
         for directory in directories {
-            let path = directory.join("cgroup.procs");
+            // The worker has one thread: version 1 moves that at once, and a process only after a grace period of RCU.
+            let tasks = directory.join("tasks");
+            let path = if tasks.exists() { tasks } else { directory.join("cgroup.procs") };
             let file = File::options().write(true).open(&path);
             self.cgroups.push(file.map_err(|source| LaunchError::Open { path, source })?);
         }

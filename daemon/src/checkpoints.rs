@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::internal;
 
 /// What the manifest does not say, beside it.
-const ORIGIN: &str = "origin.json";
+pub(crate) const ORIGIN: &str = "origin.json";
 
 /// Where a checkpoint came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Origin {
     pub container: String,
     /// How many processes it holds.
     pub processes: u64,
+    /// Whether nobody asked for it: the daemon keeps so many of these and no more.
+    #[serde(default)]
+    pub periodic: bool,
 }
 
 /// The place.

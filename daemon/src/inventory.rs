@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fastmig_api::container::{Application, Container as Seen, Failure};
+use fastmig_api::container::{Application, Container as Seen, Failure, Schedule};
 use fastmig_api::policy::{Decision, Policy};
 use fastmig_engine::container::{PolicyStatus, Status};
 use fastmig_engine::keeper::journal::Entry;
@@ -72,6 +72,7 @@ fn seen(status: Status) -> Seen {
             reason: failure.reason,
         }),
         policy: status.policy.map(policy),
+        schedule: status.schedule.map(|s| Schedule { every: s.every, keep: s.keep }),
         operation: None,
         migrating: None,
     }

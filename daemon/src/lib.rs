@@ -16,6 +16,7 @@
 //! | [`inventory`], [`checkpoints`] | what there is |
 //! | `watch` | changes of containers that nobody asked for here |
 //! | `decisions` | what the policies of containers decide, told; their keepers, looked after |
+//! | `periodic` | checkpoints that nobody asks for |
 //! | [`events`], [`metrics`] | what happens, and what is counted |
 //! | `telemetry` | what the daemon tells of itself |
 //! | [`failure`], `start` | why not |
@@ -36,6 +37,7 @@ pub mod inventory;
 pub mod metrics;
 pub mod migrations;
 pub mod operations;
+mod periodic;
 pub mod pki;
 pub mod run;
 mod server;

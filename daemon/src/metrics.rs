@@ -21,6 +21,8 @@ pub struct Metrics {
     refused: Family<Labels<1>, Counter>,
     containers: Family<Labels<1>, Gauge>,
     decisions: Family<Labels<1>, Counter>,
+    periodic: Family<Labels<1>, Counter>,
+    periodic_bytes: Gauge,
     migration_bytes: Family<Labels<1>, Counter>,
     frozen_time: Histogram,
 }
@@ -38,6 +40,8 @@ impl Default for Metrics {
             refused: Family::default(),
             containers: Family::default(),
             decisions: Family::default(),
+            periodic: Family::default(),
+            periodic_bytes: Gauge::default(),
             migration_bytes: Family::default(),
             frozen_time: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
         };
@@ -71,6 +75,18 @@ impl Metrics {
             "policy_decisions",
             "Decisions about applications that have ended, by action",
             self.decisions.clone(),
+        );
+        registry.register(
+            "periodic_checkpoints",
+            "Checkpoints that nobody asked for, by result",
+            self.periodic.clone(),
+        );
+        let help = "What they take of the disk";
+        registry.register_with_unit(
+            "periodic_checkpoints_disk",
+            help,
+            Unit::Bytes,
+            self.periodic_bytes.clone(),
         );
         registry.register_with_unit(
             "migration",
@@ -112,6 +128,17 @@ impl Metrics {
     /// A container's policy has decided.
     pub fn decided(&self, action: &str) {
         self.decisions.get_or_create(&[("action", action.into())]).inc();
+    }
+
+    /// A periodic checkpoint was taken, or failed.
+    pub fn periodic(&self, done: bool) {
+        let result = if done { "done" } else { "failed" };
+        self.periodic.get_or_create(&[("result", result.into())]).inc();
+    }
+
+    /// What the periodic checkpoints take of the disk.
+    pub fn periodic_bytes(&self, bytes: u64) {
+        self.periodic_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A connection was not served.

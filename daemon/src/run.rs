@@ -17,7 +17,7 @@ use crate::pki::join::Desk;
 use crate::pki::Place;
 use crate::server::{Gate, Http, Tcp, Unix};
 use crate::start::StartError;
-use crate::{decisions, watch};
+use crate::{decisions, periodic, watch};
 
 /// Answers under way when everything has ended are given this time.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -81,6 +81,7 @@ async fn live(config: Arc<Config>) -> Result<(), StartError> {
     listeners.spawn(unix.serve(http));
     listeners.spawn(watch::containers(daemon.clone()));
     listeners.spawn(decisions::tell(daemon.clone()));
+    listeners.spawn(periodic::take(daemon.clone()));
     if let Some(tcp) = tcp {
         listeners.spawn(tcp.serve());
     }

@@ -28,9 +28,16 @@ pub(crate) fn run(
             application_pid: status.application_pid.unwrap_or_default(),
             verify_ms: None,
             restore_ms: None,
+            memory_ms: None,
+            faults: None,
         });
     };
-    let request = RestoreRequest { checkpoint: name.clone(), tcp: request.tcp, hooks: request.hooks };
+    let request = RestoreRequest {
+        checkpoint: name.clone(),
+        tcp: request.tcp,
+        lazy_pages: false,
+        hooks: request.hooks,
+    };
     restore(daemon, container, &request, job)
 }
 
@@ -43,6 +50,7 @@ pub(crate) fn restore(
 ) -> Result<Value, ErrorInfo> {
     let mut asked = restore::Request::new(daemon.checkpoints.existing(&request.checkpoint)?);
     asked.tcp = request.tcp.map(policy);
+    asked.lazy_pages = request.lazy_pages;
     let done =
         if request.hooks { fastmig_hooks::restore(container, &asked) } else { container.restore(&asked) };
     let done = done.map_err(|e| of_engine(&e))?;
@@ -51,6 +59,8 @@ pub(crate) fn restore(
         application_pid: done.application_pid,
         verify_ms: Some(done.verify_ms),
         restore_ms: Some(done.restore_ms),
+        memory_ms: done.followed.map(|followed| followed.memory_ms),
+        faults: done.followed.map(|followed| followed.faults),
     })
 }
 
@@ -60,6 +70,16 @@ pub(crate) fn checkpoint(
     container: &Container,
     request: &CheckpointRequest,
     _job: &Job,
+) -> Result<Value, ErrorInfo> {
+    take(daemon, container, request, false)
+}
+
+/// Makes one that somebody asked for, or a `periodic` one.
+pub(crate) fn take(
+    daemon: &Daemon,
+    container: &Container,
+    request: &CheckpointRequest,
+    periodic: bool,
 ) -> Result<Value, ErrorInfo> {
     let name = request.name.clone().unwrap_or_else(|| name_of(container.key().id()));
     let path = daemon.checkpoints.path(&name)?;
@@ -85,8 +105,14 @@ pub(crate) fn checkpoint(
     };
     let done = done.map_err(|e| of_engine(&e))?;
     let processes = done.processes as u64;
-    let origin = Origin { container: container.key().id().to_owned(), processes };
-    daemon.checkpoints.note(&done.path, &origin).map_err(|e| internal(&e))?;
+    let origin = Origin { container: container.key().id().to_owned(), processes, periodic };
+    if let Err(e) = daemon.checkpoints.note(&done.path, &origin) {
+        // Nobody would know whose it is. Where the application has left it is all that there is of it.
+        if request.after == After::Run {
+            daemon.checkpoints.delete(&name)?;
+        }
+        return Err(internal(&e));
+    }
     report(&CheckpointReport {
         name,
         path: done.path.display().to_string(),
@@ -147,7 +173,7 @@ pub(crate) fn report<T: Serialize>(report: &T) -> Result<Value, ErrorInfo> {
 }
 
 /// What nobody gave a name is called by container and time.
-fn name_of(container: &str) -> String {
+pub(crate) fn name_of(container: &str) -> String {
     let short: String =
         container.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
     let short = short.trim_start_matches(['.', '_', '-']);

@@ -52,7 +52,7 @@ mod tests {
         std::fs::create_dir(client.path().join("rootfs")).unwrap();
         std::fs::write(client.path().join("secret"), "s").unwrap();
 
-        let mut spec = Spec::load(client.path(), crate::config::Defaults::default()).unwrap();
+        let mut spec = Spec::load(client.path(), &crate::Config::default()).unwrap();
         spec.put_init_above(Path::new("/r"), 3).unwrap();
         let bundle = stand_in(ours.path(), client.path(), &mut spec).unwrap();
 

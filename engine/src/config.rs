@@ -3,11 +3,12 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `confinement` | what CRIU goes without
+//! | `confinement` | what CRIU goes without |
 //! | `create` | what a container made for another host may have |
 //! | [`daemon`] | the daemon's settings |
 //! | `error` | what a wrong file is told, with its line |
 //! | [`hooks`] | the operator's commands around an operation |
+//! | [`periodic`] | checkpoints that the daemon takes by itself |
 //! | `ranges` | which values are possible |
 //! | [`sources`] | which line each value comes from |
 //! | `store` | the table of checkpoints at rest |
@@ -17,6 +18,7 @@ mod create;
 pub mod daemon;
 mod error;
 pub mod hooks;
+pub mod periodic;
 mod ranges;
 pub mod sources;
 mod store;
@@ -31,6 +33,7 @@ pub use self::create::Create;
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;
 pub use self::hooks::Hook;
+pub use self::periodic::{Periodic, Schedule};
 use self::sources::Sources;
 pub use self::store::Store;
 use crate::start_options::{Binds, DefaultStart, IoUring, Mode, TcpPolicy};
@@ -59,6 +62,8 @@ pub struct Config {
     pub limits: Limits,
     /// How checkpoints are taken.
     pub checkpoint: Checkpoint,
+    /// Checkpoints that the daemon takes by itself.
+    pub periodic: Periodic,
     /// Where checkpoints at rest are kept, and how.
     pub store: Store,
     /// What the programs that checkpoint and restore must do without.
@@ -140,6 +145,7 @@ impl Default for Config {
             defaults: Defaults::default(),
             limits: Limits::default(),
             checkpoint: Checkpoint::default(),
+            periodic: Periodic::default(),
             store: Store::default(),
             confinement: Confinement::default(),
             create: Create::default(),

@@ -18,6 +18,7 @@ use fastmig_criu::Bundle;
 use serde::Serialize;
 
 use crate::cgroup::ApplicationCgroup;
+use crate::config::Schedule;
 use crate::init::InitClient;
 use crate::keeper;
 use crate::keeper::journal::{self, Summary};
@@ -58,6 +59,8 @@ pub struct Status {
     pub last_failure: Option<Failure>,
     /// What decides about its application when that has ended, and what it has decided.
     pub policy: Option<PolicyStatus>,
+    /// How often the daemon checkpoints it.
+    pub schedule: Option<Schedule>,
 }
 
 /// A container's policy at work.
@@ -186,11 +189,20 @@ impl Container {
             last_checkpoint: record.last_checkpoint,
             last_failure: record.last_failure,
             policy: record.policy.map(|name| self.policy_status(name)),
+            schedule: record.schedule,
         })
     }
 
     fn policy_status(&self, name: String) -> PolicyStatus {
         PolicyStatus { name, keeper: keeper::keeper_of(self), decided: journal::summary(&self.directory) }
+    }
+
+    /// How often the daemon is to checkpoint it.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn schedule(&self) -> Result<Option<Schedule>, Error> {
+        Ok(self.directory.load(&self.key)?.schedule)
     }
 
     /// Whether a policy decides when its application ends.

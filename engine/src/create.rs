@@ -101,7 +101,7 @@ impl Container {
     /// # Errors
     /// When the name is taken, or the spec or an annotation is wrong.
     pub fn prepare(config: Arc<Config>, request: CreateRequest) -> Result<Prepared, Error> {
-        let mut spec = Spec::load(&request.bundle, config.defaults.clone())?;
+        let mut spec = Spec::load(&request.bundle, &config)?;
         let facts = spec.facts()?;
         let log = request.log.clone().or_else(|| output::of_pod(&spec));
         if let Some(name) = &facts.policy {
@@ -187,6 +187,7 @@ fn record(request: &CreateRequest, facts: &Facts, names: Names) -> Record {
         changed: false,
         log: None,
         policy: facts.policy.clone().filter(|_| facts.left_alone.is_none()),
+        schedule: facts.schedule.filter(|_| facts.left_alone.is_none()),
         network_lock: None,
         last_failure: None,
         last_checkpoint: None,

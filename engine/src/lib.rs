@@ -54,6 +54,7 @@ mod exec;
 mod files;
 mod frozen;
 mod halt;
+mod hold;
 mod hugetlb;
 pub mod image;
 mod init;
@@ -85,7 +86,7 @@ mod survivor;
 mod watchdog;
 
 pub use clock::{now, parse_duration};
-pub use config::Config;
+pub use config::{Config, Schedule};
 pub use container::Container;
 pub use cost::Cost;
 pub use create::{CreateRequest, Prepared};

@@ -82,7 +82,7 @@ mod tests {
     fn names(spec: &Value) -> Names {
         let bundle = tempfile::tempdir().unwrap();
         std::fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
-        Names::of(&Spec::load(bundle.path(), crate::config::Defaults::default()).unwrap())
+        Names::of(&Spec::load(bundle.path(), &crate::Config::default()).unwrap())
     }
 
     #[test]

@@ -95,7 +95,7 @@ mod tests {
             "io.kubernetes.cri.sandbox-uid": uid,
         }});
         std::fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
-        Spec::load(bundle.path(), crate::config::Defaults::default()).unwrap()
+        Spec::load(bundle.path(), &crate::Config::default()).unwrap()
     }
 
     #[test]

@@ -264,7 +264,9 @@ pub(crate) fn taken_numbers(
     container: &Container,
     wanted: &BTreeSet<i32>,
 ) -> Result<Vec<(i32, String)>, Error> {
-    let taken = container.pids()?.into_iter().filter_map(|pid| {
+    let cgroup = container.application_cgroup()?;
+    let all = cgroup.pids_around().map_err(|e| Error::io("list who is around", cgroup.directory(), e))?;
+    let taken = all.into_iter().filter_map(|pid| {
         let numbers = application::inner_numbers(&BTreeSet::from([pid]));
         let number = numbers.intersection(wanted).next().copied()?;
         Some((number, application::command_of(pid)))

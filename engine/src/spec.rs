@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use fastmig_control::{INIT_PATH, RUNTIME_DIR};
 use serde_json::{json, Map, Value};
 
-use crate::config::Defaults;
+use crate::config::{periodic, Defaults, Periodic, Schedule};
 use crate::files::replace;
 use crate::policy;
 use crate::start_options::{Binds, IoUring, Mode, StartMode, TcpPolicy, Volumes};
-use crate::Error;
+use crate::{Config, Error};
 
 /// `off` leaves the container to runc, `warm` puts the init above it.
 pub const MODE: &str = "fastmig.dev/mode";
@@ -28,6 +28,10 @@ pub const BINDS: &str = "fastmig.dev/binds";
 
 /// `off`, `default`, `paper` or the name of a policy of the host's: what becomes of an application that has ended.
 pub const POLICY: &str = "fastmig.dev/policy";
+/// `off` or a time: how often the daemon checkpoints the application.
+pub const CHECKPOINT_EVERY: &str = "fastmig.dev/checkpoint-every";
+/// How many of these checkpoints stay.
+pub const CHECKPOINT_KEEP: &str = "fastmig.dev/checkpoint-keep";
 
 /// Commands that insist on being PID 1.
 const MUST_BE_FIRST: &[&str] =
@@ -68,6 +72,7 @@ pub(crate) struct Spec {
     value: Value,
     /// What holds where there is no annotation.
     defaults: Defaults,
+    periodic: Periodic,
 }
 
 /// What the engine needs to know of a spec.
@@ -82,17 +87,20 @@ pub(crate) struct Facts {
     pub(crate) volumes: Volumes,
     pub(crate) binds: Binds,
     pub(crate) policy: Option<String>,
+    pub(crate) schedule: Option<Schedule>,
     pub(crate) image: Option<String>,
     /// Why the container is to be left to runc, if it is.
     pub(crate) left_alone: Option<String>,
 }
 
 impl Spec {
-    pub(crate) fn load(bundle: &Path, defaults: Defaults) -> Result<Self, SpecError> {
+    pub(crate) fn load(bundle: &Path, config: &Config) -> Result<Self, SpecError> {
         let path = bundle.join("config.json");
         let text = std::fs::read(&path).map_err(|source| SpecError::File { path: path.clone(), source })?;
         match serde_json::from_slice(&text) {
-            Ok(value) => Ok(Self { value, defaults }),
+            Ok(value) => {
+                Ok(Self { value, defaults: config.defaults.clone(), periodic: config.periodic.clone() })
+            }
             Err(source) => Err(SpecError::Syntax { path, source }),
         }
     }
@@ -130,6 +138,7 @@ impl Spec {
             volumes: self.volumes()?,
             binds: self.binds()?,
             policy: self.policy()?,
+            schedule: self.schedule()?,
             image: ["io.kubernetes.cri.image-name", "nerdctl/image", "org.opencontainers.image.ref.name"]
                 .iter()
                 .find_map(|key| self.annotation(key).map(str::to_owned)),
@@ -294,6 +303,22 @@ impl Spec {
         Ok(Some(name.to_owned()).filter(|name| name != policy::OFF))
     }
 
+    fn schedule(&self) -> Result<Option<Schedule>, Error> {
+        let keep = match self.annotation(CHECKPOINT_KEEP) {
+            None => None,
+            Some(text) => {
+                Some(text.parse().ok().filter(|count| periodic::can_keep(*count)).ok_or_else(|| {
+                    bad_annotation(CHECKPOINT_KEEP, text, "it must be a number from 1 to 1000")
+                })?)
+            }
+        };
+        let every = self.annotation(CHECKPOINT_EVERY);
+        self.periodic.schedule(every, keep).map_err(|_| {
+            let expected = "it must be off or a time from 1s to 366d, such as 5m";
+            bad_annotation(CHECKPOINT_EVERY, every.unwrap_or_default(), expected)
+        })
+    }
+
     fn io_uring(&self) -> Result<IoUring, Error> {
         match self.annotation(IO_URING) {
             None => Ok(self.defaults.io_uring),
@@ -345,7 +370,7 @@ mod tests {
             "unknownTopField": { "deep": [true] },
         });
         change(&mut value);
-        Spec { value, defaults: Defaults::default() }
+        Spec { value, defaults: Defaults::default(), periodic: Periodic::default() }
     }
 
     #[test]
@@ -476,6 +501,16 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_is_read_and_checked() {
+        let facts = |key: &str, value: &str| spec(|v| v["annotations"] = json!({ key: value })).facts();
+        assert_eq!(spec(|_| {}).facts().unwrap().schedule, None);
+        let schedule = facts(CHECKPOINT_EVERY, "5m").unwrap().schedule;
+        assert_eq!(schedule, Some(Schedule { every: 300, keep: 3 }));
+        assert!(facts(CHECKPOINT_EVERY, "often").unwrap_err().to_string().contains(CHECKPOINT_EVERY));
+        assert!(facts(CHECKPOINT_KEEP, "0").unwrap_err().to_string().contains(CHECKPOINT_KEEP));
+    }
+
+    #[test]
     fn volumes_and_binds_are_read_and_checked() {
         let facts = |key: &str, value: &str| spec(|v| v["annotations"] = json!({ key: value })).facts();
         assert!(spec(|_| {}).facts().unwrap().volumes.is_none());
@@ -505,7 +540,7 @@ mod tests {
             (json!({ "capabilities": { "bounding": ["CAP_KILL"] } }), "fastmig"),
             (json!({ "capabilities": { "bounding": ["CAP_KILL", "CAP_SYS_ADMIN"] } }), ""),
         ] {
-            let mut spec = Spec { value: json!({ "process": process }), defaults: Defaults::default() };
+            let mut spec = spec(|value| value["process"] = process.clone());
             spec.confine("fastmig").unwrap();
             let found = spec.value["process"]["apparmorProfile"].as_str().unwrap_or_default();
             assert_eq!(found, expected, "{process}");

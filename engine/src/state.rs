@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
+use crate::config::Schedule;
 use crate::files::replace;
 use crate::migration::{Mark, Throttle};
 use crate::names::Names;
@@ -187,6 +188,9 @@ pub(crate) struct Record {
     /// What decides about its application when that has ended; `None` when nothing does.
     #[serde(default)]
     pub(crate) policy: Option<String>,
+    /// How often the daemon checkpoints it; `None` when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) schedule: Option<Schedule>,
     /// Whether the init was told of changes to the command.
     #[serde(default)]
     pub(crate) changed: bool,

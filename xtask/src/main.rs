@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::{brownout, checkpoint, gap, pids, policy, wire, wrapper};
+use fastmig_bench::{readme, run as bench};
 use fastmig_tests::framework::cache::Cache;
 use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts};
 use fastmig_tests::{demo, suites};
@@ -56,33 +56,14 @@ enum Chore {
         #[arg(long)]
         app: Option<String>,
     },
-    /// Measure against what a user would take instead
-    #[command(subcommand)]
-    Bench(Bench),
-    /// Put the table that the suite clients made into README.md
+    /// Measure against what a user would take instead, on two test hosts
+    Bench(bench::Options),
+    /// Put the tables that the suite clients and the benchmarks made into README.md
     Table,
     /// Check format, clippy and documentation
     Lint,
     /// Take all hosts down and remove the cache
     Clean,
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// What the OCI runtime costs in front of runc
-    Wrapper,
-    /// What deciding about an application that has ended costs
-    Policy,
-    /// How long a program stands still when it moves, beside checkpoint, tar and restore by runc
-    Gap(gap::Options),
-    /// How long a program stands still for a checkpoint, and what that writes, beside runc's
-    Checkpoint(checkpoint::Options),
-    /// What a redis that is written answers before, during and after its move: shares, a chart, JSON
-    Brownout(brownout::Options),
-    /// How fast memory travels as migrations send it, beside plain TCP
-    Wire(wire::Options),
-    /// How long a restore of many processes takes, beside one with the same memory
-    Pids(pids::Options),
 }
 
 fn main() -> ExitCode {
@@ -119,16 +100,19 @@ fn run(chore: Chore) -> Result<()> {
             true => Ok(()),
             false => bail!("the demo failed"),
         },
-        Chore::Bench(Bench::Wrapper) => wrapper::run(),
-        Chore::Bench(Bench::Policy) => policy::run(),
-        Chore::Bench(Bench::Gap(options)) => gap::run(&options),
-        Chore::Bench(Bench::Checkpoint(options)) => checkpoint::run(&options),
-        Chore::Bench(Bench::Brownout(options)) => brownout::run(&options),
-        Chore::Bench(Bench::Wire(options)) => wire::run(&options),
-        Chore::Bench(Bench::Pids(options)) => pids::run(&options),
-        Chore::Table => suites::put_table_into_readme(),
+        Chore::Bench(options) => bench::run(&options),
+        Chore::Table => tables(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),
+    }
+}
+
+/// Puts those there that were made; one of them must have been.
+fn tables() -> Result<()> {
+    let figures = readme::put()?;
+    match suites::put_table_into_readme() {
+        Err(_) if figures => Ok(()),
+        other => other,
     }
 }
 

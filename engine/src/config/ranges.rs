@@ -46,6 +46,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), ConfigErro
     }
     config.daemon.check(sources)?;
     hooks::check(&config.hooks, sources)?;
+    config.periodic.check(sources)?;
     config.store.check(sources)?;
     config.confinement.check(sources)?;
     config.create.check(sources)?;

@@ -61,6 +61,7 @@ fn container(status: Status) -> Container {
             reason: failure.reason,
         }),
         policy: None,
+        schedule: None,
         operation: None,
         migrating: None,
     }
@@ -121,6 +122,7 @@ mod tests {
             last_checkpoint: None,
             last_failure: None,
             policy: None,
+            schedule: None,
             operation: None,
             migrating: None,
         }

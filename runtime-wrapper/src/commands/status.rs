@@ -53,6 +53,12 @@ fn describe(status: &Status) -> String {
     if let Some(path) = &status.last_checkpoint {
         text.push_str(&format!("\nlast checkpoint: {}", path.display()));
     }
+    if let Some(schedule) = &status.schedule {
+        text.push_str(&format!(
+            "\ncheckpointed by the daemon every {} s, {} stay",
+            schedule.every, schedule.keep
+        ));
+    }
     if let Some(policy) = &status.policy {
         text.push_str(&describe_policy(policy));
     }

@@ -8,21 +8,6 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Less would be one checkpoint without an end.
-const SHORTEST: Duration = Duration::from_secs(1);
-
-/// A year: what is rarer is not periodic.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// The time between two checkpoints.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
-    let interval = fastmig_engine::parse_duration(text)?;
-    if !(SHORTEST..=LONGEST).contains(&interval) {
-        return Err("give a time from 1s to 366d".into());
-    }
-    Ok(interval)
-}
-
 /// Does `one` now and then each `interval`. One that takes longer makes the next ones fail to come, and not run late.
 /// A signal ends it, after the one under way.
 pub(super) fn run(interval: Duration, one: impl FnMut()) -> ExitCode {
@@ -60,15 +45,6 @@ fn until_next(elapsed: Duration, interval: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn intervals_have_bounds() {
-        assert_eq!(interval("1s"), Ok(SHORTEST));
-        assert_eq!(interval("366d"), Ok(LONGEST));
-        for text in ["0s", "367d", "5"] {
-            assert!(interval(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn a_late_one_does_not_move_the_next() {

@@ -39,7 +39,7 @@ pub(crate) struct Target {
     #[arg(long, value_name = "N", requires = "stored", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
     /// Store one now and then one each time, such as 5m; the application runs on. A signal ends it
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["standby", "image_path", "work_path"], value_parser = every::interval)]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["standby", "image_path", "work_path"], value_parser = fastmig_engine::config::periodic::interval)]
     every: Option<Duration>,
 }
 

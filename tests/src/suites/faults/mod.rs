@@ -6,6 +6,7 @@
 //! | `actions` | each action, for exit codes, signals and want of memory, under each client |
 //! | `keeper` | a keeper that is killed, and one that nobody replaces |
 //! | `daemon` | what the daemon tells of decisions |
+//! | `periodic` | checkpoints that the daemon takes by itself |
 //! | `starts` | start options |
 //! | `many` | a thousand restarts in place leave nothing behind, and lose no line |
 
@@ -13,6 +14,7 @@ mod actions;
 mod daemon;
 mod keeper;
 mod many;
+mod periodic;
 mod stage;
 mod starts;
 
@@ -26,6 +28,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "faults", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("faults", ctx, &[skipped]));
     }
-    let all = [actions::CASES, keeper::CASES, daemon::CASES, starts::CASES, many::CASES].concat();
+    let all =
+        [actions::CASES, keeper::CASES, daemon::CASES, periodic::CASES, starts::CASES, many::CASES].concat();
     Ok(run_cases("faults", ctx, &all))
 }

@@ -1,18 +1,17 @@
 //! Bytes over TCP, from the one host's network to the other's.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{anyhow, Result};
 use fastmig_tests::framework::Host;
-use nix::sched::{setns, CloneFlags};
 use nix::sys::resource::{getrusage, UsageWho};
 
 use super::Speed;
+use crate::network;
 
 const PORT: u16 = 7003;
 const AT_ONCE: usize = 1 << 20;
@@ -20,12 +19,12 @@ const AT_ONCE: usize = 1 << 20;
 /// Sends so many bytes by so many connections.
 pub(super) fn measure([a, b]: [&Arc<Host>; 2], streams: usize, bytes: u64) -> Result<Speed> {
     let address: SocketAddr = format!("{}:{PORT}", b.address()).parse()?;
-    let listener = in_network(b, move || Ok(TcpListener::bind(address)?))?;
+    let listener = network::within(b, move || Ok(TcpListener::bind(address)?))?;
     let each = bytes / streams as u64;
     let begun = Instant::now();
     let mut threads = Vec::new();
     for _ in 0..streams {
-        let sender = in_network(a, move || Ok(TcpStream::connect(address)?))?;
+        let sender = network::within(a, move || Ok(TcpStream::connect(address)?))?;
         let (receiver, _) = listener.accept()?;
         threads.push(thread::spawn(move || send(sender, each)));
         threads.push(thread::spawn(move || receive(receiver)));
@@ -36,17 +35,6 @@ pub(super) fn measure([a, b]: [&Arc<Host>; 2], streams: usize, bytes: u64) -> Re
     }
     let rate = bytes as f64 / begun.elapsed().as_secs_f64();
     Ok(Speed { rate, processor: processor / bytes as f64 * 1e9 })
-}
-
-/// Sockets are of the network that they are made in.
-fn in_network<T: Send>(host: &Host, make: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let path = format!("/proc/{}/ns/net", host.pid());
-    let network = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-    let there = || {
-        setns(&network, CloneFlags::CLONE_NEWNET)?;
-        make()
-    };
-    thread::scope(|scope| scope.spawn(there).join()).map_err(|_| anyhow!("a thread panicked"))?
 }
 
 fn send(mut stream: TcpStream, bytes: u64) -> Result<f64> {

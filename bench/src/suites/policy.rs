@@ -9,11 +9,15 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use fastmig_tests::framework::dist;
 
+use crate::bench::Bench;
+use crate::figures::Metric;
+
 /// Lines in the log.
 const SIZES: [usize; 6] = [0, 200, 2_000, 5_000, 10_000, 20_000];
-/// Decisions for each size, by the rules and by the program.
-const DECISIONS: usize = 50;
-const OF_PROGRAM: usize = 10;
+/// Decisions by rules for each by the program.
+const OF_RULES: usize = 5;
+
+const DECISION: Metric = Metric::new("decision", "ms");
 
 /// Ten patterns of which the last line fits the last.
 const RULES: &str = r#"
@@ -65,20 +69,17 @@ last = re.compile(r"giving up after [0-9]+ tries$")
 print(json.dumps({"action": "scratch" if any(last.search(line) for line in facts["output"]) else "standby"}))
 "#;
 
-/// Measures, and prints a table.
-///
-/// # Errors
-/// When a file cannot be written or a decision is wrong.
-pub fn run() -> Result<()> {
+/// Measures.
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    dist::build()?;
     let directory = std::env::temp_dir().join(format!("fastmig-bench-policy-{}", std::process::id()));
     std::fs::create_dir(&directory)?;
-    let measured = measure(&directory);
+    let measured = measure(bench, &directory);
     std::fs::remove_dir_all(&directory)?;
     measured
 }
 
-fn measure(directory: &Path) -> Result<()> {
-    dist::build()?;
+fn measure(bench: &mut Bench, directory: &Path) -> Result<()> {
     let program = directory.join("decider");
     std::fs::write(&program, PROGRAM)?;
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -87,14 +88,17 @@ fn measure(directory: &Path) -> Result<()> {
     let decider =
         format!("version = 1\noutput_lines = 20000\n[decider]\nprogram = {program:?}\nlimit = \"30s\"\n");
     std::fs::write(&python, decider)?;
-    println!("| lines | rules | in docker's format | a program in Python |\n|---|---|---|---|");
     for lines in SIZES {
+        let work = format!("{lines}-lines");
         let [plain, docker] = [log(directory, lines, plain_line)?, log(directory, lines, docker_line)?];
         let [by_rules, by_program] = if lines > 0 { ["scratch"; 2] } else { ["exit", "standby"] };
-        let a = median(DECISIONS, &rules, &plain, by_rules)?;
-        let b = median(DECISIONS, &rules, &docker, by_rules)?;
-        let c = median(OF_PROGRAM, &python, &plain, by_program)?;
-        println!("| {lines} | {a:.2} ms | {b:.2} ms | {c:.1} ms |");
+        for _ in 0..bench.rounds(5, 20) {
+            for _ in 0..OF_RULES {
+                bench.note(&work, "fastmig-rules", DECISION, decision(&rules, &plain, by_rules)?);
+                bench.note(&work, "fastmig-rules-docker-log", DECISION, decision(&rules, &docker, by_rules)?);
+            }
+            bench.add(&work, "python", DECISION, decision(&python, &plain, by_program)?);
+        }
     }
     Ok(())
 }
@@ -124,20 +128,14 @@ fn log(directory: &Path, lines: usize, line: fn(usize) -> String) -> Result<std:
 }
 
 /// Milliseconds of a whole decision, by the program as it is shipped.
-fn median(count: usize, rules: &Path, log: &Path, expected: &str) -> Result<f64> {
-    let fastmig = dist::dist_dir().join("bin/fastmig");
-    let mut times = Vec::new();
-    for _ in 0..count {
-        let output = Command::new(&fastmig)
-            .args(["--json", "policy", "test", "--exit-code", "1", "--log"])
-            .args([log, rules])
-            .output()
-            .context("no fastmig")?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        ensure!(answer["decision"]["action"] == expected, "decided wrongly: {answer}");
-        times.push(answer["took_us"].as_u64().context("no time")?);
-    }
-    times.sort_unstable();
-    let median = u32::try_from(*times.get(count / 2).context("nothing measured")?)?;
-    Ok(f64::from(median) / 1000.0)
+fn decision(rules: &Path, log: &Path, expected: &str) -> Result<f64> {
+    let output = Command::new(dist::dist_dir().join("bin/fastmig"))
+        .args(["--json", "policy", "test", "--exit-code", "1", "--log"])
+        .args([log, rules])
+        .output()
+        .context("no fastmig")?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(answer["decision"]["action"] == expected, "decided wrongly: {answer}");
+    let microseconds = answer["took_us"].as_u64().context("no time")?;
+    Ok(f64::from(u32::try_from(microseconds)?) / 1000.0)
 }

@@ -1,6 +1,5 @@
 //! What the answers say, in shares, as a chart and as JSON.
 
-use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +8,8 @@ use anyhow::{Context, Result};
 use fastmig_charts::{Axis, Lines, Mark, Series};
 use serde_json::{json, Value};
 
-const TENTH: f64 = 0.1;
+/// Seconds.
+pub(super) const TENTH: f64 = 0.1;
 /// Tenths of a second that count as before and after.
 const BEFORE: usize = 20;
 const SECOND: usize = 10;
@@ -25,9 +25,9 @@ pub(super) struct Moments {
 /// Answers in a tenth of a second as usual, and shares of that.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Figures {
-    usual: f64,
-    rounds: Option<f64>,
-    after: f64,
+    pub(super) usual: f64,
+    pub(super) rounds: Option<f64>,
+    pub(super) after: f64,
 }
 
 impl Figures {
@@ -41,8 +41,15 @@ impl Figures {
         Some(Self { usual, rounds, after })
     }
 
-    /// Writes `brownout.svg` and `brownout.json` into a directory.
-    pub(super) fn write(&self, to: &Path, tenths: &[u64], moments: &Moments, report: &Value) -> Result<()> {
+    /// Writes `brownout-STRATEGY.svg` and `brownout-STRATEGY.json` into a directory.
+    pub(super) fn write(
+        &self,
+        to: &Path,
+        strategy: &str,
+        tenths: &[u64],
+        moments: &Moments,
+        report: &Value,
+    ) -> Result<()> {
         fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
         let from = index(moments.begun).saturating_sub(BEFORE);
         let seconds = |at: usize| (at as f64 - index(moments.begun) as f64) * TENTH;
@@ -54,7 +61,7 @@ impl Figures {
         };
         let axis = |label: &str| Axis { label: label.into(), powers: false };
         let chart = Lines {
-            title: "writes that redis answers while it moves".into(),
+            title: format!("writes that redis answers while it moves by {strategy}"),
             x: axis("seconds since the move was asked for"),
             y: axis("answers in 100 ms"),
             series: vec![Series { name: String::new(), points }],
@@ -63,7 +70,7 @@ impl Figures {
                 mark(moments.frozen, "frozen"),
                 mark(moments.thawed, "thawed"),
             ],
-            dots: false,
+            ..Lines::default()
         };
         let told = json!({
             "usual_per_100ms": self.usual,
@@ -75,24 +82,11 @@ impl Figures {
             "answers_per_100ms": tenths,
             "report": report,
         });
-        for (name, content) in [("brownout.svg", chart.svg()?), ("brownout.json", format!("{told:#}\n"))] {
-            let path = to.join(name);
+        for (kind, content) in [("svg", chart.svg()?), ("json", format!("{told:#}\n"))] {
+            let path = to.join(format!("brownout-{strategy}.{kind}"));
             fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{}", path.display());
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = self.rounds.map_or_else(|| "too short to say".to_owned(), |share| format!("{share:.2}"));
-        write!(
-            f,
-            "| usual | while rounds go on | first second after the thaw |\n|---|---|---|\n| {:.0} answers/s | {rounds} | {:.2} |",
-            self.usual / TENTH,
-            self.after
-        )
     }
 }
 

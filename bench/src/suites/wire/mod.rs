@@ -12,26 +12,20 @@ mod plain;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use clap::Args;
 use fastmig_tests::apps::memory::{image, Pair};
 use fastmig_tests::apps::migrating;
 use fastmig_tests::framework::Host;
 
-use crate::hosts;
+use crate::bench::Bench;
+use crate::figures::Metric;
 
-/// What is measured.
-#[derive(Args, Debug)]
-pub struct Options {
-    /// MiB that travel
-    #[arg(long, default_value_t = 1024)]
-    mib: usize,
-    /// Streams, with commas between them
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
-    streams: Vec<usize>,
-    /// Measurements of each kind
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-}
+/// MiB that travel, in a quick run and in a thorough one.
+const MIB: [usize; 2] = [512, 1024];
+/// Streams.
+const STREAMS: [usize; 3] = [1, 2, 4];
+
+const RATE: Metric = Metric::new("rate", "MB/s");
+const PROCESSOR: Metric = Metric::new("cpu-per-gb", "s");
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
@@ -42,23 +36,23 @@ struct Speed {
     processor: f64,
 }
 
-/// Measures, and prints a table.
-///
-/// # Errors
-/// When the hosts cannot be made, or nothing travels.
-pub fn run(options: &Options) -> Result<()> {
-    let [a, b] = hosts::up(&[image()])?;
-    println!("| streams | fastmig | processor s per GB | tcp | processor s per GB | ratio |");
-    println!("|---|---|---|---|---|---|");
-    for &streams in &options.streams {
-        let (mut ours, mut plain) = (Vec::new(), Vec::new());
-        for _ in 0..options.rounds {
-            plain.push(plain::measure([&a, &b], streams, (options.mib as u64) << 20)?);
-            ours.push(moved([&a, &b], streams, options.mib)?);
+/// Measures.
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let [a, b] = bench.hosts(&[image()])?;
+    let mib = MIB[usize::from(!bench.how.quick)];
+    for round in 0..bench.rounds(2, 5) {
+        for streams in STREAMS {
+            if round > 0 && !bench.has_time() {
+                return Ok(());
+            }
+            let plain = plain::measure([&a, &b], streams, (mib as u64) << 20)?;
+            let ours = moved([&a, &b], streams, mib)?;
+            for (tool, speed) in [("fastmig", ours), ("tcp", plain)] {
+                let work = format!("{streams}-streams");
+                bench.add(&work, tool, RATE, speed.rate / 1e6);
+                bench.note(&work, tool, PROCESSOR, speed.processor);
+            }
         }
-        let (ours, plain) = (best(&ours).context("no measurement")?, best(&plain).context("no measurement")?);
-        let cells = |speed: Speed| format!("{:.0} MB/s | {:.2}", speed.rate / 1e6, speed.processor);
-        println!("| {streams} | {} | {} | {:.2} |", cells(ours), cells(plain), ours.rate / plain.rate);
     }
     Ok(())
 }
@@ -87,9 +81,4 @@ fn processor(host: &Host) -> Result<f64> {
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
     let ticks = fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok());
     Ok(ticks.sum::<f64>() / TICKS)
-}
-
-/// The machine is never quiet: the fastest says most of what it can do.
-fn best(speeds: &[Speed]) -> Option<Speed> {
-    speeds.iter().copied().max_by(|one, other| one.rate.total_cmp(&other.rate))
 }
