@@ -79,7 +79,10 @@ fn tell(report: &Report, options: &Options, out: &Path) -> Result<()> {
     for path in plots::write(report, out)? {
         println!("{}", path.display());
     }
-    readme::keep(report)?;
+    // Part of a run says too little.
+    if options.suite.is_empty() && options.only.is_empty() {
+        readme::keep(report)?;
+    }
     if !report.failures.is_empty() {
         bail!("{} parts failed; the rest is in {}", report.failures.len(), out.display());
     }

@@ -82,6 +82,7 @@ fn rounds(report: &MigrationReport) -> Lines {
         series: series.into_iter().filter(|series| !series.points.is_empty()).collect(),
         marks: freeze.into_iter().collect(),
         dots: true,
+        ..Lines::default()
     }
 }
 
@@ -107,6 +108,7 @@ fn bars(report: &MigrationReport, frozen: bool, title: &str) -> Stacked {
         title: title.to_owned(),
         unit: "ms".into(),
         bars: bars.into_iter().filter(|bar| !bar.parts.is_empty()).collect(),
+        ..Stacked::default()
     }
 }
 

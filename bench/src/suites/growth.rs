@@ -25,17 +25,22 @@ const COPIES: [usize; 4] = [16, 128, 512, 1024];
 const WORKS: &[&str] = &["m16", "m128", "m1024", "p16"];
 const TOOLS: &[&str] = &["fastmig-pre-copy"];
 
-/// A process that sleeps is dumped and comes back. It prints microseconds of both.
+/// So many processes are dumped together and come back.
+const EMPTY_ONES: [usize; 2] = [1, 16];
+
+/// Processes that sleep are dumped and come back. It prints microseconds of both. Argument: how many.
 const EMPTY: &str = r#"
 mkdir -p /run/bench-empty && cd /run/bench-empty && rm -rf images && mkdir images
-setsid sleep 1000 </dev/null >/dev/null 2>&1 & pid=$!
+setsid sh -c 'while test $1 -gt 1; do sleep 1000 & set -- $(($1 - 1)); done; exec sleep 1000' sh $1 </dev/null >/dev/null 2>&1 &
+pid=$!
 until test "$(cat /proc/$pid/comm)" = sleep; do sleep 0.01; done
+sleep 0.05
 now() { echo "${EPOCHREALTIME/[.,]/}"; }
 a=$(now)
 criu dump -D images -t $pid --manage-cgroups=ignore -v1 -o dump.log || { cat images/dump.log >&2; exit 1; }
 b=$(now); wait $pid || true; c=$(now)
 criu restore -D images -d --manage-cgroups=ignore -v1 -o restore.log || { cat images/restore.log >&2; exit 1; }
-d=$(now); kill -s KILL $pid; rm -rf /run/bench-empty
+d=$(now); kill -s KILL -- -$pid; rm -rf /run/bench-empty
 echo $((b - a)) $((d - c))
 "#;
 
@@ -62,9 +67,12 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     bench.add("memcpy", "limit", PER_GIB, line.slope);
     let [host, _] = bench.hosts(&[])?;
     for _ in 0..bench.rounds(5, 15) {
-        let [dump, restore] = empty(&host)?;
-        bench.note("empty", "criu", DUMP, dump);
-        bench.add("empty", "criu", RESTORE, restore);
+        for processes in EMPTY_ONES {
+            let [dump, restore] = empty(&host, processes)?;
+            let work = format!("empty-p{processes}");
+            bench.note(&work, "criu", DUMP, dump);
+            bench.add(&work, "criu", RESTORE, restore);
+        }
     }
     Ok(())
 }
@@ -116,8 +124,8 @@ fn copy(mib: usize) -> Duration {
     begun.elapsed()
 }
 
-fn empty(host: &Host) -> Result<[f64; 2]> {
-    let told = host.cmd(["bash", "-ec", EMPTY]).ok()?;
+fn empty(host: &Host, processes: usize) -> Result<[f64; 2]> {
+    let told = host.cmd(["bash", "-ec", EMPTY, "bash", &processes.to_string()]).ok()?;
     let mut times = told.split_whitespace().map(str::parse::<f64>);
     let mut next = || times.next().and_then(Result::ok).with_context(|| format!("no times: {told}"));
     Ok([next()? / 1000.0, next()? / 1000.0])

@@ -25,7 +25,7 @@ use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::{capabilities, Error};
+use crate::{apparmor, capabilities, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]
@@ -148,6 +148,7 @@ fn options(
         images: -1,
         lazy: false,
         inherited: recipient::inherited_streams(launch, container.pid(), &manifest.stdio)?,
+        label: apparmor::to_restore(container.pid()),
         common: Common { tcp, ..Common::from(manifest) },
     })
 }

@@ -70,7 +70,7 @@ impl Figures {
                 mark(moments.frozen, "frozen"),
                 mark(moments.thawed, "thawed"),
             ],
-            dots: false,
+            ..Lines::default()
         };
         let told = json!({
             "usual_per_100ms": self.usual,
