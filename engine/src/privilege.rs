@@ -4,9 +4,11 @@
 //! |---|---|
 //! | this one | capabilities, seccomp, `no_new_privs` |
 //! | `place` | namespaces |
+//! | `label` | AppArmor labels |
 //! | `schedule` | real-time scheduling and nice values |
 //! | `limits` | resource limits, which are brought down |
 
+mod label;
 mod limits;
 mod place;
 mod schedule;
@@ -69,7 +71,7 @@ fn beyond(pid: i32, init: i32, allowed: &Status) -> Option<String> {
     let astray = || (!holds(allowed, Capability::CAP_SYS_ADMIN)).then(|| place::astray(pid, init)).flatten();
     let preferred =
         || (!holds(allowed, Capability::CAP_SYS_NICE)).then(|| schedule::preferred(pid, init)).flatten();
-    excess.or_else(astray).or_else(preferred)
+    excess.or_else(astray).or_else(preferred).or_else(|| label::other(pid, init))
 }
 
 /// Whether the container allows `capability`.

@@ -137,7 +137,7 @@ pub(crate) fn launch<'a>(
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
         .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
-        .under_profile(apparmor::for_criu(&container.config));
+        .under_profile(apparmor::for_criu(&container.config, init));
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),
         None => launch,

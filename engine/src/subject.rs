@@ -106,7 +106,7 @@ impl Subject {
         Ok(Launch::new(&self.bundle, self.container.config.limits.criu())
             .in_namespaces_of(self.container.pid())?
             .with_capabilities(capabilities::for_dump(&self.container.config))
-            .under_profile(apparmor::for_criu(&self.container.config)))
+            .under_profile(apparmor::for_criu(&self.container.config, self.container.pid())))
     }
 
     /// What it is to do, with images in its descriptor `images`.

@@ -4,6 +4,7 @@ mod hosts;
 mod lanes;
 mod lint;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +13,7 @@ use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
 use fastmig_bench::{readme, run as bench};
 use fastmig_tests::framework::cache::Cache;
-use fastmig_tests::framework::vm::Kernel;
-use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts, Ctx};
+use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts};
 use fastmig_tests::{demo, suites};
 
 #[derive(Parser)]
@@ -48,15 +48,8 @@ enum Chore {
     Deb,
     /// Run test suites, all of them by default
     Test(test::Arguments),
-    /// Run what sees writes to memory on kernels of Debian's, in an emulated machine
-    Vm {
-        /// bookworm (Linux 6.1) or trixie (6.12) [default: both]
-        #[arg(long)]
-        kernel: Option<Kernel>,
-        /// Run only the tests whose name contains this
-        #[arg(long, value_name = "SUBSTRING")]
-        only: Option<String>,
-    },
+    /// Run what sees writes to memory on kernels of Debian's, in an emulated machine, or boot machines by hand
+    Vm(vm::Arguments),
     /// Show the main job: a container that moves
     Demo {
         /// Show one application only
@@ -102,10 +95,7 @@ fn run(chore: Chore) -> Result<()> {
             Ok(())
         }
         Chore::Test(arguments) => test::run(&arguments),
-        Chore::Vm { kernel, only } => {
-            let kernels = kernel.map_or_else(|| Kernel::ALL.to_vec(), |kernel| vec![kernel]);
-            test::report("vm", suites::run_on_kernels(&Ctx::new(only), &kernels)?)
-        }
+        Chore::Vm(arguments) => vm::run(arguments),
         Chore::Demo { app } => match demo::run(app.as_deref())? {
             true => Ok(()),
             false => bail!("the demo failed"),

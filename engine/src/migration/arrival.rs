@@ -23,7 +23,7 @@ use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::state::{Failure, ProcessMark};
-use crate::{application, Error};
+use crate::{apparmor, application, Error};
 
 /// Where the manifest comes from, in messages.
 const STREAM: &str = "stream";
@@ -119,6 +119,7 @@ impl Arrival {
             images: -1,
             lazy: false,
             inherited: recipient::inherited_streams(&mut launch, self.container.pid(), &ticket.stdio)?,
+            label: apparmor::to_restore(self.container.pid()),
             common: Common {
                 tcp: ticket.tcp.into(),
                 external_unix_sockets: ticket.external_unix_sockets,
@@ -289,6 +290,8 @@ impl Arrival {
         let lives = root.is_some_and(|root| !application::is_zombie(root));
         if lives && cgroup.holds().map_err(failed)? {
             if let Some(filling) = &mut self.filling {
+                let comes = filling.wait(Duration::ZERO);
+                comes.map_err(|reason| failed(io::Error::other(reason)))?;
                 filling.watch(&cgroup).map_err(failed)?;
             }
             return Ok(());

@@ -25,7 +25,7 @@ use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::{capabilities, Error};
+use crate::{apparmor, capabilities, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]
@@ -64,12 +64,12 @@ pub struct Report {
     pub total_ms: u64,
     /// What followed when the application ran already.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub followed: Option<Faulted>,
+    pub followed: Option<Followed>,
 }
 
 /// Memory that came when the application ran already.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Faulted {
+pub struct Followed {
     /// From then on until all was there, in milliseconds.
     pub memory_ms: u64,
     /// How often the application waited for some of it.
@@ -148,6 +148,7 @@ fn options(
         images: -1,
         lazy: false,
         inherited: recipient::inherited_streams(launch, container.pid(), &manifest.stdio)?,
+        label: apparmor::to_restore(container.pid()),
         common: Common { tcp, ..Common::from(manifest) },
     })
 }
