@@ -74,12 +74,8 @@ mod tests {
         let of_child = (pages(2, 18, 20), pages(2, 24, 32));
         let plan = Plan {
             number: 1,
-            areas: Vec::new(),
-            pages: Vec::new(),
-            forgotten: Vec::new(),
-            owed: Vec::new(),
             mappings: Some(vec![mapping(1, None), mapping(2, Some(of_child))]),
-            shared: Vec::new(),
+            ..Plan::default()
         };
         let run = |page, count, index| vec![Run { page, count, file: 0, index }];
         let places = Places::from([(-1, run(0, 4, 0)), (1, run(16, 16, 4)), (2, run(18, 2, 20))]);

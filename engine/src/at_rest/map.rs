@@ -192,15 +192,7 @@ mod tests {
 
     fn map(files: Vec<u64>, places: Places) -> Map {
         let mapping = Mapping { process: 7, start: 0x1000, end: 0x9000, inherited: None };
-        let plan = Plan {
-            number: 1,
-            areas: Vec::new(),
-            pages: Vec::new(),
-            forgotten: Vec::new(),
-            owed: Vec::new(),
-            mappings: Some(vec![mapping]),
-            shared: Vec::new(),
-        };
+        let plan = Plan { number: 1, mappings: Some(vec![mapping]), ..Plan::default() };
         Map { files, plan, places }
     }
 

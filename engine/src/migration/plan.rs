@@ -200,15 +200,7 @@ mod tests {
     use super::*;
 
     fn plan(pages: Vec<Pages>) -> Plan {
-        Plan {
-            number: 3,
-            areas: Vec::new(),
-            pages,
-            forgotten: Vec::new(),
-            owed: Vec::new(),
-            mappings: None,
-            shared: Vec::new(),
-        }
+        Plan { number: 3, pages, ..Plan::default() }
     }
 
     #[test]

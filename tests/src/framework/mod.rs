@@ -16,6 +16,7 @@ pub mod dist;
 pub mod failures;
 pub mod filters;
 pub mod fixture;
+pub mod flip;
 pub mod golang;
 pub mod host;
 pub mod hostns;

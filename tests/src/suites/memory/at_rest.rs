@@ -11,6 +11,7 @@ use super::snapshot::Snapshot;
 use super::stage::{error_of, hosts};
 use crate::apps::container::Container;
 use crate::apps::memory::{setup, Program};
+use crate::framework::flip::FLIP;
 use crate::framework::{Case, Ctx, Host};
 use crate::suites::migration::stage::nothing_is_left;
 
@@ -166,15 +167,9 @@ const DAMAGE: [(&str, &str); 6] = [
     ("truncate -s -4096 $(ls *.pages)", ".pages"),
     ("rm *.pages", ".pages"),
     ("flip $(ls *.hashes) 1000", ".hashes"),
-    ("printf xxxx | dd of=memory.map bs=1 seek=30 conv=notrunc", "memory.map"),
+    ("flip memory.map 30", "memory.map"),
     ("rm memory.map", "memory.map"),
 ];
-
-/// Turns every bit of a byte: what was there before is not what was there.
-pub(super) const FLIP: &str = r#"flip() {
-  byte=$(od -An -tu1 -j $2 -N 1 $1)
-  printf "\\$(printf %03o $((byte ^ 255)))" | dd of=$1 bs=1 seek=$2 conv=notrunc 2>/dev/null
-}"#;
 
 fn damaged(ctx: &Ctx) -> Result<()> {
     let stage = Stage::start(ctx, &["tick", "--mib", "16"])?;

@@ -5,8 +5,9 @@ use std::thread::sleep;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::at_rest::{number, Stage, CHURN, FAMILY, FLIP, HUGE, LIFE, PLACE, SHARED};
+use super::at_rest::{number, Stage, CHURN, FAMILY, HUGE, LIFE, PLACE, SHARED};
 use super::stage::error_of;
+use crate::framework::flip::FLIP;
 use crate::framework::{Case, Ctx};
 
 pub(super) const CASES: &[Case] = &[

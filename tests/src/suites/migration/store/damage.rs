@@ -6,6 +6,7 @@ use anyhow::{ensure, Context, Result};
 use super::journey::nothing_on_its_way;
 use super::places::{Kind, Stage};
 use crate::apps::container::{Container, Setup};
+use crate::framework::flip::FLIP;
 use crate::framework::{golang, Case, Ctx};
 use crate::suites::migration::stage::with_images;
 
@@ -27,7 +28,7 @@ pub(super) const CASES: &[Case] = &[
 
 /// The largest file, which is a part: a byte in it is another one, one is missing, all of it is.
 const HARMS: [&str; 3] = [
-    "size=$(stat -c %s $file); printf X | dd of=$file bs=1 seek=$((size / 2)) conv=notrunc status=none",
+    "flip $file $(($(stat -c %s $file) / 2))",
     "size=$(stat -c %s $file); truncate -s $((size - 1)) $file",
     "rm $file",
 ];
@@ -50,7 +51,7 @@ fn damage(ctx: &Ctx, kind: Kind) -> Result<()> {
             let after = stage.a.sh(&files(&stage)).ok()?;
             let file = after.lines().find(|line| !before.contains(line)).context("nothing was stored")?;
             let (_, file) = file.split_once(' ').context("no name")?;
-            stage.a.sh(&format!("file={file}; {harm}")).ok()?;
+            stage.a.sh(&format!("{FLIP}; file={file}; {harm}")).ok()?;
             let refused = destination.operation("restore", &["--from", &location]).output()?;
             let words = String::from_utf8_lossy(&refused.stdout).into_owned();
             ensure!(!refused.status.success() && words.contains("damaged"), "{harm}: {words}");

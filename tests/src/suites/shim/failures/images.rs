@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::{clear, refusal, says, PLACE};
+use crate::framework::flip::FLIP;
 use crate::framework::{Ctx, Generation, Host};
 use crate::suites::shim::counter::{counted, start, went_on};
 use crate::suites::shim::stage::{self, Task};
@@ -17,7 +18,7 @@ const DAMAGE: &[(&str, &[&str])] = &[
     ("echo garbage >manifest.json", &["manifest", "damaged"]),
     (": >manifest.json", &["manifest", "damaged"]),
     ("sed -i 's/\"format\": *[0-9]*/\"format\": 99/' manifest.json", &["format 99"]),
-    ("printf X | dd of=pages-1.img bs=1 seek=100 conv=notrunc", &["pages-1.img", "another content"]),
+    ("flip pages-1.img 100", &["pages-1.img", "another content"]),
     ("truncate -s 100 pages-1.img", &["pages-1.img", "another size"]),
     ("rm pages-1.img", &["pages-1.img", "missing"]),
     (
@@ -50,7 +51,7 @@ pub(super) fn damaged(ctx: &Ctx, generation: Generation) -> Result<()> {
 }
 
 fn refused(host: &Host, task: &Task<'_>, harm: &str, words: &[&str]) -> Result<()> {
-    host.sh(&format!("rm -rf {BAD} {PLACE}/elsewhere; cp -a {GOOD} {BAD}; cd {BAD}; {harm}")).ok()?;
+    host.sh(&format!("rm -rf {BAD} {PLACE}/elsewhere; cp -a {GOOD} {BAD}; cd {BAD}; {FLIP}; {harm}")).ok()?;
     let error = refusal(&task.fastmig("restore", &["--image-path", BAD]).output()?)?;
     says(&error, words)?;
     task.expect_application("standby")?;
