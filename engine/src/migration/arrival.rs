@@ -10,10 +10,11 @@ use fastmig_control::{State, INIT_PATH};
 use fastmig_criu::{Common, ImageSource, Launch, RestoreOptions, StreamedRestore};
 
 use super::filled::{Filled, Room};
+use super::filling::Filling;
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
 use super::owed::{Creditor, Fetch};
-use super::owing::{Filling, Owing};
+use super::owing::Owing;
 use super::ticket::Ticket;
 use super::Way;
 use crate::capabilities::Memory;

@@ -13,11 +13,11 @@ use fastmig_criu::{ImageSource, Launch, LazySocket, Notification, RestoreOptions
 use fastmig_memory::fill::Missing;
 use fastmig_memory::spans::{common, union, without};
 
+use super::filling::Filling;
 use super::headroom;
 use super::owed::{Creditor, Debt};
-use super::owing::Filling;
-use super::plan::{Area, Layout, Mapping, Pages, Plan};
-use super::shared::{self, Segments};
+use super::plan::{is_holder, Area, Layout, Mapping, Pages, Plan};
+use super::shared::Segments;
 use super::spool::Spool;
 use crate::container::Container;
 use crate::image::ImageError;
@@ -78,7 +78,7 @@ impl Room {
         for run in runs {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at(length);
-            if shared::is_holder(run.process) {
+            if is_holder(run.process) {
                 self.segments.write(&view, &run, part).map_err(explain)?;
             } else {
                 view.write(run.process, run.address, part).map_err(explain)?;
@@ -153,7 +153,7 @@ impl Filled {
         }
         let mut view = write(&self.view);
         self.segments.follow(&mut view, &plan)?;
-        for pages in plan.forgotten.iter().filter(|pages| !shared::is_holder(pages.process)) {
+        for pages in plan.forgotten.iter().filter(|pages| !is_holder(pages.process)) {
             view.discard(pages.process, &self.inside(pages))?;
         }
         if plan.mappings.is_none() {

@@ -5,8 +5,6 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::shared::is_holder;
-
 /// Pages are counted, so that small numbers travel.
 pub(crate) const PAGE: u64 = 4096;
 /// The end of what a process can map, in pages.
@@ -71,6 +69,11 @@ pub(crate) struct Mapping {
     pub(crate) end: u64,
     /// The process's own pages and those that it lacks, where the rest is its parent's.
     pub(crate) inherited: Option<(Pages, Pages)>,
+}
+
+/// Whether pages that are counted as this process's are shared memory's.
+pub(super) fn is_holder(process: i32) -> bool {
+    process < 0
 }
 
 impl Plan {

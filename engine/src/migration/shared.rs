@@ -7,12 +7,7 @@ use std::sync::Arc;
 use fastmig_criu::view::{HiddenFile, RestoreView, SegmentSpec, Span, ViewError};
 use fastmig_memory::{SharedPages, SharedReader, SharedRound};
 
-use super::plan::{Pages, Plan, Run, SharedArea};
-
-/// Whether pages that are counted as this process's are shared memory's.
-pub(super) fn is_holder(process: i32) -> bool {
-    process < 0
-}
+use super::plan::{is_holder, Pages, Plan, Run, SharedArea};
 
 /// What the shared memory with this number is counted as.
 fn holder(number: u32) -> i32 {

@@ -12,7 +12,7 @@ use fastmig_criu::{CriuError, DumpOptions, ImageSink, Life, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
 use super::owed::{OwedLayout, OwedMemory};
-use super::plan::{Area, Layout, Mapping, Pages, Plan, Run};
+use super::plan::{is_holder, Area, Layout, Mapping, Pages, Plan, Run};
 use super::shared;
 use super::spool::Spool;
 use super::withheld::{shared_with_children, Withheld};
@@ -74,7 +74,7 @@ impl RoundMemory {
             let length = usize::try_from(run.length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let (part, after) = rest.split_at_mut(length);
             match self.readers.get(&run.process) {
-                _ if shared::is_holder(run.process) => self.shared.read(&run, part)?,
+                _ if is_holder(run.process) => self.shared.read(&run, part)?,
                 Some(reader) => reader.read(run.address, part)?,
                 // It ended before it could be opened.
                 None => part.fill(0),

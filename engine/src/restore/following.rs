@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Followed;
 use crate::clock::milliseconds;
 use crate::container::Container;
-use crate::migration::owing::Filling;
+use crate::migration::filling::Filling;
 use crate::migration::settle;
 use crate::Error;
 
