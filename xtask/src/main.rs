@@ -66,7 +66,7 @@ enum Chore {
     /// Measure against what a user would take instead
     #[command(subcommand)]
     Bench(Bench),
-    /// Put the table that the suite clients made into README.md
+    /// Put the tables that the suites clients and faults made into README.md and docs/faults.md
     Table,
     /// Check format, clippy and documentation
     Lint,
@@ -136,7 +136,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench(Bench::Brownout(options)) => brownout::run(&options),
         Chore::Bench(Bench::Wire(options)) => wire::run(&options),
         Chore::Bench(Bench::Pids(options)) => pids::run(&options),
-        Chore::Table => suites::put_table_into_readme(),
+        Chore::Table => suites::put_tables(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),
     }

@@ -12,6 +12,8 @@
 //! | [`burst`] | written as fast as can be |
 //! | [`huge`] | huge pages, read at random |
 //!
+//! [`gate`] is none of them: it stands before CRIU in the tests of faults.
+//!
 //! What they stand on: [`pattern`] is the content of a page, [`filled`] memory full of it, [`family`] the processes,
 //! [`marks`] what they have besides, [`pace`] how fast it is written, [`pauses`] the clock, [`speed`] what was done in each tenth of a second.
 
@@ -19,6 +21,7 @@ mod burst;
 mod churn;
 mod family;
 mod filled;
+mod gate;
 mod huge;
 mod marks;
 mod pace;
@@ -29,6 +32,8 @@ mod shared;
 mod speed;
 mod sys;
 mod tick;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -51,7 +56,14 @@ enum Program {
     Huge(huge::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(code) = gate::run_if_asked() {
+        return Ok(code);
+    }
+    run().map(|()| ExitCode::SUCCESS)
+}
+
+fn run() -> Result<()> {
     match Program::parse() {
         Program::Tick(options) => tick::run(&options),
         Program::Churn(options) => churn::run(&options),

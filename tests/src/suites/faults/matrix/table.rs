@@ -1,0 +1,93 @@
+//! The table in the documentation, made of what was seen.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{ensure, Context, Result};
+
+use super::phases::Phase;
+use super::{seen, OF_ALL, OF_ONE_CONTAINER};
+use crate::framework::dist::{repository, target_dir};
+
+/// Between these two lines it stands.
+const BEGIN: &str = "<!-- the fault table: written by `cargo xtask table` -->";
+const END: &str = "<!-- end of the fault table -->";
+
+/// Where nothing can be tried.
+const NOTHING: &str = "–";
+
+fn docs() -> PathBuf {
+    repository().join("docs/faults.md")
+}
+
+fn file() -> PathBuf {
+    target_dir().join("faults.md")
+}
+
+/// Writes the table of what was seen, and fails when the documentation has another. A cell that this run left out is as it is
+/// there.
+pub(super) fn compare() -> Result<()> {
+    let text = fs::read_to_string(docs()).context("cannot read docs/faults.md")?;
+    let old = between(&text)?;
+    let new = table(old);
+    println!("    {} faults have struck", seen::count());
+    fs::write(file(), &new).with_context(|| format!("cannot write {}", file().display()))?;
+    ensure!(
+        new.trim() == old.trim(),
+        "docs/faults.md has another table than {}: `cargo xtask table` puts it there",
+        file().display()
+    );
+    Ok(())
+}
+
+/// Puts the table of the last run into the documentation.
+pub(in crate::suites) fn put_into_docs() -> Result<()> {
+    let table = fs::read_to_string(file())
+        .with_context(|| format!("no table in {}: cargo xtask test faults", file().display()))?;
+    let text = fs::read_to_string(docs())?;
+    let old = between(&text)?;
+    let place = |table: &str| format!("{BEGIN}{table}{END}");
+    fs::write(docs(), text.replacen(&place(old), &place(&format!("\n{}\n", table.trim())), 1))?;
+    Ok(())
+}
+
+fn between(text: &str) -> Result<&str> {
+    let found = text.split_once(BEGIN).and_then(|(_, rest)| Some(rest.split_once(END)?.0));
+    found.context("docs/faults.md has no place for the table")
+}
+
+fn table(old: &str) -> String {
+    let mut text = String::from("| fault |");
+    for phase in Phase::ALL {
+        text += &format!(" {phase} |");
+    }
+    text += &format!("\n|{}\n", "---|".repeat(Phase::ALL.len() + 1));
+    for (fault, _) in OF_ONE_CONTAINER.iter().chain(OF_ALL) {
+        text += &format!("| {fault} |");
+        for (column, phase) in Phase::ALL.into_iter().enumerate() {
+            let cell = seen::text(fault, phase).or_else(|| cell(old, fault, column));
+            text += &format!(" {} |", cell.as_deref().unwrap_or(NOTHING));
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// A cell of a table that is there.
+fn cell(table: &str, fault: &str, column: usize) -> Option<String> {
+    let row = table.lines().find(|line| line.starts_with(&format!("| {fault} |")))?;
+    row.trim_matches('|').split('|').nth(column + 1).map(|cell| cell.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_tried_stays_as_it_was() {
+        let old = format!("| {} | a | b | c | d |\n", OF_ALL[0].0);
+        let new = table(&old);
+        assert!(new.contains(old.trim()), "{new}");
+        assert_eq!(table(&new), new);
+    }
+}
