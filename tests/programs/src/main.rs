@@ -11,6 +11,7 @@
 //! | [`shared`] | shared by processes in all four ways, written by mapping and by write(2) |
 //! | [`burst`] | written as fast as can be |
 //! | [`huge`] | huge pages, read at random |
+//! | [`obey`] | next to nothing: it ends as it is told, and has no port |
 //!
 //! [`gate`] is none of them: it stands before CRIU in the tests of faults.
 //!
@@ -24,6 +25,7 @@ mod filled;
 mod gate;
 mod huge;
 mod marks;
+mod obey;
 mod pace;
 mod pattern;
 mod pauses;
@@ -54,6 +56,8 @@ enum Program {
     Burst(burst::Options),
     /// Huge pages, read at random
     Huge(huge::Options),
+    /// A word in memory, and an end as it is told
+    Obey(obey::Options),
 }
 
 fn main() -> Result<ExitCode> {
@@ -71,5 +75,6 @@ fn run() -> Result<()> {
         Program::Shared(options) => shared::run(&options),
         Program::Burst(options) => burst::run(&options),
         Program::Huge(options) => huge::run(&options),
+        Program::Obey(options) => obey::run(&options),
     }
 }

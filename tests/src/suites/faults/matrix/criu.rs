@@ -52,7 +52,7 @@ pub(super) fn came_of_it(subject: &mut Subject, phase: Phase, operation: &Operat
     let done = *operation == Operation::Done;
     if phase == Phase::Migrating && done {
         subject.has_moved();
-        subject.arrived(true)?;
+        subject.arrived()?;
         return Ok(Fate::Moved);
     }
     let fate = subject.settled()?;

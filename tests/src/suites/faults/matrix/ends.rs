@@ -1,5 +1,7 @@
 //! The application ends: for want of memory or disk, by its own code, by any signal.
 
+use std::time::Duration;
+
 use anyhow::{ensure, Context, Result};
 
 use super::criu::came_of_it;
@@ -22,10 +24,7 @@ pub(super) fn memory(subject: &mut Subject, phase: Phase, number: u32) -> Result
         return restored_without_room(subject);
     }
     subject.ready(phase)?;
-    let operation = subject.during(phase, number, |subject| {
-        subject.tell("exec tail /dev/zero")?;
-        gone(subject, number)
-    })?;
+    let operation = subject.during(phase, number, |subject| subject.tell("grow"))?;
     ended(subject, &operation, "out of memory")
 }
 
@@ -53,10 +52,7 @@ pub(super) fn disk(subject: &mut Subject, phase: Phase, number: u32) -> Result<(
         return Ok(());
     }
     subject.ready(phase)?;
-    let operation = subject.during(phase, number, |subject| {
-        subject.tell("echo more > /dev/full || exit 28")?;
-        gone(subject, number)
-    })?;
+    let operation = subject.during(phase, number, |subject| subject.tell("write /dev/full"))?;
     ended(subject, &operation, "exit code 28")
 }
 
@@ -67,10 +63,7 @@ pub(super) fn codes(subject: &mut Subject, phase: Phase, number: u32) -> Result<
             leaves_at_once(subject)?;
             continue;
         }
-        let operation = subject.during(phase, number, |subject| {
-            subject.tell(&format!("exit {code}"))?;
-            gone(subject, number)
-        })?;
+        let operation = subject.during(phase, number, |subject| subject.tell(&format!("exit {code}")))?;
         ended(subject, &operation, &format!("exit code {code}"))?;
         subject.recover()?;
     }
@@ -130,14 +123,7 @@ fn one_signal(subject: &mut Subject, phase: Phase, number: u32, signal: i32) -> 
     let operation = if phase == Phase::Restoring {
         as_it_comes(subject, signal)?
     } else {
-        subject.during(phase, number, |subject| {
-            subject.signal(signal)?;
-            if effect(signal) == Effect::Ends {
-                gone(subject, number)
-            } else {
-                Ok(())
-            }
-        })?
+        subject.during(phase, number, |subject| subject.signal(signal))?
     };
     match effect(signal) {
         Effect::Ends if phase != Phase::Restoring => ended(subject, &operation, &format!("signal {signal}")),
@@ -154,7 +140,7 @@ fn one_signal(subject: &mut Subject, phase: Phase, number: u32, signal: i32) -> 
             if phase == Phase::Migrating && operation == Operation::Done {
                 subject.has_moved();
                 subject.signal(libc::SIGCONT)?;
-                subject.arrived(true)?;
+                subject.arrived()?;
                 subject.note(Fate::Moved, "");
                 return Ok(());
             }
@@ -185,31 +171,31 @@ fn as_it_comes(subject: &Subject, signal: i32) -> Result<Operation> {
     Ok(Operation::of(&running.wait(std::time::Duration::from_secs(120))?))
 }
 
-/// At a chosen moment it ends while the operation waits.
-fn gone(subject: &Subject, number: u32) -> Result<()> {
-    if number > 0 {
-        return Ok(());
-    }
-    let before = subject.before().decision.clone();
-    let over = || {
-        subject.processes().is_ok_and(|left| left.is_empty())
-            || subject.told().is_ok_and(|told| told.decision != before)
-    };
-    wait_until(SOON, over).context("it does not end")
-}
-
 /// The policy has decided, and its reason has these words.
 fn ended(subject: &mut Subject, operation: &Operation, words: &str) -> Result<()> {
     if subject.phase() == Phase::Migrating && *operation == Operation::Done {
-        // The fault came too late, or has travelled along.
-        subject.has_moved();
-        subject.arrived(false)?;
+        return followed(subject, words);
+    }
+    let (fate, reason) = subject.decided()?;
+    ensure!(reason.contains(words), "the reason does not say {words:?}: {reason}");
+    subject.note(fate, &short(&reason));
+    Ok(())
+}
+
+/// It has moved all the same: the fault came too late, or strikes there.
+fn followed(subject: &mut Subject, words: &str) -> Result<()> {
+    const SOON_THERE: Duration = Duration::from_secs(1);
+    subject.has_moved();
+    let past = subject.before().decision.clone();
+    if wait_until(SOON_THERE, || subject.told().is_ok_and(|told| told.decision != past)).is_err() {
+        subject.forget()?;
+        subject.arrived()?;
         subject.note(Fate::Moved, "");
         return Ok(());
     }
     let (fate, reason) = subject.decided()?;
     ensure!(reason.contains(words), "the reason does not say {words:?}: {reason}");
-    subject.note(fate, &short(&reason));
+    subject.note(fate, &format!("{}, at the destination", short(&reason)));
     Ok(())
 }
 

@@ -75,7 +75,9 @@ fn signal(host: &Host, signal: &str) -> Result<()> {
 const CLOSED: u16 = 9;
 
 const SILENCE: &str = "nft -f - <<'EOF'
-table inet store { chain out { type filter hook output priority 0; tcp dport 9 drop; } }
+table inet store {
+  chain out { type filter hook output priority 0; tcp dport 9 drop; }
+}
 EOF";
 const SOUND: &str = "nft delete table inet store";
 

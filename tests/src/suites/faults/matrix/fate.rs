@@ -79,15 +79,11 @@ impl Subject {
         Ok((fate, last["reason"].as_str().unwrap_or_default().to_owned()))
     }
 
-    /// It has come to where it is now, with all that it had if it is whole.
-    pub(super) fn arrived(&mut self, whole: bool) -> Result<()> {
-        let there =
-            |status: &Value| ["running", "standby"].iter().any(|state| status["application"] == *state);
-        wait_until(SOON, || self.status().is_ok_and(|status| there(&status)))
+    /// It has come to where it is now, with all that it had.
+    pub(super) fn arrived(&mut self) -> Result<()> {
+        wait_until(SOON, || self.status().is_ok_and(|status| status["application"] == "running"))
             .with_context(|| format!("it has not arrived: {}", self.describe()))?;
-        if whole {
-            ensure!(self.answers()? == self.marked(), "it has lost what it had: {}", self.describe());
-        }
+        ensure!(self.answers()? == self.marked(), "it has lost what it had: {}", self.describe());
         self.take_for_past()
     }
 
@@ -161,7 +157,7 @@ impl Subject {
     /// Its container has ended; it is started again, and the application is there with what it had.
     pub(super) fn start_again(&mut self) -> Result<()> {
         start(self.source())?;
-        self.arrived(true)
+        self.arrived()
     }
 
     /// The same for the other one, which is to wait.

@@ -107,7 +107,8 @@ fn refused(subject: &mut Subject) -> Result<()> {
             self::harm(&host.outside(&bad).join(&name), harm)?;
             match subject.restored_from(&bad)? {
                 Operation::Failed(said) => {
-                    ensure!(said.contains(&name), "{name} {harm:?}: the file is not named: {said}");
+                    let named = said.contains(&name) || (name == "manifest.json" && said.contains("damaged"));
+                    ensure!(named, "{name} {harm:?}: the file is not named: {said}");
                     subject.source().require("standby")?;
                 }
                 // Its own text is under no checksum; what it says of the others is.
@@ -140,7 +141,7 @@ fn of_no_matter(subject: &mut Subject) -> Result<()> {
     let operation = subject.performed(Phase::Migrating)?;
     ensure!(operation == Operation::Done, "{operation:?}");
     subject.has_moved();
-    subject.arrived(true)?;
+    subject.arrived()?;
     subject.note(Fate::Moved, "");
     Ok(())
 }

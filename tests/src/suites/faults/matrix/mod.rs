@@ -36,11 +36,12 @@ mod table;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 
 use self::phases::Phase;
 use self::subject::Subject;
 use super::stage::write_policy;
+use crate::framework::image::programs;
 use crate::framework::{Case, Ctx, Host};
 use crate::suites::migration::stage::{nothing_is_left, pair_of_daemons, with_images};
 
@@ -83,7 +84,7 @@ const OF_ALL: &[(&str, Strike)] = &[
 fn stage(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
     let (a, b) = pair_of_daemons(ctx)?;
     for host in [&a, &b] {
-        with_images(host, &["busybox"])?;
+        with_images(host, &[programs::NAME])?;
         gate::install(host)?;
         let policy = POLICY.replace("\"100ms\"", "\"0s\"").replace("\"10s\"", "\"0s\"");
         write_policy(host, "table", &policy)?;
@@ -93,22 +94,23 @@ fn stage(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
 
 fn side_by_side(ctx: &Ctx) -> Result<()> {
     let (a, b) = stage(ctx)?;
-    let result: Result<()> = std::thread::scope(|scope| {
+    let errors: Vec<String> = std::thread::scope(|scope| {
         let phases = Phase::ALL.map(|phase| {
             let (a, b) = (&a, &b);
             scope.spawn(move || all(a, b, phase, OF_ONE_CONTAINER))
         });
-        let results = phases.map(|phase| phase.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))));
-        results.into_iter().collect()
+        let results = phases.map(|phase| phase.join().unwrap_or_else(|_| Err(anyhow!("panicked"))));
+        results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect()
     });
-    result.and_then(|()| end(&a, &b))
+    ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    end(&a, &b)
 }
 
 fn one_by_one(ctx: &Ctx) -> Result<()> {
     let (a, b) = stage(ctx)?;
-    for phase in Phase::ALL {
-        all(&a, &b, phase, OF_ALL)?;
-    }
+    let errors = Phase::ALL.into_iter().filter_map(|phase| all(&a, &b, phase, OF_ALL).err());
+    let errors: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
+    ensure!(errors.is_empty(), "{}", errors.join("\n"));
     end(&a, &b)
 }
 
@@ -116,20 +118,31 @@ fn end(a: &Arc<Host>, b: &Arc<Host>) -> Result<()> {
     [a, b].into_iter().try_for_each(|host| nothing_is_left(host))
 }
 
-/// All faults in one phase.
+/// All faults in one phase. One that is not borne keeps none from being tried.
 fn all(a: &Arc<Host>, b: &Arc<Host>, phase: Phase, faults: &[(&'static str, Strike)]) -> Result<()> {
+    let mut errors = Vec::new();
     let mut subject = Subject::begin(a, b, phase)?;
     for (fault, strike) in faults {
-        for number in 0..times() {
-            let begun = std::time::Instant::now();
-            subject.of(fault);
-            strike(&mut subject, phase, number)
-                .and_then(|()| subject.goes_on())
-                .with_context(|| format!("{fault}, {phase}, time {}: {}", number + 1, subject.describe()))?;
-            println!("    {fault}, {phase}: {:.1} s", begun.elapsed().as_secs_f32());
+        let begun = std::time::Instant::now();
+        if let Err(error) = so_often(&mut subject, fault, phase, *strike) {
+            errors.push(format!("{fault}, {phase}: {error:#}\n{}", subject.describe()));
+            subject = Subject::begin(a, b, phase)?;
         }
+        println!("    {fault}, {phase}: {:.1} s", begun.elapsed().as_secs_f32());
     }
-    subject.end()
+    subject.end()?;
+    ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    Ok(())
+}
+
+fn so_often(subject: &mut Subject, fault: &'static str, phase: Phase, strike: Strike) -> Result<()> {
+    subject.of(fault);
+    for number in 0..times() {
+        strike(subject, phase, number)
+            .and_then(|()| subject.goes_on())
+            .with_context(|| format!("time {}", number + 1))?;
+    }
+    Ok(())
 }
 
 /// How often each fault strikes.

@@ -43,7 +43,7 @@ pub(super) fn lost(subject: &mut Subject, phase: Phase, number: u32) -> Result<(
     if far != moved {
         // It was elsewhere.
         subject.start_other_again()?;
-        subject.arrived(true)?;
+        subject.arrived()?;
         subject.note(if moved { Fate::Moved } else { Fate::RunsOn }, "");
         return Ok(());
     }

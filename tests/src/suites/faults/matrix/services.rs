@@ -30,7 +30,7 @@ pub(super) fn shim(subject: &mut Subject, phase: Phase, number: u32) -> Result<(
     })?;
     if phase == Phase::Migrating && subject.follow()? {
         subject.start_other_again()?;
-        subject.arrived(true)?;
+        subject.arrived()?;
         subject.note(Fate::Moved, "");
         return Ok(());
     }
@@ -53,7 +53,7 @@ fn unharmed(subject: &mut Subject, phase: Phase, operation: &Operation) -> Resul
     ensure!(matches!(operation, Operation::None | Operation::Done), "{operation:?}");
     if phase == Phase::Migrating {
         subject.has_moved();
-        subject.arrived(true)?;
+        subject.arrived()?;
         subject.note(Fate::Moved, "");
         return Ok(());
     }
@@ -81,7 +81,7 @@ pub(super) fn daemon(subject: &mut Subject, phase: Phase, _number: u32) -> Resul
     host.start_fastmigd()?;
     died?;
     if phase == Phase::Migrating && subject.follow()? {
-        subject.arrived(true)?;
+        subject.arrived()?;
         subject.note(Fate::Moved, "");
         return Ok(());
     }

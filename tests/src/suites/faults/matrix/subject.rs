@@ -12,23 +12,12 @@ use serde_json::Value;
 
 use super::phases::Phase;
 use crate::apps::container::{Container, Setup};
+use crate::framework::image::programs;
 use crate::framework::process::wait_until;
 use crate::framework::Host;
 
 /// What should happen soon, on a machine that others use too.
 pub(super) const SOON: Duration = Duration::from_secs(60);
-
-/// Says how often it was started, and does what it is told by a file. Its memory is `was`.
-const APPLICATION: &str = r#"
-n=$(cat /var/n 2>/dev/null || echo 0); n=$((n + 1)); echo $n > /var/n
-was=nothing
-echo "run $n"
-while :; do
-    read name < /proc/sys/kernel/hostname; [ "$name" = leave ] && exit 3
-    if [ -s /dev/how ]; then how=$(cat /dev/how); rm /dev/how; eval "$how"; fi
-    usleep 10000
-done
-"#;
 
 /// See the module.
 pub(super) struct Subject {
@@ -41,8 +30,8 @@ pub(super) struct Subject {
     fault: String,
     /// What it has in its memory.
     mark: String,
-    /// What it was told last.
-    before: Told,
+    /// What was known of each end before the fault.
+    before: [Told; 2],
 }
 
 /// What its status tells of the past.
@@ -64,7 +53,7 @@ impl Subject {
         for host in [a, b] {
             host.cmd(["mkdir", "-p", "-m", "700", "/var/tmp/table"]).ok()?;
         }
-        let (fault, mark, before) = (String::new(), "nothing".into(), Told::default());
+        let (fault, mark, before) = (String::new(), "nothing".into(), Default::default());
         let mut subject = Self { ends, at: 0, name, phase, fault, mark, before };
         subject.answers().context("it does not come up")?;
         subject.mark()?;
@@ -115,13 +104,15 @@ impl Subject {
         &self.mark
     }
 
+    /// What was known of the end where it is, before the fault.
     pub(super) fn before(&self) -> &Told {
-        &self.before
+        &self.before[self.at]
     }
 
     /// What is known now is the past.
     pub(super) fn take_for_past(&mut self) -> Result<()> {
-        self.before = self.told()?;
+        self.before[self.at] = self.told()?;
+        self.before[1 - self.at] = told(self.destination()).unwrap_or_default();
         Ok(())
     }
 
@@ -129,7 +120,7 @@ impl Subject {
     pub(super) fn mark(&mut self) -> Result<()> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         self.mark = format!("mark{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.tell(&format!("was={}", self.mark))?;
+        self.tell(&format!("remember {}", self.mark))?;
         ensure!(self.answers()? == self.mark, "it forgets");
         self.take_for_past()
     }
@@ -173,8 +164,9 @@ impl Subject {
     /// What it has in its memory, by its own word.
     pub(super) fn answers(&self) -> Result<String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let question = format!("answer{}=", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.tell(&format!("echo {question}$was;"))?;
+        let question = format!("question{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.tell(&format!("answer {question}"))?;
+        let question = format!("{question}=");
         let mut answer = String::new();
         wait_until(SOON, || {
             let said = self.source().output().map(|said| String::from_utf8_lossy(&said).into_owned());
@@ -210,8 +202,19 @@ impl Subject {
     }
 
     pub(super) fn told(&self) -> Result<Told> {
-        let status = self.status()?;
-        Ok(Told { decision: status["policy"]["last"].clone(), failure: status["last_failure"].clone() })
+        told(self.source())
+    }
+
+    /// What it was told and has not heard is not told any more.
+    pub(super) fn forget(&self) -> Result<()> {
+        for end in &self.ends {
+            let pid = end.status()?.pid;
+            match fs::remove_file(end.host.outside(&format!("/proc/{pid}/root/dev/how"))) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// It is at the other end now.
@@ -233,6 +236,11 @@ impl Subject {
     }
 }
 
+fn told(end: &Container) -> Result<Told> {
+    let status = end.operate("status", &[])?;
+    Ok(Told { decision: status["policy"]["last"].clone(), failure: status["last_failure"].clone() })
+}
+
 /// A signal by its number, those without a name included; the process may be gone.
 pub(super) fn send(process: Pid, number: i32) {
     match Signal::try_from(number) {
@@ -245,5 +253,5 @@ pub(super) fn send(process: Pid, number: i32) {
 
 fn setup() -> Setup {
     let options = ["--memory-limit", "67108864", "--annotation", "fastmig.dev/policy=table"];
-    Setup::of("busybox").with(options).running(["sh", "-c", APPLICATION])
+    Setup::of(programs::NAME).with(options).running([programs::PROGRAM, "obey"])
 }
