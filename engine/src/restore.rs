@@ -14,6 +14,7 @@ use crate::container::{Container, Operation};
 use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
 use crate::migration::filled::Filled;
 use crate::recipient::{self, Recipient};
+use crate::resources::Resources;
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
@@ -51,6 +52,8 @@ pub struct Report {
     pub restore_ms: u64,
     /// All of it, in milliseconds.
     pub total_ms: u64,
+    /// What it took of the host.
+    pub resources: Resources,
 }
 
 impl Container {
@@ -84,7 +87,7 @@ pub(crate) fn perform(
 }
 
 fn attempt(container: &Container, operation: &Operation, request: &Request) -> Result<Report, Error> {
-    let begun = Instant::now();
+    let (begun, measured) = (Instant::now(), container.measured());
     let image = Image::open(&request.path)?;
     image.manifest.check_fit(&image.path, operation.record.terminal, &cpu_features())?;
     let recipient = Recipient::admit(container, &image.manifest, &image.path)?;
@@ -105,6 +108,7 @@ fn attempt(container: &Container, operation: &Operation, request: &Request) -> R
         verify_ms,
         restore_ms: milliseconds(restored),
         total_ms: milliseconds(begun),
+        resources: measured.so_far(),
     })
 }
 

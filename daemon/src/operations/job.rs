@@ -67,6 +67,9 @@ impl Job {
             Err(e) => Err(ErrorInfo::new(Code::Internal, format!("the operation cannot be recorded: {e}"))
                 .with_remedy("nothing was begun; make room in the daemon's state directory")),
         };
+        if let Ok(report) = &outcome {
+            self.registry.metrics().took(&kind.to_string(), report);
+        }
         let ended = self.conclude(outcome);
         self.registry.metrics().operation(&ended);
         self.tell(What::OperationEnded { ended: Box::new(ended) });

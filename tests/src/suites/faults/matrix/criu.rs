@@ -30,7 +30,8 @@ pub(super) fn killed(subject: &mut Subject, phase: Phase, _number: u32) -> Resul
 }
 
 fn kill(subject: &Subject, phase: Phase, held: bool) -> Result<Operation> {
-    let gate = subject.gate_of(phase)?;
+    // Held, it is a migration's destination's.
+    let gate = if held { subject.gate_of(phase)? } else { Gate::of(subject.source())? };
     if held {
         gate.close()?;
     }

@@ -34,6 +34,11 @@ pub(super) fn install(host: &Host) -> Result<()> {
     Ok(fs::rename(fresh, description)?)
 }
 
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// That of one container.
 pub(super) struct Gate<'a> {
     host: &'a Host,
@@ -104,7 +109,11 @@ impl<'a> Gate<'a> {
         let tree = cgroups::tree(&hierarchy.own).into_iter();
         let members = tree.map(|cgroup| fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default());
         let members = members.collect::<Vec<_>>().join("");
-        members.lines().filter_map(|line| line.parse().ok()).find(|pid| self.is_ours(*pid)).map(Pid::from_raw)
+        let all = members.lines().filter_map(|line| line.parse().ok());
+        let ours: Vec<i32> = all.filter(|pid| self.is_ours(*pid)).collect();
+        // Its helpers are below it.
+        let is_first = |pid: &&i32| !parent(**pid).is_some_and(|parent| ours.contains(&parent));
+        ours.iter().find(is_first).copied().map(Pid::from_raw)
     }
 
     fn is_ours(&self, pid: i32) -> bool {

@@ -119,9 +119,9 @@ impl Subject {
         }
     }
 
-    /// Whose CRIU waits in this phase.
-    pub(super) fn gate_of(&self, _phase: Phase) -> Result<Gate<'_>> {
-        Gate::of(self.source())
+    /// Whose CRIU waits in this phase: in a migration the destination's, while the application runs.
+    pub(super) fn gate_of(&self, phase: Phase) -> Result<Gate<'_>> {
+        Gate::of(if phase == Phase::Migrating { self.destination() } else { self.source() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What came of a fault: gathered while cells are tried, for the table and for whoever looks at one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::phases::Phase;
@@ -30,12 +30,12 @@ impl Fate {
             Self::Restored => "from the last checkpoint",
             Self::Moved => "runs at the destination",
             Self::Standby => "standby",
-            Self::Again => "container ends as on runc; started again: from the last checkpoint",
+            Self::Again => "its container ends, and starts again from the last checkpoint",
         }
     }
 }
 
-/// A cell: each fate with the reasons that were given, and how often.
+/// The lines of each cell, and how often each was seen.
 type Cell = BTreeMap<(Fate, String), u32>;
 
 static CELLS: Mutex<BTreeMap<(String, Phase), Cell>> = Mutex::new(BTreeMap::new());
@@ -47,23 +47,15 @@ pub(super) fn note(fault: &str, phase: Phase, fate: Fate, reason: &str) {
     *cell.entry((fate, reason.to_owned())).or_insert(0) += 1;
 }
 
-/// The text of a cell: nothing where nothing was tried.
-pub(super) fn text(fault: &str, phase: Phase) -> Option<String> {
+/// The lines of a cell; none where nothing was tried.
+pub(super) fn lines(fault: &str, phase: Phase) -> Vec<String> {
     let cells = CELLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let cell = cells.get(&(fault.to_owned(), phase))?;
-    let fates: BTreeSet<Fate> = cell.keys().map(|(fate, _)| *fate).collect();
-    let texts = fates.into_iter().map(|fate| {
-        let reasons: Vec<&str> = cell
-            .keys()
-            .filter(|(of, why)| *of == fate && !why.is_empty())
-            .map(|(_, why)| why.as_str())
-            .collect();
-        if reasons.is_empty() {
-            return fate.words().to_owned();
-        }
-        format!("{}: {}", fate.words(), reasons.join("; "))
-    });
-    Some(texts.collect::<Vec<_>>().join("<br>"))
+    let cell = cells.get(&(fault.to_owned(), phase)).into_iter().flatten();
+    let line = |((fate, reason), _): (&(Fate, String), &u32)| match reason.as_str() {
+        "" => fate.words().to_owned(),
+        reason => format!("{}: {reason}", fate.words()),
+    };
+    cell.map(line).collect()
 }
 
 /// How often anything was tried.

@@ -35,7 +35,7 @@ pub(super) fn shim(subject: &mut Subject, phase: Phase, number: u32) -> Result<(
         return Ok(());
     }
     subject.start_again()?;
-    subject.note(Fate::Again, "");
+    subject.note(Fate::Again, "as on runc");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The table in the documentation, made of what was seen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,6 +14,9 @@ use crate::framework::dist::{repository, target_dir};
 const BEGIN: &str = "<!-- the fault table: written by `cargo xtask table` -->";
 const END: &str = "<!-- end of the fault table -->";
 
+/// Between the lines of a cell.
+const BREAK: &str = "<br>";
+
 /// Where nothing can be tried.
 const NOTHING: &str = "–";
 
@@ -24,8 +28,8 @@ fn file() -> PathBuf {
     target_dir().join("faults.md")
 }
 
-/// Writes the table of what was seen, and fails when the documentation has another. A cell that this run left out is as it is
-/// there.
+/// Writes the table of what is told there and what was seen, and fails when the documentation does not tell all that was seen. What
+/// is told there and was not seen this time stays: not each run comes to each moment.
 pub(super) fn compare() -> Result<()> {
     let text = fs::read_to_string(docs()).context("cannot read docs/faults.md")?;
     let old = between(&text)?;
@@ -34,7 +38,7 @@ pub(super) fn compare() -> Result<()> {
     fs::write(file(), &new).with_context(|| format!("cannot write {}", file().display()))?;
     ensure!(
         new.trim() == old.trim(),
-        "docs/faults.md has another table than {}: `cargo xtask table` puts it there",
+        "docs/faults.md does not tell all that {} does: look at what is new, and `cargo xtask table` puts it there",
         file().display()
     );
     Ok(())
@@ -65,8 +69,10 @@ fn table(old: &str) -> String {
     for (fault, _) in OF_ONE_CONTAINER.iter().chain(OF_ALL) {
         text += &format!("| {fault} |");
         for (column, phase) in Phase::ALL.into_iter().enumerate() {
-            let cell = seen::text(fault, phase).or_else(|| cell(old, fault, column));
-            text += &format!(" {} |", cell.as_deref().unwrap_or(NOTHING));
+            let told = cell(old, fault, column).into_iter().flat_map(lines_of);
+            let all: BTreeSet<String> = told.chain(seen::lines(fault, phase)).collect();
+            let all: Vec<String> = all.into_iter().collect();
+            text += &format!(" {} |", if all.is_empty() { NOTHING.to_owned() } else { all.join(BREAK) });
         }
         text += "\n";
     }
@@ -77,6 +83,10 @@ fn table(old: &str) -> String {
 fn cell(table: &str, fault: &str, column: usize) -> Option<String> {
     let row = table.lines().find(|line| line.starts_with(&format!("| {fault} |")))?;
     row.trim_matches('|').split('|').nth(column + 1).map(|cell| cell.trim().to_owned())
+}
+
+fn lines_of(cell: String) -> Vec<String> {
+    cell.split(BREAK).filter(|line| *line != NOTHING).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
