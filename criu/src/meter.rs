@@ -7,6 +7,9 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::resource::{getrusage, UsageWho};
+use nix::sys::time::TimeVal;
+
 /// What processes took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -52,7 +55,14 @@ impl Meter {
 /// What the process that asks has taken so far.
 #[must_use]
 pub fn ourselves() -> Taken {
-    look("self").unwrap_or_default()
+    let cpu =
+        getrusage(UsageWho::RUSAGE_SELF).map(|usage| time(usage.user_time()) + time(usage.system_time()));
+    Taken { cpu: cpu.unwrap_or_default(), ..look("self").unwrap_or_default() }
+}
+
+fn time(value: TimeVal) -> Duration {
+    let whole = u64::try_from(value.tv_sec()).unwrap_or(0);
+    Duration::from_secs(whole) + Duration::from_micros(u64::try_from(value.tv_usec()).unwrap_or(0))
 }
 
 /// Nothing when there is no such process.
@@ -60,20 +70,22 @@ fn look(pid: &str) -> Option<Taken> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
     let (status, io) = (read("status")?, read("io").unwrap_or_default());
     Some(Taken {
-        cpu: cpu(&read("stat")?),
+        cpu: cpu(&read("stat")?, &read("schedstat").unwrap_or_default()),
         memory_peak: value(&status, "VmHWM:") << 10,
         read: value(&io, "read_bytes:"),
         written: value(&io, "write_bytes:"),
     })
 }
 
-/// Its own time and that of the children that it has waited for, in user and kernel.
-fn cpu(stat: &str) -> Duration {
+/// Its own time and that of the children that it has waited for, in user and kernel. In ticks, and of its first thread, which in
+/// CRIU is nearly all, in nanoseconds.
+fn cpu(stat: &str, first_thread: &str) -> Duration {
     // USER_HZ, which the kernel promises to programs on every architecture that this runs on.
     const TICK: Duration = Duration::from_millis(10);
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks = rest.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u32>().ok());
-    TICK * ticks.sum::<u32>()
+    let first = first_thread.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    (TICK * ticks.sum::<u32>()).max(Duration::from_nanos(first))
 }
 
 fn value(text: &str, name: &str) -> u64 {
@@ -107,7 +119,8 @@ mod tests {
     #[test]
     fn a_line_of_stat_is_read_by_its_fields() {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 100 20 3 1 20 0 1 0 4242";
-        assert_eq!(cpu(stat), Duration::from_millis(10 * (100 + 20 + 3 + 1)));
+        assert_eq!(cpu(stat, ""), Duration::from_millis(10 * (100 + 20 + 3 + 1)));
+        assert_eq!(cpu("7 (a) S", "1500 20 3"), Duration::from_nanos(1500));
         assert!(ourselves().memory_peak > 0);
     }
 }

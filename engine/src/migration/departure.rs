@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fastmig_control::INIT_PATH;
 use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
+use fastmig_policy::Phase;
 
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
@@ -18,6 +19,7 @@ use super::Way;
 use crate::container::{Container, Operation};
 use crate::frozen::{self, Frozen, Held};
 use crate::image::Manifest;
+use crate::keeper::phase::InPhase;
 use crate::root_files::RootFiles;
 use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
@@ -47,6 +49,8 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Departure {
     id: String,
+    /// Told to whoever looks when the application ends meanwhile.
+    _phase: Option<InPhase>,
     criu: Option<Ready>,
     held: Option<Held>,
     frozen: Option<Frozen>,
@@ -95,8 +99,10 @@ impl Container {
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
         let (left_out, usage, watchdog) = (Vec::new(), Usage::default(), None);
+        let phase = InPhase::enter(self, Phase::Migrating);
         Ok(Departure {
             id: id.into(),
+            _phase: phase,
             criu,
             held,
             frozen,
