@@ -21,7 +21,7 @@ use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{open_directory, Subject, Terms};
-use crate::{at_rest, network_lock, Error};
+use crate::{at_rest, network_lock, trace, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 
@@ -157,6 +157,10 @@ impl Container {
     /// # Errors
     /// When it is not running or cannot be dumped: it runs on as before then, and nothing is left at the path.
     pub fn checkpoint(&self, request: &Request) -> Result<Report, Error> {
+        trace::operation(&self.config, &self.key, "checkpoint", || self.checkpointed(request))
+    }
+
+    fn checkpointed(&self, request: &Request) -> Result<Report, Error> {
         let mut operation = self.begin_warm("checkpoint")?;
         let _phase = InPhase::enter(self, Phase::Checkpointing);
         let measured = self.measured();

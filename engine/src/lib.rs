@@ -27,6 +27,7 @@
 //! | `oci_state`, [`names`] | what runc and the clients say of it |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
+//! | [`trace`] | the log of operations: each has one id in all that is told of it |
 //! | `output` | where its client keeps what it has written |
 //! | [`Resources`] | what an operation takes of the host |
 //! | `checkpoints` | where the last one stands, and those that have a name |
@@ -84,6 +85,7 @@ pub mod start_options;
 pub mod state;
 mod subject;
 mod survivor;
+pub mod trace;
 mod watchdog;
 
 pub use clock::{now, parse_duration};

@@ -18,7 +18,7 @@ use crate::resources::Resources;
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::{at_rest, Error};
+use crate::{at_rest, trace, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]
@@ -72,6 +72,10 @@ pub(crate) fn perform(
     operation: &mut Operation,
     request: &Request,
 ) -> Result<Report, Error> {
+    trace::operation(&container.config, &container.key, "restore", || restored(container, operation, request))
+}
+
+fn restored(container: &Container, operation: &mut Operation, request: &Request) -> Result<Report, Error> {
     if operation.record.paused {
         return Err(Error::Paused { id: container.key().id().into(), action: "restore into" });
     }

@@ -59,6 +59,7 @@ impl Job {
         let Operation { id, kind, container, .. } = &begun.operation;
         let span = tracing::info_span!("operation", id, %kind, container, caller = begun.caller);
         let _entered = span.enter();
+        let _scope = fastmig_engine::trace::scope(id);
         let outcome = match self.registry.shelf().store(&begun) {
             Ok(()) => {
                 self.tell(What::OperationStarted { started: Box::new(self.entry.operation()) });

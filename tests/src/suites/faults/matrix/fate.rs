@@ -117,9 +117,31 @@ impl Subject {
         self.stand_by().context("a later checkpoint")?;
         self.source().restore(&self.image()).context("a later restore")?;
         ensure!(self.answers()? == self.marked(), "a later restore has not brought its memory back");
-        migrating::migrate(self.source(), self.destination(), &[]).context("a later migration")?;
+        let report =
+            migrating::migrate(self.source(), self.destination(), &[]).context("a later migration")?;
+        self.told_at_both_ends(&report)?;
         self.has_moved();
         ensure!(self.answers()? == self.marked(), "a later migration has not brought its memory along");
+        Ok(())
+    }
+
+    /// Its id is in the log of operations of both hosts.
+    fn told_at_both_ends(&self, report: &Value) -> Result<()> {
+        let id = report["id"].as_str().context("a migration without an id")?;
+        for (end, what) in [(self.source(), "leave"), (self.destination(), "arrive")] {
+            let log = end.host.read_file("/var/log/fastmig/operations.jsonl")?;
+            let log = String::from_utf8_lossy(&log).into_owned();
+            let is_told = |step: &str| {
+                let words =
+                    [format!("\"migration\":\"{id}\""), format!("\"step\":\"{step}\",\"what\":\"{what}\"")];
+                log.lines().any(|line| words.iter().all(|word| line.contains(word)))
+            };
+            ensure!(
+                is_told("began") && is_told("done"),
+                "{what} of {id} is not told on host {}",
+                end.host.name()
+            );
+        }
         Ok(())
     }
 
