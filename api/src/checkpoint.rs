@@ -88,6 +88,12 @@ pub struct RunReport {
     /// What the restore took of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// From then on until all memory was there, in milliseconds, when some of it followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_ms: Option<u64>,
+    /// How often the application waited for some of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<u64>,
 }
 
 /// What a standby came to.

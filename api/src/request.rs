@@ -130,6 +130,10 @@ pub struct RestoreRequest {
     /// What becomes of the connections in it; the container's annotation decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<Tcp>,
+    /// Whether the application runs before all of its memory is read; only of a checkpoint that was taken in rounds. A damaged
+    /// page is found then when the application runs already, and ends it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lazy_pages: bool,
     /// Whether the configured hooks run.
     #[serde(default = "yes")]
     pub hooks: bool,

@@ -4,7 +4,7 @@ use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use crate::error::{Error, Refusal};
-use crate::style::{colour, FONT, SIZE, SMALL, TITLE};
+use crate::style::{colour, noted, FONT, SIZE, SMALL, TITLE};
 
 /// One of the two axes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Lines {
     pub marks: Vec<Mark>,
     /// Whether each value gets a dot: for few of them.
     pub dots: bool,
+    /// What stands below it, small.
+    pub note: String,
 }
 
 impl Lines {
@@ -97,8 +99,9 @@ impl Lines {
         Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
     {
         let [_, (bottom, top)] = self.ranges()?;
-        let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
+        let whole = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        whole.fill(&WHITE)?;
+        let area = noted(&whole, &self.note)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, (FONT, TITLE))
             .margin(12)
@@ -143,7 +146,7 @@ impl Lines {
                 .label_font((FONT, SMALL))
                 .draw()?;
         }
-        Ok(area.present()?)
+        Ok(whole.present()?)
     }
 }
 
@@ -208,6 +211,16 @@ mod tests {
         assert!(powers.svg().is_ok());
         powers.y.powers = true;
         assert!(matches!(powers.svg(), Err(Error::Values { .. })));
+    }
+
+    #[test]
+    fn a_note_is_cut_into_lines_that_fit() {
+        let mut chart = lines(&[(1.0, 3.0), (2.0, 4.0)]);
+        chart.note = ["word"; 60].join(" ");
+        let svg = chart.svg().unwrap();
+        let longest = svg.lines().filter(|line| line.contains("word")).map(str::len).max();
+        assert!(longest.is_some_and(|longest| longest <= 150), "{longest:?}");
+        assert_eq!(svg.matches("word").count(), 60);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use crate::error::{Error, Refusal};
-use crate::style::{colour, FONT, SIZE, SMALL, TITLE};
+use crate::style::{colour, noted, FONT, SIZE, SMALL, TITLE};
 
 /// One bar.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Stacked {
     pub unit: String,
     /// The bars.
     pub bars: Vec<Bar>,
+    /// What stands below them, small.
+    pub note: String,
 }
 
 const BAR: f64 = 0.7;
@@ -50,8 +52,9 @@ impl Stacked {
         let (names, bars) = (self.part_names(), self.bars.len());
         let longest = self.bars.iter().map(Bar::length).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
         let name_of = |at: &f64| self.bar_at(bars, *at).unwrap_or_default();
-        let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
+        let whole = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        whole.fill(&WHITE)?;
+        let area = noted(&whole, &self.note)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, (FONT, TITLE))
             .margin(12)
@@ -82,7 +85,7 @@ impl Stacked {
             .border_style(BLACK.mix(0.2))
             .label_font((FONT, SMALL))
             .draw()?;
-        Ok(area.present()?)
+        Ok(whole.present()?)
     }
 
     /// Each part once, as they come.
@@ -149,6 +152,7 @@ mod tests {
             title: "where the gap goes".into(),
             unit: "ms".into(),
             bars: vec![bar("16 MiB", &[("freeze", 6.0), ("dump", 13.0)]), bar("1 GiB", &[("dump", 20.0)])],
+            note: String::new(),
         };
         assert_eq!(chart.part_names(), ["freeze", "dump"]);
         let dumps: Vec<_> = chart.boxes_of("dump").collect();

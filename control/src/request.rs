@@ -9,7 +9,8 @@ use crate::wire::{DecodeError, Packet, Reader};
 pub enum Request {
     /// Fork a process for the image's command and hold it before it executes anything. Legal in standby.
     /// `Prepared`, or `ExecFailed` when the command is not there. Closing the connection before [`Self::Release`]
-    /// kills the held process.
+    /// kills the held process. With a descriptor (`SCM_RIGHTS`) the process writes a 0 to that first: the `tasks` of a cgroup
+    /// of version 1, which it is in then. Whether it worked is for whoever asked to find out.
     Run,
     /// Let the held process execute the command; only on the connection that sent [`Self::Run`].
     /// `Running`, or `ExecFailed`, after which the init is back in standby.

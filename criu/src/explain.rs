@@ -48,6 +48,21 @@ const KNOWN: &[Known] = &[
         remedy: "start the container without the annotation fastmig.dev/io-uring=allow, so that the application falls back to epoll",
     },
     Known {
+        marks: &["Setting loginuid for CT init task failed"],
+        cause: "the kernel's audit holds CRIU to the login of whoever called it, which the application has not",
+        remedy: "call FastMig through its daemon, or with CAP_AUDIT_CONTROL and without `auditctl --loginuid-immutable`",
+    },
+    Known {
+        marks: &["mismatched lsm types and lsm profile specified"],
+        cause: "the application was saved under an AppArmor profile, and this host has no AppArmor",
+        remedy: "restore it on a host with AppArmor, or save it from a container without a profile",
+    },
+    Known {
+        marks: &["can't write lsm profile"],
+        cause: "AppArmor does not let the application go under its container's profile",
+        remedy: "see the kernel's log for what AppArmor denied",
+    },
+    Known {
         marks: &["Can't dump file", "of that type", "(chr "],
         cause: "the application has a device open that CRIU cannot dump",
         remedy: "close the device before the checkpoint; `fastmig check` names it",

@@ -22,6 +22,8 @@ use crate::{sys, Bundle, CriuError, DumpOptions, Meter, RestoreOptions, Session}
 
 /// Which AppArmor profile the next program of this process runs under.
 const PROFILE: &str = "/proc/self/attr/apparmor/exec";
+/// Who has logged in, for the kernel's audit; and that nobody has.
+const LOGIN: (&str, &str) = ("/proc/self/loginuid", "4294967295");
 
 /// What a CRIU worker needs before it can be spoken to.
 #[derive(Debug)]
@@ -131,7 +133,9 @@ impl<'a> Launch<'a> {
     /// When one of them is no cgroup or is gone.
     pub fn in_cgroups(mut self, directories: &[PathBuf]) -> Result<Self, LaunchError> {
         for directory in directories {
-            let path = directory.join("cgroup.procs");
+            // The worker has one thread: version 1 moves that at once, and a process only after a grace period of RCU.
+            let tasks = directory.join("tasks");
+            let path = if tasks.exists() { tasks } else { directory.join("cgroup.procs") };
             let file = File::options().write(true).open(&path);
             self.cgroups.push(file.map_err(|source| LaunchError::Open { path, source })?);
         }
@@ -369,6 +373,9 @@ impl Entry {
             // Raising it is always allowed, lowering it not everywhere: then the host's value stays.
             let _ = std::fs::write("/proc/self/oom_score_adj", value);
         }
+        // Whoever calls us from a login: what is restored has a login of its own or none, and CRIU could not take this one away.
+        // Without the kernel's audit there is no such file.
+        let _ = std::fs::write(LOGIN.0, LOGIN.1);
         // Opened in the host's view of processes, written last: from then on the profile decides.
         let attribute =
             self.profile.as_ref().map(|_| File::options().write(true).open(PROFILE)).transpose()?;

@@ -68,6 +68,8 @@ pub struct RestoreOptions {
     pub lazy: bool,
     /// Descriptors that replace the image's.
     pub inherited: Vec<InheritedFd>,
+    /// The AppArmor label that takes the place of each one in the images.
+    pub label: Option<String>,
     /// See [`Common`].
     pub common: Common,
 }
@@ -93,6 +95,11 @@ impl DumpOptions {
 }
 
 impl RestoreOptions {
+    /// The label as CRIU takes it.
+    pub(crate) fn lsm_profile(&self) -> Option<String> {
+        self.label.as_ref().map(|label| format!("apparmor:{label}"))
+    }
+
     pub(crate) fn request(&self) -> rpc::Criu_req {
         let mut options = base(self.images, &self.common);
         options.inherit_fd = self
@@ -106,6 +113,7 @@ impl RestoreOptions {
             })
             .collect();
         options.set_lazy_pages(self.lazy);
+        options.lsm_profile = self.lsm_profile();
         // The engines give a container's root different permissions; what the files are is looked at all the same.
         options.set_skip_file_rwx_check(true);
         request(rpc::Criu_req_type::RESTORE, options)
@@ -184,7 +192,8 @@ mod tests {
             [(Tcp::Keep, true, false), (Tcp::Close, false, true), (Tcp::Refuse, false, false)]
         {
             let common = Common { tcp, ..Common::default() };
-            let options = RestoreOptions { images: 1, lazy: false, inherited: vec![], common }.request().opts;
+            let options = RestoreOptions { images: 1, lazy: false, inherited: vec![], label: None, common };
+            let options = options.request().opts;
             assert_eq!((options.tcp_established(), options.tcp_close()), (keep, close));
         }
     }

@@ -146,7 +146,7 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
     assert_eq!(family.len(), tree.processes.len());
     view.relate(&family).unwrap();
     view.arrange(&placed).unwrap();
-    let options = RestoreOptions { images, lazy: false, inherited: vec![], common: common() };
+    let options = RestoreOptions { images, lazy: false, inherited: vec![], label: None, common: common() };
     let mut result = None;
     let begin = Instant::now();
     let pid = session.restore(&options, &mut |stage| {

@@ -30,9 +30,16 @@ pub(crate) fn run(
             verify_ms: None,
             restore_ms: None,
             resources: None,
+            memory_ms: None,
+            faults: None,
         });
     };
-    let request = RestoreRequest { checkpoint: name.clone(), tcp: request.tcp, hooks: request.hooks };
+    let request = RestoreRequest {
+        checkpoint: name.clone(),
+        tcp: request.tcp,
+        lazy_pages: false,
+        hooks: request.hooks,
+    };
     restore(daemon, container, &request, job)
 }
 
@@ -45,6 +52,7 @@ pub(crate) fn restore(
 ) -> Result<Value, ErrorInfo> {
     let mut asked = restore::Request::new(daemon.checkpoints.existing(&request.checkpoint)?);
     asked.tcp = request.tcp.map(policy);
+    asked.lazy_pages = request.lazy_pages;
     let done =
         if request.hooks { fastmig_hooks::restore(container, &asked) } else { container.restore(&asked) };
     let done = done.map_err(|e| of_engine(&e))?;
@@ -54,6 +62,8 @@ pub(crate) fn restore(
         verify_ms: Some(done.verify_ms),
         restore_ms: Some(done.restore_ms),
         resources: Some(resources(done.resources)),
+        memory_ms: done.followed.map(|followed| followed.memory_ms),
+        faults: done.followed.map(|followed| followed.faults),
     })
 }
 

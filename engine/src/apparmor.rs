@@ -1,5 +1,9 @@
 //! AppArmor, where the operator wants it and its profiles are loaded: the profile of a container that brings none, and CRIU's.
 //! `apparmor/profiles.template` is what `fastmig install` makes them from.
+//!
+//! What is restored gets the label of its container's PID 1. Each thread takes that itself, at CRIU's word; so CRIU must know that
+//! the kernel has AppArmor (`logs::work_directory`), may not be the one who decides (`privilege`), and must not be held to a
+//! profile with which the container's does not reckon: it could neither trace nor signal what is under that.
 
 use crate::Config;
 
@@ -9,6 +13,12 @@ const CONTAINER: &str = "fastmig-container";
 /// For CRIU.
 const CRIU: &str = "fastmig-criu";
 
+/// Whether the kernel runs AppArmor.
+const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+
+/// What a thread without a profile is said to have.
+const UNCONFINED: &str = "unconfined";
+
 /// All profiles that the kernel has, one in a line, with their mode.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 
@@ -17,9 +27,31 @@ pub(crate) fn for_container(config: &Config) -> Option<&'static str> {
     chosen(config, CONTAINER)
 }
 
-/// CRIU's.
-pub(crate) fn for_criu(config: &Config) -> Option<&'static str> {
-    chosen(config, CRIU)
+/// CRIU's, where it works on the container whose PID 1 is `init`: under any other profile than ours, or none, it has none
+/// either.
+pub(crate) fn for_criu(config: &Config, init: i32) -> Option<&'static str> {
+    (label_of(init)? == CONTAINER).then(|| chosen(config, CRIU))?
+}
+
+/// The label that takes the place of each one in an image, when it is restored into the container whose PID 1 is `init`. Of a
+/// stack of profiles CRIU replaces the first only: that one is compared afterwards.
+pub(crate) fn to_restore(init: i32) -> Option<String> {
+    label_of(init).filter(|label| !label.contains("//"))
+}
+
+/// What AppArmor holds a thread to, without the mode; nothing when that is nothing.
+pub(crate) fn label_of(thread: i32) -> Option<String> {
+    let current = std::fs::read_to_string(format!("/proc/{thread}/attr/apparmor/current"))
+        .ok()
+        .filter(|_| is_enabled())?;
+    let label = current.trim_end_matches(['\n', '\0']);
+    let label = label.rsplit_once(" (").map_or(label, |(label, _)| label);
+    (label != UNCONFINED).then(|| label.to_owned())
+}
+
+/// Whether this host has AppArmor.
+pub(crate) fn is_enabled() -> bool {
+    std::fs::read_to_string(ENABLED).is_ok_and(|text| text.trim() == "Y")
 }
 
 fn chosen(config: &Config, name: &'static str) -> Option<&'static str> {
@@ -51,6 +83,7 @@ mod tests {
     #[test]
     fn nobody_gets_one_unasked() {
         let config = Config::default();
-        assert_eq!((for_container(&config), for_criu(&config)), (None, None));
+        let me = std::process::id().cast_signed();
+        assert_eq!((for_container(&config), for_criu(&config, me)), (None, None));
     }
 }

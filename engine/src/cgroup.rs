@@ -5,7 +5,7 @@
 //! it is a plain child without controllers.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -86,6 +86,28 @@ impl ApplicationCgroup {
         Ok(Self { directory: chosen.directory.join(NAME), unified: chosen.unified && freezer.is_none() })
     }
 
+    /// Everybody in the container, whose cgroup is above this one: as `runc ps` tells, without a program that takes 10 ms to
+    /// start.
+    pub(crate) fn pids_around(&self) -> io::Result<BTreeSet<i32>> {
+        let mut found = BTreeSet::new();
+        let mut waiting: Vec<PathBuf> = self.directory.parent().map(Path::to_path_buf).into_iter().collect();
+        while let Some(directory) = waiting.pop() {
+            let text = match fs::read_to_string(directory.join("cgroup.procs")) {
+                // An exec session's has just gone, or is one of threads.
+                Err(e)
+                    if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) =>
+                {
+                    continue
+                }
+                text => text?,
+            };
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            let below = fs::read_dir(&directory)?.flatten();
+            waiting.extend(below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+        }
+        Ok(found)
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -99,6 +121,16 @@ impl ApplicationCgroup {
 
     pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
         fs::write(self.directory.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// What a process with one thread writes a 0 to, to be in it; none on version 2. Who is moved by somebody else waits for
+    /// all processors of the host to have been idle or elsewhere once (an RCU grace period: some 10 ms), and whoever moves
+    /// one thread, itself, does not.
+    pub(crate) fn entrance(&self) -> io::Result<Option<File>> {
+        match self.unified {
+            true => Ok(None),
+            false => File::options().write(true).open(self.directory.join("tasks")).map(Some),
+        }
     }
 
     /// Takes host process `pid` out of it, into the container's.

@@ -130,6 +130,22 @@ pub enum Error {
         /// The step.
         action: &'static str,
     },
+    /// Memory that was to follow a restored application does not come. The application was ended.
+    #[error("the memory of checkpoint {path:?} does not come: {reason}; the application in container {id:?} was ended, which is in standby: restore another checkpoint")]
+    MemoryLost {
+        /// The container.
+        id: String,
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The memory of a checkpoint that CRIU has written cannot follow.
+    #[error("checkpoint {path:?} was not taken in rounds, and its memory cannot follow a running application; restore it without --lazy-pages")]
+    NotInRounds {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// What was restored and held is not there any more, or not held.
     #[error("what arrived in container {id:?} was killed or thawed before it was to run; see in the kernel's log whether memory ran out, leave the container alone while it waits, and migrate again")]
     Lost {
@@ -355,6 +371,8 @@ impl Error {
             | Self::Migrating { .. }
             | Self::OutOfTurn { .. }
             | Self::Lost { .. }
+            | Self::MemoryLost { .. }
+            | Self::NotInRounds { .. }
             | Self::PidTaken { .. }
             | Self::Stopped { .. }
             | Self::Astray { .. }

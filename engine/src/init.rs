@@ -1,8 +1,8 @@
 //! The conversation with the init inside a container, over the socket that it inherited.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use fastmig_control::{Event, Reply, Request, MAX_PACKET};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
-    bind, connect, listen, recv, send, socket, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, connect, listen, recv, send, sendmsg, socket, AddressFamily, Backlog, ControlMessage, MsgFlags,
+    SockFlag, SockType, UnixAddr,
 };
 
 use crate::{trace, Error, Key};
@@ -68,13 +69,26 @@ impl InitClient {
         self.send(request.encode().as_bytes())
     }
 
+    /// [`InitClient::ask`] that gives a descriptor along. An init that knows nothing of it closes it.
+    pub(crate) fn ask_with(&self, request: &Request, descriptor: BorrowedFd<'_>) -> Result<Reply, Error> {
+        let (packet, descriptors) = (request.encode(), [descriptor.as_raw_fd()]);
+        let content = [IoSlice::new(packet.as_bytes())];
+        let given = [ControlMessage::ScmRights(&descriptors)];
+        let sent = sendmsg::<()>(self.socket.as_raw_fd(), &content, &given, MsgFlags::MSG_NOSIGNAL, None);
+        self.understood(sent.map_err(io::Error::from).and_then(|_| self.answer()))
+    }
+
     /// [`InitClient::ask`] for a change to the command.
     pub(crate) fn change(&self, change: &[u8]) -> Result<(), Error> {
         self.send(change).map(drop)
     }
 
     fn send(&self, packet: &[u8]) -> Result<Reply, Error> {
-        match self.exchange(packet) {
+        self.understood(self.exchange(packet))
+    }
+
+    fn understood(&self, reply: io::Result<Reply>) -> Result<Reply, Error> {
+        match reply {
             Ok(Reply::Refused(source)) => Err(Error::Refused { id: self.key.id().into(), source }),
             Ok(reply) => Ok(reply),
             Err(source) => Err(Error::Init { id: self.key.id().into(), source }),
@@ -111,6 +125,10 @@ impl InitClient {
 
     fn exchange(&self, packet: &[u8]) -> io::Result<Reply> {
         send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL)?;
+        self.answer()
+    }
+
+    fn answer(&self) -> io::Result<Reply> {
         let mut buffer = [0; MAX_PACKET];
         match receive(&self.socket, &mut buffer, Some(Instant::now() + self.limit))? {
             None => Err(io::ErrorKind::TimedOut.into()),

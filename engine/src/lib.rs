@@ -56,6 +56,7 @@ mod exec;
 mod files;
 mod frozen;
 mod halt;
+mod hold;
 mod hugetlb;
 pub mod image;
 mod init;

@@ -32,6 +32,10 @@ pub(crate) fn forget(log: &Path) {
 pub(crate) fn work_directory(config: &Config) -> Result<PathBuf, Error> {
     let directory = config.state_root.join(".criu");
     make_private(&directory)?;
+    if crate::apparmor::is_enabled() {
+        // CRIU cannot see the host's own from a container: there it would restore no label.
+        make_private(&directory.join("apparmor"))?;
+    }
     Ok(directory)
 }
 

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | this one | capabilities, seccomp, `no_new_privs` |
 //! | `place` | namespaces |
+//! | `label` | AppArmor labels |
 //! | `schedule` | real-time scheduling and nice values |
 //! | `limits` | resource limits, which are brought down |
 
+mod label;
 mod limits;
 mod place;
 mod schedule;
@@ -19,6 +21,9 @@ use procfs::process::{Process, Status};
 
 use crate::{application, Container, Error};
 
+/// How many look at processes at the same time.
+const WORKERS: usize = 4;
+
 /// Compares every process of the tree below `root`, none of which has run yet, with the container's own PID 1.
 ///
 /// CRIU lets the tasks go whatever is answered at this stage, so on a violation the caller must kill them first.
@@ -29,16 +34,32 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     let allowed = Process::new(container.pid()).and_then(|process| process.status()).map_err(failed)?;
     let cgroup = container.application_cgroup()?;
     let root = application::host_pid_of(root, cgroup.pids());
-    for pid in root.into_iter().flat_map(application::tree_of) {
-        if let Some(what) = beyond(pid, container.pid(), &allowed) {
-            let command = application::command_of(pid);
-            let id = container.key().id().into();
-            return Err(Error::TooPrivileged { id, command, what });
-        }
-        if !holds(&allowed, Capability::CAP_SYS_RESOURCE) && !living_threads(pid).is_empty() {
-            limits::bring_down(pid, container.pid())
-                .map_err(|e| Error::io("lower the limits of", &PathBuf::from(format!("/proc/{pid}")), e))?;
-        }
+    let processes: Vec<i32> = root.into_iter().flat_map(application::tree_of).collect();
+    // The application stands still meanwhile, so many are looked at together.
+    let share = processes.len().div_ceil(WORKERS).max(1);
+    std::thread::scope(|scope| {
+        let verify_all = |pids: &[i32]| pids.iter().try_for_each(|pid| verify_one(container, *pid, &allowed));
+        let mut shares = processes.chunks(share);
+        let own = shares.next().unwrap_or_default();
+        let others: Vec<_> = shares.map(|pids| scope.spawn(move || verify_all(pids))).collect();
+        let panicked = || {
+            let error = std::io::Error::other("a thread panicked");
+            Err(Error::io("read the privileges of", std::path::Path::new("/proc"), error))
+        };
+        let results = others.into_iter().map(|other| other.join().unwrap_or_else(|_| panicked()));
+        results.fold(verify_all(own), Result::and)
+    })
+}
+
+fn verify_one(container: &Container, pid: i32, allowed: &Status) -> Result<(), Error> {
+    if let Some(what) = beyond(pid, container.pid(), allowed) {
+        let command = application::command_of(pid);
+        let id = container.key().id().into();
+        return Err(Error::TooPrivileged { id, command, what });
+    }
+    if !holds(allowed, Capability::CAP_SYS_RESOURCE) && !living_threads(pid).is_empty() {
+        limits::bring_down(pid, container.pid())
+            .map_err(|e| Error::io("lower the limits of", &PathBuf::from(format!("/proc/{pid}")), e))?;
     }
     Ok(())
 }
@@ -50,7 +71,7 @@ fn beyond(pid: i32, init: i32, allowed: &Status) -> Option<String> {
     let astray = || (!holds(allowed, Capability::CAP_SYS_ADMIN)).then(|| place::astray(pid, init)).flatten();
     let preferred =
         || (!holds(allowed, Capability::CAP_SYS_NICE)).then(|| schedule::preferred(pid, init)).flatten();
-    excess.or_else(astray).or_else(preferred)
+    excess.or_else(astray).or_else(preferred).or_else(|| label::other(pid, init))
 }
 
 /// Whether the container allows `capability`.

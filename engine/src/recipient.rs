@@ -138,7 +138,7 @@ pub(crate) fn launch<'a>(
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
         .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
-        .under_profile(apparmor::for_criu(&container.config));
+        .under_profile(apparmor::for_criu(&container.config, init));
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),
         None => launch,
@@ -265,7 +265,9 @@ pub(crate) fn taken_numbers(
     container: &Container,
     wanted: &BTreeSet<i32>,
 ) -> Result<Vec<(i32, String)>, Error> {
-    let taken = container.pids()?.into_iter().filter_map(|pid| {
+    let cgroup = container.application_cgroup()?;
+    let all = cgroup.pids_around().map_err(|e| Error::io("list who is around", cgroup.directory(), e))?;
+    let taken = all.into_iter().filter_map(|pid| {
         let numbers = application::inner_numbers(&BTreeSet::from([pid]));
         let number = numbers.intersection(wanted).next().copied()?;
         Some((number, application::command_of(pid)))

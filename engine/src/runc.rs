@@ -221,7 +221,10 @@ impl Runc {
         let mut command = Command::new(&self.options.binary);
         command.arg("--root").arg(&self.options.root);
         match &self.voice {
-            Voice::Ours => command.arg("--log").arg(&self.log).args(["--log-format", "json"]),
+            // A shim has its socket from containerd's service, and runc would wait for the application to report there.
+            Voice::Ours => {
+                command.arg("--log").arg(&self.log).args(["--log-format", "json"]).env_remove("NOTIFY_SOCKET")
+            }
             Voice::Clients(log) => command.args(log.arguments()),
         };
         if self.options.systemd_cgroup {

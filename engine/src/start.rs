@@ -1,5 +1,7 @@
 //! How the application comes up: from scratch, from a checkpoint, or not yet.
 
+use std::os::fd::AsFd;
+
 use fastmig_control::{Change, ExecFailure, Reply, Request};
 use fastmig_policy::Wanted;
 
@@ -127,16 +129,22 @@ impl Container {
         self.set_last_pid(PID_BASE)?;
         let init = self.init()?;
         self.change_command(operation, &init)?;
-        let held = match init.ask(&Request::Run)? {
+        let cgroup = self.application_cgroup()?;
+        let path = cgroup.directory();
+        cgroup.make().map_err(|e| Error::io("make", path, e))?;
+        let entrance = cgroup.entrance().map_err(|e| Error::io("open", path, e))?;
+        let asked = match &entrance {
+            Some(entrance) => init.ask_with(&Request::Run, entrance.as_fd()),
+            None => init.ask(&Request::Run),
+        };
+        let held = match asked? {
             Reply::Prepared { pid } => pid,
             Reply::ExecFailed(failure) => return self.end_unexecutable(operation, &init, failure),
             other => return Err(init.nonsense(&other)),
         };
         let host = application::host_pid_of(held.get(), application::children_of(self.pid));
-        let cgroup = self.application_cgroup()?;
-        let path = cgroup.directory();
-        cgroup.make().map_err(|e| Error::io("make", path, e))?;
-        if let Some(pid) = host {
+        // An older init knows nothing of the entrance, and a security module may keep it from the process.
+        if let Some(pid) = host.filter(|pid| !cgroup.pids().contains(pid)) {
             cgroup.add(pid).map_err(|e| Error::io("put the application into", path, e))?;
         }
         match init.ask(&Request::Release)? {

@@ -108,7 +108,7 @@ impl Subject {
             .measured_by(Arc::clone(&self.container.criu))
             .in_namespaces_of(self.container.pid())?
             .with_capabilities(capabilities::for_dump(&self.container.config))
-            .under_profile(apparmor::for_criu(&self.container.config)))
+            .under_profile(apparmor::for_criu(&self.container.config, self.container.pid())))
     }
 
     /// What it is to do, with images in its descriptor `images`.

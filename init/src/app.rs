@@ -73,6 +73,19 @@ pub(crate) struct Program<'a> {
     pub(crate) environment: Option<&'a [CString]>,
 }
 
+/// What it is started into.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// The signals that it is to have blocked.
+    pub(crate) mask: Mask,
+    /// Whether it takes the terminal.
+    pub(crate) terminal: bool,
+    /// The init's descriptors that it must not keep while it waits.
+    pub(crate) private: &'a [RawFd],
+    /// What it writes a 0 to, to be in its cgroup.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
 /// What the new process needs, all of it made before the fork.
 struct Plan<'a> {
     file: CString,
@@ -80,18 +93,17 @@ struct Plan<'a> {
     environment: Option<Argv<'a>>,
     mask: Mask,
     terminal: bool,
+    cgroup: Option<BorrowedFd<'a>>,
     private: &'a [RawFd],
     gate: BorrowedFd<'a>,
     reports: BorrowedFd<'a>,
 }
 
 impl Launch {
-    /// Forks a process for `program`. `private` are the init's descriptors that it must not keep while it waits.
+    /// Forks a process for `program`.
     pub(crate) fn begin(
         program: Program<'_>,
-        mask: Mask,
-        terminal: bool,
-        private: &[RawFd],
+        into: Surroundings<'_>,
         holder: Slot,
     ) -> Result<Self, LaunchError> {
         let name = program.command.first().map_or(c"", |name| name.as_c_str());
@@ -100,13 +112,14 @@ impl Launch {
         let (gate_read, gate) = pipe2(OFlag::O_CLOEXEC)?;
         let (reports, reports_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // The new process must not hold the gate's own end, or the gate would never close.
-        let private = [private, &[gate.as_raw_fd(), reports.as_raw_fd()]].concat();
+        let private = [into.private, &[gate.as_raw_fd(), reports.as_raw_fd()]].concat();
         let plan = Plan {
             file,
             argv: Argv::new(program.command),
             environment: program.environment.map(Argv::new),
-            mask,
-            terminal,
+            mask: into.mask,
+            terminal: into.terminal,
+            cgroup: into.cgroup,
             private: &private,
             gate: gate_read.as_fd(),
             reports: reports_write.as_fd(),
@@ -172,6 +185,10 @@ fn child(plan: &Plan<'_>) -> c_int {
 /// Everything up to the gate. False when the gate closed instead of opening.
 fn set_up(plan: &Plan<'_>) -> nix::Result<bool> {
     sys::close_in_child(plan.private);
+    if let Some(cgroup) = plan.cgroup {
+        // Who asked for the process looks whether it is there.
+        let _ = write(cgroup, b"0");
+    }
     setsid()?;
     if plan.terminal {
         // Fails where it controls a session outside of the container; such an application has no job control, with

@@ -49,8 +49,8 @@ struct Connection {
 
 /// What came in on a connection.
 pub(crate) enum Incoming {
-    /// A request to be answered.
-    Request(Request),
+    /// A request to be answered, and the descriptor that came with it.
+    Request(Request, Option<OwnedFd>),
     /// A change to the command, to be answered.
     Change(Kept),
     /// The connection is no more.
@@ -122,13 +122,12 @@ impl Connections {
     /// Reads from a connection that has something to read. What is not a request in its turn closes it.
     pub(crate) fn receive(&mut self, slot: Slot) -> Incoming {
         let Some(connection) = &mut self.table[slot.0] else { return Incoming::Nothing };
-        // MSG_TRUNC says how long a packet was that is longer, and nothing is that long.
+        // Nothing is that long.
         let mut buffer = [0; MAX_PACKET + 1];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-        let length = match recv(connection.socket.as_raw_fd(), &mut buffer, flags) {
+        let (length, descriptor) = match sys::receive(connection.socket.as_fd(), &mut buffer) {
             Err(Errno::EAGAIN | Errno::EINTR) => return Incoming::Nothing,
-            Ok(0) | Err(_) => return self.close(slot),
-            Ok(length) => length.min(buffer.len()),
+            Ok((0, _)) | Err(_) => return self.close(slot),
+            Ok((length, descriptor)) => (length.min(buffer.len()), descriptor),
         };
         if connection.turn != Turn::Engine {
             return self.refuse(slot, Refusal::OutOfTurn);
@@ -143,7 +142,7 @@ impl Connections {
         match Request::decode(&buffer[..length]) {
             Ok(request) => {
                 connection.turn = Turn::Init;
-                Incoming::Request(request)
+                Incoming::Request(request, descriptor)
             }
             Err(DecodeError::Version { .. }) => self.refuse(slot, Refusal::VersionMismatch { ours: VERSION }),
             Err(_) => self.refuse(slot, Refusal::Malformed),

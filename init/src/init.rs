@@ -126,7 +126,7 @@ impl Init {
                 return;
             }
             match self.connections.receive(*slot) {
-                Incoming::Request(request) => self.serve(*slot, request),
+                Incoming::Request(request, descriptor) => self.serve(*slot, request, descriptor),
                 Incoming::Change(change) => {
                     let kept = self.changes.add(change);
                     self.respond(*slot, kept.map_or_else(Reply::Refused, |()| Reply::Ok));

@@ -1,11 +1,12 @@
 //! What each request of the engine does.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use fastmig_control::{Account, Event, Pid, Policy, Refusal, Reply, Request, Signal, Status, WrongState};
 use nix::errno::Errno;
 
-use crate::app::{Launch, LaunchError, Program, Stage};
+use crate::app::{Launch, LaunchError, Program, Stage, Surroundings};
 use crate::control::Slot;
 use crate::init::Init;
 use crate::sys::{self, wire_errno};
@@ -15,14 +16,14 @@ type Answer = Result<Option<Reply>, Refusal>;
 
 impl Init {
     /// Does what a connection asks for and answers it, now or later.
-    pub(crate) fn serve(&mut self, slot: Slot, request: Request) {
+    pub(crate) fn serve(&mut self, slot: Slot, request: Request, descriptor: Option<OwnedFd>) {
         if request == Request::Subscribe {
             if !self.connections.subscribe(slot) {
                 self.connection_closed(slot);
             }
             return;
         }
-        match self.execute(slot, request) {
+        match self.execute(slot, request, descriptor) {
             Ok(None) => {}
             Ok(Some(reply)) => self.respond(slot, reply),
             Err(refusal) => self.respond(slot, Reply::Refused(refusal)),
@@ -31,9 +32,9 @@ impl Init {
         self.handle_early_exit();
     }
 
-    fn execute(&mut self, slot: Slot, request: Request) -> Answer {
+    fn execute(&mut self, slot: Slot, request: Request, descriptor: Option<OwnedFd>) -> Answer {
         match request {
-            Request::Run => return self.prepare(slot),
+            Request::Run => return self.prepare(slot, descriptor),
             Request::Release => return self.release(slot),
             Request::Adopt => return self.adopt().map(|pid| Some(Reply::Running { pid })),
             Request::Abandon => return self.abandon(slot),
@@ -68,13 +69,19 @@ impl Init {
         Ok(Some(Reply::Ok))
     }
 
-    fn prepare(&mut self, slot: Slot) -> Answer {
+    fn prepare(&mut self, slot: Slot, cgroup: Option<OwnedFd>) -> Answer {
         self.state.standby()?;
         let private = self.connections.descriptors();
         let command = self.changes.command(&self.command);
         let environment = self.changes.environment(std::env::vars_os());
         let program = Program { command: &command, environment: environment.as_deref() };
-        match Launch::begin(program, self.signals.original(), self.terminal.is_some(), &private, slot) {
+        let surroundings = Surroundings {
+            mask: self.signals.original(),
+            terminal: self.terminal.is_some(),
+            private: &private,
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        };
+        match Launch::begin(program, surroundings, slot) {
             Ok(launch) => {
                 self.state = self.state.hold(launch.pid)?;
                 self.launch = Some(launch);

@@ -4,12 +4,13 @@
 //! and `nix` knows none; an init forwards them all.
 
 use std::ffi::{c_char, c_int, CStr};
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use fastmig_control::{Errno as WireErrno, ExitStatus, Pid, Signal};
 use nix::errno::Errno;
-use nix::sys::socket::{accept4, SockFlag};
+use nix::sys::socket::{accept4, recvmsg, ControlMessageOwned, MsgFlags, SockFlag};
 
 /// A set of signals; bit 0 is signal 1.
 pub(crate) type Mask = u64;
@@ -32,6 +33,25 @@ pub(crate) fn accept(listener: &OwnedFd) -> nix::Result<OwnedFd> {
     let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
     // SAFETY: the kernel has just made it for this call.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Receives a packet and the descriptor that came with it, close-on-exec; waits for neither.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<(usize, Option<OwnedFd>)> {
+    let mut control = nix::cmsg_space!(RawFd);
+    let mut content = [IoSliceMut::new(buffer)];
+    // MSG_TRUNC says how long a packet was that is longer.
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC | MsgFlags::MSG_CMSG_CLOEXEC;
+    let packet = recvmsg::<()>(socket.as_raw_fd(), &mut content, Some(&mut control), flags)?;
+    let mut received = None;
+    for message in packet.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmRights(descriptors) = message {
+            for fd in descriptors {
+                // SAFETY: the kernel has just made it for this call. One that was there before is closed.
+                received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok((packet.bytes, received))
 }
 
 /// Replaces the signal mask and returns the one before.

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::Read;
+
 use common::{eventually, root, Container, Setup};
 use fastmig_control::{
     Errno, Event, ExecFailure, ExecStep, ExitStatus, Pid, Policy, Reply, Request, Signal, State,
@@ -70,6 +72,26 @@ fn a_held_process_has_not_executed_anything() {
     assert_eq!(client.ask(Request::Release), Reply::Running { pid });
     assert_eq!(container.exec(&format!("cat /proc/{pid}/comm")), "sleep");
     assert_eq!(client.status().runs, 1);
+}
+
+#[test]
+fn a_held_process_enters_the_cgroup_that_it_is_given_and_nobody_keeps_the_entrance() {
+    if !root() {
+        return;
+    }
+    let container = Container::start(["sleep", "1000"]);
+    let (mut read, write) = std::io::pipe().unwrap();
+    let client = container.client();
+    assert!(matches!(client.ask_with(Request::Run, write.into()), Reply::Prepared { .. }));
+    assert!(matches!(client.ask(Request::Release), Reply::Running { .. }));
+    let mut written = String::new();
+    // Ends only when neither the init nor the application has it open.
+    read.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "0");
+    // One that belongs to nothing is closed.
+    let (mut read, write) = std::io::pipe().unwrap();
+    assert!(matches!(client.ask_with(Request::Status, write.into()), Reply::Status(_)));
+    assert_eq!(read.read_to_string(&mut written).unwrap(), 0);
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn rounds(report: &MigrationReport) -> Lines {
         series: series.into_iter().filter(|series| !series.points.is_empty()).collect(),
         marks: freeze.into_iter().collect(),
         dots: true,
+        ..Lines::default()
     }
 }
 
@@ -114,6 +115,7 @@ fn bars(report: &MigrationReport, frozen: bool, title: &str) -> Stacked {
         title: title.to_owned(),
         unit: "ms".into(),
         bars: bars.into_iter().filter(|bar| !bar.parts.is_empty()).collect(),
+        ..Stacked::default()
     }
 }
 
@@ -133,6 +135,7 @@ fn resources(report: &MigrationReport, taken: &Resources) -> Stacked {
     Stacked {
         title: format!("What it took of {}", report.from),
         unit: "as each bar says".into(),
+        note: String::new(),
         bars: bars.into_iter().filter(|bar| !bar.parts.is_empty()).collect(),
     }
 }

@@ -2,24 +2,31 @@
 
 use std::collections::VecDeque;
 use std::env;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{anyhow, Context, Result};
+use fastmig_tests::framework::failures;
 use fastmig_tests::framework::realm::{Realm, OF_TESTS};
 
 /// What takes longest goes first, so that the lanes end together.
 const LONGEST: &[&str] = &["clients", "migration", "memory", "shim"];
 
 /// Runs these suites in so many lanes, each with these options; answers the names of those that failed, in the order in
-/// which they did. Each prints its own results.
-pub(crate) fn run<'a>(suites: &[&'a str], lanes: u8, options: &[String]) -> Result<Vec<&'a str>> {
+/// which they did. Each prints its own results, and hands its failures to a file.
+pub(crate) fn run<'a>(
+    suites: &[&'a str],
+    lanes: u8,
+    options: &[String],
+    failures: &Path,
+) -> Result<Vec<&'a str>> {
     let realms = (1..=lanes).map(realm).collect::<Result<Vec<_>>>()?;
     let waiting = Mutex::new(longest_first(suites));
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let work = |realm| lane(realm, &waiting, &failed, options);
+        let work = |realm| lane(realm, &waiting, &failed, (options, failures));
         let lanes: Vec<_> = realms.iter().map(|realm| scope.spawn(move || work(realm))).collect();
         lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow!("a lane panicked"))?)
     })?;
@@ -30,13 +37,14 @@ fn lane<'a>(
     realm: &Realm,
     waiting: &Mutex<VecDeque<&'a str>>,
     failed: &Mutex<Vec<&'a str>>,
-    options: &[String],
+    (options, failures): (&[String], &Path),
 ) -> Result<()> {
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     while let Some(suite) = next() {
         let program = env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command.args(["test", suite]).args(options).env("FASTMIG_REALM", realm.name());
+        command.env(failures::FILE, failures);
         let status = command.status().with_context(|| format!("cannot run the suite {suite}"))?;
         if !status.success() {
             failed.lock().unwrap_or_else(PoisonError::into_inner).push(suite);

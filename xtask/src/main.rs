@@ -4,16 +4,16 @@ mod hosts;
 mod lanes;
 mod lint;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, Result};
 use clap::{Parser, Subcommand};
-use fastmig_bench::{brownout, checkpoint, gap, pids, policy, wire, wrapper};
+use fastmig_bench::{readme, run as bench};
 use fastmig_tests::framework::cache::Cache;
-use fastmig_tests::framework::vm::Kernel;
-use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts, Ctx};
+use fastmig_tests::framework::{bundle, deb, dist, hostns, mounts};
 use fastmig_tests::{demo, suites};
 
 #[derive(Parser)]
@@ -48,48 +48,22 @@ enum Chore {
     Deb,
     /// Run test suites, all of them by default
     Test(test::Arguments),
-    /// Run what sees writes to memory on kernels of Debian's, in an emulated machine
-    Vm {
-        /// bookworm (Linux 6.1) or trixie (6.12) [default: both]
-        #[arg(long)]
-        kernel: Option<Kernel>,
-        /// Run only the tests whose name contains this
-        #[arg(long, value_name = "SUBSTRING")]
-        only: Option<String>,
-    },
+    /// Run what sees writes to memory on kernels of Debian's, in an emulated machine, or boot machines by hand
+    Vm(vm::Arguments),
     /// Show the main job: a container that moves
     Demo {
         /// Show one application only
         #[arg(long)]
         app: Option<String>,
     },
-    /// Measure against what a user would take instead
-    #[command(subcommand)]
-    Bench(Bench),
-    /// Put the tables that the suites clients and faults made into README.md and docs/faults.md
+    /// Measure against what a user would take instead, on two test hosts
+    Bench(bench::Options),
+    /// Put the tables that the suites clients and faults and the benchmarks made into README.md and docs/faults.md
     Table,
     /// Check format, clippy and documentation
     Lint,
     /// Take all hosts down and remove the cache
     Clean,
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// What the OCI runtime costs in front of runc
-    Wrapper,
-    /// What deciding about an application that has ended costs
-    Policy,
-    /// How long a program stands still when it moves, beside checkpoint, tar and restore by runc
-    Gap(gap::Options),
-    /// How long a program stands still for a checkpoint, and what that writes, beside runc's
-    Checkpoint(checkpoint::Options),
-    /// What a redis that is written answers before, during and after its move: shares, a chart, JSON
-    Brownout(brownout::Options),
-    /// How fast memory travels as migrations send it, beside plain TCP
-    Wire(wire::Options),
-    /// How long a restore of many processes takes, beside one with the same memory
-    Pids(pids::Options),
 }
 
 fn main() -> ExitCode {
@@ -121,24 +95,24 @@ fn run(chore: Chore) -> Result<()> {
             Ok(())
         }
         Chore::Test(arguments) => test::run(&arguments),
-        Chore::Vm { kernel, only } => {
-            let kernels = kernel.map_or_else(|| Kernel::ALL.to_vec(), |kernel| vec![kernel]);
-            test::report("vm", suites::run_on_kernels(&Ctx::new(only), &kernels)?)
-        }
+        Chore::Vm(arguments) => vm::run(arguments),
         Chore::Demo { app } => match demo::run(app.as_deref())? {
             true => Ok(()),
             false => bail!("the demo failed"),
         },
-        Chore::Bench(Bench::Wrapper) => wrapper::run(),
-        Chore::Bench(Bench::Policy) => policy::run(),
-        Chore::Bench(Bench::Gap(options)) => gap::run(&options),
-        Chore::Bench(Bench::Checkpoint(options)) => checkpoint::run(&options),
-        Chore::Bench(Bench::Brownout(options)) => brownout::run(&options),
-        Chore::Bench(Bench::Wire(options)) => wire::run(&options),
-        Chore::Bench(Bench::Pids(options)) => pids::run(&options),
-        Chore::Table => suites::put_tables(),
+        Chore::Bench(options) => bench::run(&options),
+        Chore::Table => tables(),
         Chore::Lint => lint::run(),
         Chore::Clean => clean(),
+    }
+}
+
+/// Puts those there that were made; one of them must have been.
+fn tables() -> Result<()> {
+    let figures = readme::put()?;
+    match suites::put_tables() {
+        Err(_) if figures => Ok(()),
+        other => other,
     }
 }
 

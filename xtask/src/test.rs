@@ -1,9 +1,12 @@
 //! `cargo xtask test`: runs suites and prints a line of counts for each.
 
+use std::{env, fs};
+
 use anyhow::{bail, Result};
 use clap::Args;
-use fastmig_tests::framework::{Ctx, Tally};
+use fastmig_tests::framework::{failures, Ctx, Tally};
 use fastmig_tests::suites::{suites, Run};
+use tempfile::NamedTempFile;
 
 use crate::lanes;
 
@@ -30,6 +33,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let chosen = choose(&arguments.suites)?;
+    let of_lanes = NamedTempFile::new()?;
     let failed = match chosen.as_slice() {
         [suite] => one_after_the_other(arguments, &[*suite]),
         several if arguments.lanes == 1 => one_after_the_other(arguments, several),
@@ -38,14 +42,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let (alone, beside): (Vec<_>, Vec<_>) = several.iter().partition(|(name, _)| *name == ALONE);
             let mut failed = one_after_the_other(arguments, &alone);
             let names: Vec<&str> = beside.iter().map(|(name, _)| *name).collect();
-            failed.extend(lanes::run(&names, arguments.lanes, &options(arguments))?);
+            failed.extend(lanes::run(&names, arguments.lanes, &options(arguments), of_lanes.path())?);
             failed
         }
     };
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+    failures::hand_over()?;
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    if env::var_os(failures::FILE).is_none() {
+        println!("\nwhat failed:\n{}{}", failures::noted(), fs::read_to_string(of_lanes.path())?);
+    }
+    bail!("failed: {}", failed.join(", "))
 }
 
 /// What a lane is told besides the suite.

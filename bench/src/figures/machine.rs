@@ -21,6 +21,8 @@ pub struct Machine {
     pub load: String,
     /// FastMig's own version.
     pub fastmig: String,
+    /// What it was compared with, and its version; empty until the hosts are up.
+    pub versions: String,
 }
 
 impl Machine {
@@ -40,13 +42,15 @@ impl Machine {
             kernel: Cmd::new(["uname", "-r"]).ok().unwrap_or_default().trim().to_owned(),
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
             fastmig: env!("CARGO_PKG_VERSION").to_owned(),
+            versions: String::new(),
         }
     }
 
     /// In one line, for charts and tables.
     pub fn line(&self) -> String {
+        let versions = if self.versions.is_empty() { String::new() } else { format!(", {}", self.versions) };
         format!(
-            "{}, {} cores, {} GiB, Linux {}, load {}; FastMig {}",
+            "{}, {} cores, {} GiB, Linux {}, load {}; FastMig {}{versions}",
             self.processor,
             self.cores,
             self.memory_mib / 1024,

@@ -1,46 +1,46 @@
-//! What was measured: medians of interleaved runs with their spread, told as JSON, as a table and as charts.
+//! What was measured: medians of interleaved runs with their spread, told as JSON, as tables and as charts.
 
+mod book;
+mod fit;
 mod machine;
+mod report;
 mod samples;
+mod summary;
 mod table;
+mod targets;
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
-use serde::Serialize;
-
+pub use book::Book;
+pub use fit::{fit, Fit};
 pub use machine::Machine;
+pub use report::{Failure, LeftOut, Report};
 pub use samples::{Figure, Samples, Subject};
+pub use summary::{summary, verdicts};
 pub use table::{markdown, ratio};
+pub use targets::{judge, Verdict};
 
-/// One run of benchmarks.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Where it was measured.
-    pub machine: Machine,
-    /// What was measured, suite by suite.
-    pub results: Vec<Figure>,
+/// What is measured, and in what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name: `gap`.
+    pub name: &'static str,
+    /// `ms`, `MiB`, `s`, ...
+    pub unit: &'static str,
 }
 
-impl Report {
-    /// Nothing yet, on this machine.
-    pub fn new() -> Self {
-        Self { machine: Machine::this(), results: Vec::new() }
-    }
-
-    /// Writes it as JSON.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+impl Metric {
+    /// A metric.
+    pub const fn new(name: &'static str, unit: &'static str) -> Self {
+        Self { name, unit }
     }
 }
 
-impl Default for Report {
-    fn default() -> Self {
-        Self::new()
+/// Names without those that came before, in their order.
+fn each_once<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut once = Vec::new();
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
     }
+    once
 }

@@ -1,6 +1,6 @@
 //! Figures side by side: a row for each work, a column for each tool, and how they compare.
 
-use super::Figure;
+use super::{each_once, Figure};
 
 /// A table of one metric, in Markdown. The first tool is the one that the others are compared with.
 pub fn markdown(figures: &[Figure], metric: &str) -> String {
@@ -37,22 +37,13 @@ fn cell(figure: &Figure, ours: Option<&Figure>) -> String {
     }
 }
 
-fn number(value: f64) -> String {
+/// As exact as it needs to be.
+pub(super) fn number(value: f64) -> String {
     if value.abs() >= 100.0 {
         format!("{value:.0}")
     } else {
         format!("{value:.1}")
     }
-}
-
-fn each_once<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut once = Vec::new();
-    for name in names {
-        if !once.contains(&name) {
-            once.push(name);
-        }
-    }
-    once
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ impl RestoreOptions {
         let mut line = words(&["restore", "--restore-detached"]);
         line.extend(common(self.images, &self.common));
         line.push("--skip-file-rwx-check".into());
+        if let Some(label) = self.lsm_profile() {
+            line.extend(["--lsm-profile".into(), label]);
+        }
         for file in &self.inherited {
             line.extend(words(&["--inherit-fd", &format!("fd[{}]:{}", file.fd, file.key)]));
         }
@@ -94,12 +97,14 @@ mod tests {
             lazy: false,
             images: 5,
             inherited: vec![InheritedFd { key: "pipe:[77]".into(), fd: 9 }],
+            label: Some("fastmig-container".into()),
             common: Common { tcp: Tcp::Keep, ..Common::default() },
         };
         let line = options.arguments().join(" ");
-        assert!(
-            line.contains("--inherit-fd fd[9]:pipe:[77]") && line.contains("--tcp-established"),
-            "{line}"
-        );
+        for part in
+            ["--inherit-fd fd[9]:pipe:[77]", "--tcp-established", "--lsm-profile apparmor:fastmig-container"]
+        {
+            assert!(line.contains(part), "{part} in {line}");
+        }
     }
 }

@@ -2,17 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::thread;
 
 use fastmig_criu::ImageSource;
+use fastmig_memory::fill::Origin;
 
 use super::content::{pages_name, Content, Unread};
+use super::later::Split;
 use super::map::{self, Map};
 use super::{PAGE, STEP, STEP_BYTES};
 use crate::image::{open_nofollow, Image, ImageError};
 use crate::migration::filled::Filled;
+use crate::migration::owed::Creditor;
 use crate::migration::plan::{Layout, Plan};
 use crate::migration::Room;
 use crate::Error;
@@ -20,38 +24,39 @@ use crate::Error;
 /// Threads that read.
 const WORKERS: usize = 4;
 
-/// Fills the memory of a CRIU that waits with what a checkpoint has of it. All else of the checkpoint was verified.
+/// When an application's memory is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coming {
+    /// All of it before the application runs.
+    Before,
+    /// As much as can be while it runs already, what it touches first.
+    After,
+}
+
+/// Fills the memory of a CRIU that waits with what a checkpoint has of it. All else of the checkpoint was verified. Who has what
+/// comes later.
 ///
 /// # Errors
 /// When a page is not what was written, by the name of its file; when there is no room.
-pub(crate) fn fill(image: &Image, filled: &mut Filled) -> Result<(), Error> {
+pub(crate) fn fill(image: &Image, filled: &mut Filled, coming: Coming) -> Result<Option<Creditor>, Error> {
     let (map, contents) = Map::open(&image.path)?;
-    let pages = map.pages();
+    let Split { before, after } = match coming {
+        Coming::Before => Split::nothing_later(&map),
+        Coming::After => Split::most_later(&map),
+    };
     let Plan { areas, shared, mappings, .. } = &map.plan;
-    let first = Plan {
-        number: 1,
-        areas: areas.clone(),
-        pages,
-        forgotten: Vec::new(),
-        owed: Vec::new(),
-        mappings: None,
-        shared: shared.clone(),
-    };
-    let last = Plan {
-        number: 2,
-        areas: Vec::new(),
-        pages: Vec::new(),
-        forgotten: Vec::new(),
-        owed: Vec::new(),
-        mappings: mappings.clone(),
-        shared: shared.clone(),
-    };
+    let (areas, shared, mappings) = (areas.clone(), shared.clone(), mappings.clone());
+    let plan = |number| Plan { number, shared: shared.clone(), ..Plan::default() };
+    let first = Plan { areas, pages: before, ..plan(1) };
+    let later = !after.is_empty();
+    let last = Plan { owed: after, mappings, ..plan(2) };
+
     let room = announce(image, filled, &first)?;
-    let filling =
-        Filling { map: &map, contents: &contents, layout: Layout::of(&first), room, path: &image.path };
-    filling.run()?;
+    let pages = Stored { map, contents, path: image.path.clone() };
+    Filling { pages: &pages, layout: Layout::of(&first), room }.run()?;
     filled.round_is_there()?;
-    announce(image, filled, &last).map(drop)
+    announce(image, filled, &last)?;
+    Ok(later.then(|| Creditor::Checkpoint(Arc::new(pages))))
 }
 
 fn announce(image: &Image, filled: &mut Filled, plan: &Plan) -> Result<Room, Error> {
@@ -66,12 +71,59 @@ fn announce(image: &Image, filled: &mut Filled, plan: &Plan) -> Result<Room, Err
     })
 }
 
+/// The pages of a checkpoint.
+#[derive(Debug)]
+struct Stored {
+    map: Map,
+    contents: Vec<Content>,
+    path: PathBuf,
+}
+
+impl Stored {
+    /// Fills `into` with what a process has from `address` on.
+    fn read(&self, process: i32, address: u64, into: &mut [u8]) -> Result<(), Error> {
+        let (page, count) = (address / PAGE, into.len() as u64 / PAGE);
+        let mut rest = into;
+        for piece in map::among(&self.map.places, process, page, count) {
+            let length = usize::try_from(piece.count * PAGE).map_err(|_| self.invalid())?;
+            let (part, after) = rest.split_at_mut(length);
+            let content = &self.contents[usize::from(piece.file)];
+            content.read(piece.index, part).map_err(|e| self.unread(content, e))?;
+            rest = after;
+        }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.invalid())
+        }
+    }
+
+    fn invalid(&self) -> Error {
+        Error::io("fill memory from", &self.path, io::ErrorKind::InvalidInput.into())
+    }
+
+    fn unread(&self, content: &Content, why: Unread) -> Error {
+        let file = pages_name(content.number);
+        match why {
+            Unread::Failed(source) => Error::io("read", &self.path.join(file), source),
+            Unread::Damaged => {
+                let problem = "has another content than was written";
+                ImageError::Damaged { path: self.path.clone(), file, problem }.into()
+            }
+        }
+    }
+}
+
+impl Origin for Stored {
+    fn fetch(&self, process: i32, address: u64, into: &mut [u8], _urgent: bool) -> io::Result<()> {
+        self.read(process, address, into).map_err(|e| io::Error::other(e.report()))
+    }
+}
+
 struct Filling<'a> {
-    map: &'a Map,
-    contents: &'a [Content],
+    pages: &'a Stored,
     layout: Layout,
     room: Room,
-    path: &'a Path,
 }
 
 impl Filling<'_> {
@@ -89,38 +141,23 @@ impl Filling<'_> {
         };
         thread::scope(|scope| {
             let others: Vec<_> = (1..WORKERS.min(steps.len())).map(|_| scope.spawn(work)).collect();
-            let panicked = || Err(Error::io("read", self.path, io::Error::other("a thread panicked")));
+            let panicked = || Err(Error::io("read", &self.pages.path, io::Error::other("a thread panicked")));
             let results = others.into_iter().map(|other| other.join().unwrap_or_else(|_| panicked()));
             results.fold(work(), Result::and)
         })
     }
 
     fn step(&self, image: &str, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let invalid = || Error::io("fill memory from", self.path, io::ErrorKind::InvalidInput.into());
-        let runs = self.layout.runs(image, offset, bytes.len() as u64).ok_or_else(invalid)?;
+        let invalid = || self.pages.invalid();
         let mut rest = &mut *bytes;
-        for run in runs {
-            let (page, count) = (run.address / PAGE, run.length / PAGE);
-            for piece in map::among(&self.map.places, run.process, page, count) {
-                let length = usize::try_from(piece.count * PAGE).map_err(|_| invalid())?;
-                let (part, after) = rest.split_at_mut(length);
-                let content = &self.contents[usize::from(piece.file)];
-                content.read(piece.index, part).map_err(|e| self.unread(content, e))?;
-                rest = after;
-            }
+        for run in self.layout.runs(image, offset, rest.len() as u64).ok_or_else(invalid)? {
+            let length = usize::try_from(run.length).map_err(|_| invalid())?;
+            let (part, after) = rest.split_at_mut(length);
+            self.pages.read(run.process, run.address, part)?;
+            rest = after;
         }
-        self.room.write(image, offset, bytes).map_err(|e| Error::io("fill memory from", self.path, e))
-    }
-
-    fn unread(&self, content: &Content, why: Unread) -> Error {
-        let file = pages_name(content.number);
-        match why {
-            Unread::Failed(source) => Error::io("read", &self.path.join(file), source),
-            Unread::Damaged => {
-                let problem = "has another content than was written";
-                ImageError::Damaged { path: self.path.into(), file, problem }.into()
-            }
-        }
+        let written = self.room.write(image, offset, bytes);
+        written.map_err(|e| Error::io("fill memory from", &self.pages.path, e))
     }
 }
 

@@ -23,6 +23,7 @@
 //! | `finish` | what is left over goes, the map is written |
 //! | `content`, `map` | the files |
 //! | `fill` | a restore: what the files have goes into the memory that waits in CRIU |
+//! | `later` | what of it can come when the application runs already |
 //! | `verify` | whether the files have what the application had |
 
 mod base;
@@ -30,6 +31,7 @@ mod capture;
 mod content;
 mod fill;
 mod finish;
+mod later;
 mod ledger;
 mod map;
 mod pace;
@@ -37,7 +39,7 @@ mod take;
 mod verify;
 
 pub(crate) use content::is_pages;
-pub(crate) use fill::{fill, Images};
+pub(crate) use fill::{fill, Coming, Images};
 pub(crate) use take::take;
 
 /// Bytes of a page.

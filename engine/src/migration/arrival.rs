@@ -4,27 +4,27 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastmig_control::{State, INIT_PATH};
-use fastmig_criu::{Common, ImageSource, Launch, Notification, RestoreOptions, StreamedRestore};
+use fastmig_criu::{Common, ImageSource, Launch, RestoreOptions, StreamedRestore};
 
 use super::filled::{Filled, Room};
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
-use super::owed::Fetch;
+use super::owed::{Creditor, Fetch};
 use super::owing::{Filling, Owing};
 use super::ticket::Ticket;
 use super::Way;
 use crate::capabilities::Memory;
 use crate::container::{Container, Operation};
+use crate::hold::Hold;
 use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::state::{Failure, ProcessMark};
 use crate::trace::Traced;
-use crate::{application, Error};
+use crate::{apparmor, application, Error};
 
 /// Where the manifest comes from, in messages.
 const STREAM: &str = "stream";
@@ -58,11 +58,10 @@ enum Ready {
 
 impl Ready {
     fn pid(&self) -> i32 {
-        let pid = match self {
-            Self::Streamed { restore, .. } => restore.pid(),
+        match self {
+            Self::Streamed { restore, .. } => i32::try_from(restore.pid()).unwrap_or_default(),
             Self::Filled(filled) => filled.pid(),
-        };
-        i32::try_from(pid).unwrap_or_default()
+        }
     }
 
     fn log(&self) -> PathBuf {
@@ -124,6 +123,7 @@ impl Arrival {
             images: -1,
             lazy: false,
             inherited: recipient::inherited_streams(&mut launch, self.container.pid(), &ticket.stdio)?,
+            label: apparmor::to_restore(self.container.pid()),
             common: Common {
                 tcp: ticket.tcp.into(),
                 external_unix_sockets: ticket.external_unix_sockets,
@@ -237,21 +237,13 @@ impl Arrival {
         recipient: &Recipient<'_>,
     ) -> Result<Option<Filling>, Error> {
         let (criu, log) = (ready.pid(), ready.log());
-        let mut leaving = None;
-        let mut follow = |stage| {
-            if stage == Notification::SetupNamespaces {
-                leaving = Some(self.let_criu_leave(criu, recipient).map_err(|e| e.report())?);
-            }
-            if stage == Notification::PreResume {
-                drop(leaving.take().map(JoinHandle::join));
-                let held = self.hold(criu, recipient).inspect_err(|_| recipient.kill_before_it_runs());
-                held.map_err(|e| e.report())?;
-            }
-            recipient.follow(stage)
-        };
+        let mut hold = Hold::new(&self.container, recipient, criu);
+        let mut follow = |stage| hold.follow(stage);
         let filling = match ready {
             Ready::Streamed { restore, .. } => restore.restore(images, &mut follow).map(|()| None)?,
-            Ready::Filled(filled) => filled.restore(images.as_ref(), fetch, &mut follow)?,
+            Ready::Filled(filled) => {
+                filled.restore(images.as_ref(), Some(Creditor::Source(fetch)), &mut follow)?
+            }
         };
         if recipient.host_root()?.is_none() {
             let problem = "names another root than CRIU restored";
@@ -267,37 +259,6 @@ impl Arrival {
         let cgroup = self.container.application_cgroup()?;
         let Some(filling) = &mut self.filling else { return Ok(()) };
         filling.go_on(&cgroup).map_err(|e| Error::io("fill the memory in", cgroup.directory(), e))
-    }
-
-    /// CRIU itself need not be where its children are, and to leave takes a moment: it does so while they are restored.
-    fn let_criu_leave(&self, criu: i32, recipient: &Recipient<'_>) -> Result<JoinHandle<()>, Error> {
-        let cgroup = self.container.application_cgroup()?;
-        let restored: Vec<i32> = recipient.host_root()?.map(application::tree_of).unwrap_or_default();
-        // Now, while it waits for us: soon there are restored processes that nobody knows yet, and these stay.
-        let mut leaving = application::tree_of(criu);
-        leaving.retain(|pid| !restored.contains(pid));
-        Ok(std::thread::spawn(move || {
-            for pid in leaving {
-                if let Err(error) = cgroup.leave(pid) {
-                    tracing::debug!(pid, %error, "it is asked to leave once more");
-                }
-            }
-        }))
-    }
-
-    /// Freezes what was restored, none of which has run yet. CRIU, which still traces it, was in its cgroup until now.
-    fn hold(&self, criu: i32, recipient: &Recipient<'_>) -> Result<(), Error> {
-        let cgroup = self.container.application_cgroup()?;
-        let failed = |e| Error::io("hold what was restored in", cgroup.directory(), e);
-        let root = recipient.host_root()?.ok_or(std::io::ErrorKind::NotFound.into()).map_err(failed)?;
-        let restored = application::tree_of(root);
-        let here = cgroup.pids();
-        for pid in application::tree_of(criu) {
-            if here.contains(&pid) && !restored.contains(&pid) {
-                cgroup.leave(pid).map_err(failed)?;
-            }
-        }
-        self.container.freeze()
     }
 
     /// Compares all memory of what was restored with a [`super::Departure::fingerprint`]. How many pages were compared.

@@ -14,7 +14,7 @@ use fastmig_memory::fill::Missing;
 use fastmig_memory::spans::{common, union, without};
 
 use super::headroom;
-use super::owed::{Debt, Fetch};
+use super::owed::{Creditor, Debt};
 use super::owing::Filling;
 use super::plan::{Area, Layout, Mapping, Pages, Plan};
 use super::shared::{self, Segments};
@@ -132,8 +132,8 @@ impl Filled {
     }
 
     /// CRIU's process, as the host counts it.
-    pub(super) fn pid(&self) -> u32 {
-        self.session.pid()
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.session.pid()).unwrap_or_default()
     }
 
     /// Fails when CRIU was killed while it waits.
@@ -203,29 +203,12 @@ impl Filled {
         pages.spans().flat_map(cut).collect()
     }
 
-    /// Restores; `follow` is told of CRIU's stages. What is owed to the application then, by `fetch`.
-    pub(super) fn restore(
+    /// Restores; `follow` is told of CRIU's stages. What is owed to the application then comes from `creditor`; without one
+    /// nothing is.
+    pub(crate) fn restore(
         self,
         images: &dyn ImageSource,
-        fetch: Arc<dyn Fetch>,
-        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-    ) -> Result<Option<Filling>, Error> {
-        self.restore_with(images, Some(fetch), follow)
-    }
-
-    /// Restores an application to which nothing is owed.
-    pub(crate) fn restore_whole(
-        self,
-        images: &dyn ImageSource,
-        follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-    ) -> Result<(), Error> {
-        self.restore_with(images, None, follow).map(drop)
-    }
-
-    fn restore_with(
-        self,
-        images: &dyn ImageSource,
-        fetch: Option<Arc<dyn Fetch>>,
+        creditor: Option<Creditor>,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
     ) -> Result<Option<Filling>, Error> {
         let Self { session, options, view, spool, work, mappings, debt, .. } = self;
@@ -247,7 +230,7 @@ impl Filled {
             }
             follow(stage)
         };
-        let (Some(debt), Some(fetch)) = (debt, fetch) else {
+        let (Some(debt), Some(creditor)) = (debt, creditor) else {
             let restored = session.restore(&options, &mut follow);
             // CRIU can only say that it was told to stop.
             return match doubt {
@@ -257,7 +240,7 @@ impl Filled {
         };
         view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };
-        restore_owing(session, &options, &work, debt, fetch, &mut follow).map(Some)
+        restore_owing(session, &options, &work, debt, creditor, &mut follow).map(Some)
     }
 }
 
@@ -267,11 +250,11 @@ fn restore_owing(
     options: &RestoreOptions,
     work: &Path,
     debt: Debt,
-    fetch: Arc<dyn Fetch>,
+    creditor: Creditor,
     follow: &mut dyn FnMut(Notification) -> Result<(), String>,
 ) -> Result<Filling, Error> {
     let failed = |e| Error::io("have memory follow through", work, e);
-    let (origin, missing) = debt.origin(fetch);
+    let (origin, missing) = debt.origin(creditor);
     let filling = Filling::begin(origin, missing).map_err(failed)?;
     let socket = LazySocket::listen(work).map_err(failed)?;
     let listener = socket.listener().map_err(failed)?;

@@ -162,6 +162,15 @@ pub trait Fetch: Send + Sync + std::fmt::Debug {
     fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()>;
 }
 
+/// Who has what is owed.
+#[derive(Debug)]
+pub(crate) enum Creditor {
+    /// The application that has stayed behind, frozen.
+    Source(Arc<dyn Fetch>),
+    /// A checkpoint here.
+    Checkpoint(Arc<dyn Origin>),
+}
+
 /// What is owed at the destination.
 #[derive(Debug)]
 pub(super) struct Debt {
@@ -185,8 +194,12 @@ impl Debt {
         &self.missing
     }
 
-    pub(super) fn origin(self, fetch: Arc<dyn Fetch>) -> (Arc<dyn Origin>, Vec<Missing>) {
-        (Arc::new(Fetched { layout: self.layout, fetch }), self.missing)
+    pub(super) fn origin(self, creditor: Creditor) -> (Arc<dyn Origin>, Vec<Missing>) {
+        let origin = match creditor {
+            Creditor::Source(fetch) => Arc::new(Fetched { layout: self.layout, fetch }),
+            Creditor::Checkpoint(origin) => origin,
+        };
+        (origin, self.missing)
     }
 }
 

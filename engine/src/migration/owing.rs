@@ -25,7 +25,7 @@ const FIRST: i32 = 10;
 
 /// What is missing, and how it comes.
 #[derive(Debug)]
-pub(super) struct Filling {
+pub(crate) struct Filling {
     fill: Fill,
     missing: Vec<Missing>,
     watcher: Option<Survivor>,
@@ -42,7 +42,7 @@ impl Filling {
 
     /// All processes are there, and frozen: mappings that miss nothing are the kernel's alone again, and the rest begins to
     /// come.
-    pub(super) fn go_on(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
+    pub(crate) fn go_on(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
         for process in application::relations(&cgroup.pids()) {
             let untimely = self.fill.untimely(process.inner, process.host)?;
             if let Some(first) = untimely.first() {
@@ -59,19 +59,25 @@ impl Filling {
     }
 
     /// From here on our death is the application's.
-    pub(super) fn watch(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, cgroup: &ApplicationCgroup) -> io::Result<()> {
         if self.watcher.is_none() {
             self.watcher = Some(watch(cgroup, self.fill.descriptors()?)?);
         }
         Ok(())
     }
 
-    pub(super) fn wait(&self, patience: Duration) -> Result<bool, String> {
+    pub(crate) fn wait(&self, patience: Duration) -> Result<bool, String> {
         self.fill.wait(patience)
     }
 
+    /// Bytes that are there, and how often the application waited for some of them.
+    pub(crate) fn told(&self) -> (u64, u64) {
+        let filled = self.fill.filled();
+        (filled.bytes, filled.faults)
+    }
+
     /// All is there. What was let go of can be huge pages again.
-    pub(super) fn end(self, cgroup: &ApplicationCgroup) -> Filled {
+    pub(crate) fn end(self, cgroup: &ApplicationCgroup) -> Filled {
         // It has copies of the userfaultfds.
         drop(self.watcher);
         let filled = self.fill.end();
@@ -111,10 +117,7 @@ impl Owing {
     /// Bytes that are there, and how often the application waited for some of them.
     #[must_use]
     pub fn told(&self) -> (u64, u64) {
-        self.0.filling().map_or((0, 0), |filling| {
-            let filled = filling.fill.filled();
-            (filled.bytes, filled.faults)
-        })
+        self.0.filling().map_or((0, 0), Filling::told)
     }
 
     /// All is there: nothing of how it came stays.

@@ -17,7 +17,7 @@ const SMALLEST_IMAGE: u64 = 8 << 20;
 const IMAGES: u64 = 4;
 
 /// One round.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Which, from 1.
     pub(crate) number: u32,
@@ -114,6 +114,11 @@ impl Pages {
             *at = start + length * PAGE;
             Some(start..*at)
         })
+    }
+
+    /// Whether they are of shared memory, not of a process.
+    pub(crate) fn is_shared(&self) -> bool {
+        is_holder(self.process)
     }
 
     fn is_valid(&self) -> bool {

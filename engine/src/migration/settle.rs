@@ -85,7 +85,7 @@ impl Container {
 }
 
 /// Kills what is there of the application; the container is in standby.
-pub(super) fn empty(container: &Container, mark: Option<&Mark>) -> Result<(), Error> {
+pub(crate) fn empty(container: &Container, mark: Option<&Mark>) -> Result<(), Error> {
     let state = container.application();
     if matches!(state, Ok(ApplicationState::Running)) {
         container.end_application()?;

@@ -1,11 +1,13 @@
 //! The engine's side of a connection.
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use fastmig_control::{Event, ExitStatus, Pid, Refusal, Reply, Request, Signal, State, Status, MAX_PACKET};
 use nix::sys::socket::{
-    connect, recv, send, setsockopt, socket, sockopt, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect, recv, send, sendmsg, setsockopt, socket, sockopt, AddressFamily, ControlMessage, MsgFlags,
+    SockFlag, SockType, UnixAddr,
 };
 use nix::sys::time::TimeVal;
 
@@ -33,6 +35,16 @@ impl Client {
 
     pub(crate) fn send(&self, packet: &[u8]) {
         send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL).unwrap();
+    }
+
+    /// A request with a descriptor, which is closed here.
+    pub(crate) fn ask_with(&self, request: Request, descriptor: OwnedFd) -> Reply {
+        let (packet, descriptors) = (request.encode(), [descriptor.as_raw_fd()]);
+        let content = [IoSlice::new(packet.as_bytes())];
+        let given = [ControlMessage::ScmRights(&descriptors)];
+        sendmsg::<()>(self.socket.as_raw_fd(), &content, &given, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+        drop(descriptor);
+        self.reply()
     }
 
     /// The next packet; empty when the init closed the connection.

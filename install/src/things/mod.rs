@@ -87,7 +87,7 @@ impl Thing {
             Self::Programs => programs::part(site, source),
             Self::Settings => settings::part(site),
             Self::Service => service::part(site, source),
-            Self::AppArmor => apparmor::part(site, source),
+            Self::AppArmor => apparmor::part(site),
             Self::Containerd => containerd::part(site, source),
             Self::Docker => docker::part(site, source),
             Self::Podman => Ok(podman::part(site, source)),

@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Keep established TCP connections; the checkpoint must have kept them too
     #[arg(long)]
     tcp_established: bool,
+    /// Let the application run before all of its memory is read, what it touches first; of a checkpoint taken in rounds
+    #[arg(long)]
+    lazy_pages: bool,
     #[command(flatten)]
     stored: commands::store::Origin,
     #[command(flatten)]
@@ -43,9 +46,6 @@ pub(crate) struct Arguments {
     /// The container has labels of its own
     #[arg(long, value_name = "CONTEXT", help_heading = "Taken for runc's sake, without effect")]
     lsm_mount_context: Option<String>,
-    /// Refused: the checkpoint brings its memory along
-    #[arg(long)]
-    lazy_pages: bool,
 }
 
 pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> ExitCode {
@@ -57,12 +57,6 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
         Ok(found) => found,
         Err(e) => return context.conclude(Err(e)),
     };
-    if arguments.lazy_pages && runtime.may_do_more() {
-        return runtime.refuse(
-            "--lazy-pages is not possible for a container under FastMig: the checkpoint brings its memory along; \
-             leave the option out",
-        );
-    }
     match found {
         Some(container) => arguments.restore_standing(context, runtime, &container),
         None if arguments.stored.is_given() => context.conclude(Err(Error::NotFound { id: arguments.id })),
@@ -73,6 +67,9 @@ pub(crate) fn run(context: &Context, runtime: &Runtime, raw: &[OsString]) -> Exi
         // runc's own checkpoints have no manifest, and runc alone can restore them.
         None if !runtime.may_do_more() || !fastmig_engine::image::is_ours(&arguments.image_path) => {
             runtime.hand_over("restore", raw)
+        }
+        None if arguments.lazy_pages => {
+            runtime.refuse("--lazy-pages needs a container in standby; make one, or leave the option out")
         }
         None => arguments.restore_new(runtime),
     }
@@ -87,6 +84,7 @@ impl Arguments {
         let mut request = Request::new(self.path());
         request.tcp = self.tcp_established.then_some(Tcp::Keep);
         request.work_path.clone_from(&self.work_path);
+        request.lazy_pages = self.lazy_pages;
         if self.stored.is_given() {
             return self.stored.run(context, container, &request);
         }

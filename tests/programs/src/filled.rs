@@ -79,6 +79,11 @@ impl Filled {
         self.mapping.word(index, word)
     }
 
+    /// A page, to be read and no more, while nobody writes it.
+    pub(crate) fn read(&self, index: usize) -> Page {
+        self.mapping.read(index)
+    }
+
     fn content(&self, index: usize, generation: u32) -> Page {
         let writer = if generation == 0 { self.origin } else { self.process };
         page(seed([writer, self.mapping.address_of(index) as u64, u64::from(generation)]))

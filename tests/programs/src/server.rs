@@ -1,7 +1,8 @@
-//! Lines in, lines of JSON out, over TCP.
+//! Lines in, lines of JSON out, over TCP; on the same port of UDP each datagram goes back as it came, so that whoever asks whether
+//! the program lives leaves no connection in it.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(crate) trait Answer: Send + Sync + 'static {
 pub(crate) fn serve(port: u16, program: impl Answer, pauses: Pauses) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
         .with_context(|| format!("cannot listen on port {port}"))?;
+    let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+        .with_context(|| format!("cannot receive datagrams on port {port}"))?;
+    std::thread::spawn(move || echo(&datagrams));
     let service = Arc::new(Service { program, pauses, life: life() });
     loop {
         let Ok((client, _)) = listener.accept() else {
@@ -32,6 +36,16 @@ pub(crate) fn serve(port: u16, program: impl Answer, pauses: Pauses) -> Result<(
         let service = Arc::clone(&service);
         // A client that goes, or a connection that was closed by a move, ends its thread alone.
         std::thread::spawn(move || service.converse(&client));
+    }
+}
+
+fn echo(datagrams: &UdpSocket) {
+    let mut content = [0; 64];
+    loop {
+        // Nobody may be there any more to hear it.
+        let _ = datagrams
+            .recv_from(&mut content)
+            .and_then(|(size, from)| datagrams.send_to(&content[..size], from));
     }
 }
 

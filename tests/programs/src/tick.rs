@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// MiB that all of them write each second, in pages all over their memory
     #[arg(long, default_value_t = 0)]
     writes: usize,
+    /// MiB that all of them read each second, likewise
+    #[arg(long, default_value_t = 0)]
+    reads: usize,
     /// MiB that all of them write in all; then they rest
     #[arg(long)]
     at_most: Option<usize>,
@@ -71,6 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         start_writer(&memory, thread, options);
     }
     let at_most = options.at_most.map(|mib| (mib * PAGES_PER_MIB / options.processes) as u64);
+    start_reader(&memory, options);
     match role {
         Role::Parent(family) => serve(options.port, Process { memory, at_most, family }, Pauses::watch()),
         Role::Child(requests) => {
@@ -95,6 +99,19 @@ fn start_writer(memory: &Arc<Filled>, thread: usize, options: &Options) {
             }
         });
     }
+}
+
+fn start_reader(memory: &Arc<Filled>, options: &Options) {
+    if options.reads == 0 {
+        return;
+    }
+    let mut pace = Pace::of(options.reads, options.processes);
+    let (memory, mut random) = (Arc::clone(memory), Random::new(u64::MAX));
+    std::thread::spawn(move || loop {
+        for _ in 0..pace.wait() {
+            std::hint::black_box(memory.read(random.below(memory.pages())));
+        }
+    });
 }
 
 impl Answer for Process {

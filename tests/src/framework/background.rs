@@ -1,6 +1,7 @@
 //! A process that runs beside the test, and ends with its guard.
 
-use std::io::{Read, Write};
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags};
 
 use super::command::{last_lines, Output};
 use super::process::{pid_of, wait_until};
 
 /// How long an output may stay open after its process has ended: a daemon that was left behind may hold it for ever.
 const OUTPUT_GRACE: Duration = Duration::from_millis(300);
+
+/// How long what a process had written when it ended may stay unread.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running command, its process group and what it has written so far.
 #[derive(Debug)]
@@ -94,6 +99,8 @@ impl Background {
         let status = self.ended.unwrap_or_else(|| ExitStatus::from_raw(9));
         // An output still open after the grace belongs to a process left behind: take what there is.
         let _ = wait_until(OUTPUT_GRACE, || self.stdout.is_at_end() && self.stderr.is_at_end());
+        // All of it, however slow the machine is.
+        let _ = wait_until(OUTPUT_LIMIT, || self.stdout.is_empty() && self.stderr.is_empty());
         let output = Output { status, stdout: self.stdout.so_far(), stderr: self.stderr.so_far() };
         if timed_out {
             bail!(
@@ -138,15 +145,19 @@ fn contains(data: &[u8], text: &[u8]) -> bool {
 #[derive(Debug)]
 struct Collector {
     data: Arc<Mutex<Vec<u8>>>,
+    pipe: Option<Arc<OwnedFd>>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Collector {
-    fn of(stream: Option<impl Read + Send + 'static>) -> Self {
+    fn of(stream: Option<impl Into<OwnedFd>>) -> Self {
         let data = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&data);
-        let reader = stream.map(|stream| std::thread::spawn(move || copy(stream, &sink)));
-        Self { data, reader }
+        let pipe = stream.map(|stream| Arc::new(stream.into()));
+        let reader = pipe.clone().map(|pipe| {
+            let sink = Arc::clone(&data);
+            std::thread::spawn(move || copy(&pipe, &sink))
+        });
+        Self { data, pipe, reader }
     }
 
     fn so_far(&self) -> Vec<u8> {
@@ -156,11 +167,43 @@ impl Collector {
     fn is_at_end(&self) -> bool {
         self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
+
+    /// Whether all that was written so far has been read, or nothing more can be.
+    fn is_empty(&self) -> bool {
+        let _reads_nothing_meanwhile = self.data.lock();
+        let unread = self.pipe.as_ref().map(|pipe| rustix::io::ioctl_fionread(pipe.as_ref()));
+        self.is_at_end() || matches!(unread, Some(Ok(0)))
+    }
 }
 
-fn copy(mut stream: impl Read, sink: &Mutex<Vec<u8>>) {
+/// What is read is in `sink` before somebody else can look at either.
+fn copy(pipe: &OwnedFd, sink: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 16 * 1024];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        sink.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
+    loop {
+        if rustix::event::poll(&mut [PollFd::new(pipe, PollFlags::IN)], None).is_err() {
+            continue;
+        }
+        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(count @ 1..) => sink.extend_from_slice(&buffer[..count]),
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framework::Cmd;
+
+    /// Whoever is slow to read loses nothing; what a daemon holds open is not waited for.
+    #[test]
+    fn what_a_command_has_written_is_all_there_and_a_daemon_is_not_waited_for() {
+        let command = Cmd::new(["sh", "-c", "head -c 3000000 /dev/zero; (sleep 20; echo late) & exit 3"]);
+        let begun = Instant::now();
+        let output = command.output().unwrap();
+        assert_eq!((output.stdout.len(), output.status.code()), (3_000_000, Some(3)));
+        assert!(begun.elapsed() < Duration::from_secs(15));
     }
 }

@@ -22,12 +22,15 @@ use super::rootfs::host_root;
 const SOURCE: Generation = Generation::Forky;
 
 /// Changes when the way of making the bundle does.
-const REVISION: u32 = 2;
+const REVISION: u32 = 5;
 
 const PROGRAM: &str = "criu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "lib";
 const PLUGINS: &str = "plugins";
+/// What keeps that directory there where packages know files only: CRIU does not start without it.
+const NO_PLUGINS: (&str, &str) =
+    ("plugins/README", "CRIU finds its plug-ins here, and nowhere else. FastMig brings none.\n");
 const VIEW: &str = "lib/libfastmig_view.so";
 
 /// A path compiled into a program, and the one that takes its place.
@@ -41,8 +44,12 @@ struct Redirection {
 /// The loader's list of libraries to preload: in the directory that FastMig mounts read-only there.
 const PRELOAD: Redirection = Redirection { from: b"/etc/ld.so.preload\0", to: b"/dev/.fastmig/pre1\0" };
 
-/// What CRIU has learnt of the kernel: in its working directory, which lies on the host.
-const KERNEL_CACHE: Redirection = Redirection { from: b"/run/criu.kdat\0", to: b"criu.kdat\0" };
+/// What CRIU has learnt of the kernel: in its working directory, which lies on the host. The name changes with what there is to
+/// learn.
+const KERNEL_CACHE: Redirection = Redirection { from: b"/run/criu.kdat\0", to: b"criu-2.kdat\0" };
+
+/// Whether the kernel has AppArmor: no container shows it. FastMig says it in CRIU's working directory.
+const APPARMOR: Redirection = Redirection { from: b"/sys/kernel/security/apparmor\0", to: b"apparmor\0" };
 
 /// What `bundle.json` says.
 #[derive(Debug, Serialize)]
@@ -98,13 +105,14 @@ pub(crate) fn copy_tree(source: &Path, target: &Path) -> Result<()> {
 fn make(root: &Path, target: &Path) -> Result<()> {
     fs::create_dir_all(target.join(LIBRARIES))?;
     fs::create_dir_all(target.join(PLUGINS))?;
+    fs::write(target.join(NO_PLUGINS.0), NO_PLUGINS.1)?;
     let mut files = BTreeMap::new();
     for (source, name) in parts(root)? {
         let content = fs::read(root.join(source.trim_start_matches('/')))
             .with_context(|| format!("cannot read {source}"))?;
         let content = match name.as_str() {
             LOADER => PRELOAD.apply(content)?,
-            PROGRAM => KERNEL_CACHE.apply(content)?,
+            PROGRAM => APPARMOR.apply(KERNEL_CACHE.apply(content)?)?,
             _ => content,
         };
         fs::write(target.join(&name), &content)?;
@@ -167,7 +175,8 @@ fn version(bundle: &Path) -> Result<String> {
 }
 
 impl Redirection {
-    /// Replaces the path, which must be there exactly once, and leaves every other byte where it was.
+    /// Replaces the path, which must be there exactly once, and leaves every other byte where it was: the path's own end may
+    /// be another text of the program's, for which linkers keep no second copy.
     fn apply(&self, mut program: Vec<u8>) -> Result<Vec<u8>> {
         let places: Vec<usize> =
             (0..program.len()).filter(|&at| program[at..].starts_with(self.from)).collect();
@@ -178,9 +187,7 @@ impl Redirection {
                 places.len()
             );
         };
-        let field = &mut program[*place..*place + self.from.len()];
-        field.fill(0);
-        field[..self.to.len()].copy_from_slice(self.to);
+        program[*place..*place + self.to.len()].copy_from_slice(self.to);
         Ok(program)
     }
 }
@@ -193,7 +200,7 @@ mod tests {
     fn a_path_moves_and_nothing_else_changes() {
         let loader = b"ELF...\0/etc/ld.so.preload\0/etc/ld.so.cache\0".to_vec();
         assert_eq!(PRELOAD.apply(loader).unwrap(), b"ELF...\0/dev/.fastmig/pre1\0/etc/ld.so.cache\0");
-        assert_eq!(KERNEL_CACHE.apply(b"a/run/criu.kdat\0b".to_vec()).unwrap(), b"acriu.kdat\0\0\0\0\0\0b");
+        assert_eq!(KERNEL_CACHE.apply(b"a/run/criu.kdat\0b".to_vec()).unwrap(), b"acriu-2.kdat\0at\0b");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod containerd;
 pub mod daemon;
 pub mod deb;
 pub mod dist;
+pub mod failures;
 pub mod filters;
 pub mod fixture;
 pub mod golang;
@@ -35,6 +36,7 @@ pub mod state;
 pub mod suite;
 mod sys;
 pub mod tools;
+pub mod usage;
 pub mod vm;
 
 pub use background::Background;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{anyhow, Error, Result};
 
+use super::failures;
 use super::session::Session;
 
 /// How a case ended.
@@ -114,7 +115,11 @@ pub fn run_cases(suite: &str, ctx: &Ctx, cases: &[Case]) -> Tally {
         println!("{suite}: {} ... {word} ({:.2} s)", case.name, start.elapsed().as_secs_f64());
         match outcome {
             Outcome::Passed => {}
-            Outcome::Failed(error) => println!("    {}", format!("{error:#}").replace('\n', "\n    ")),
+            Outcome::Failed(error) => {
+                let error = format!("{error:#}");
+                println!("    {}", error.replace('\n', "\n    "));
+                failures::note(suite, case.name, &error);
+            }
             Outcome::Skipped(reason) => println!("    {reason}"),
         }
     }

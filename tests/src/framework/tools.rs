@@ -20,8 +20,10 @@ pub const FOR_FIXTURES: &[(&str, &str)] = &[("gcc", "gcc"), ("as", "binutils")];
 
 /// Programs that emulate machines.
 pub const FOR_MACHINES: &[(&str, &str)] = &[
+    ("mke2fs", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("ssh", "openssh-client"),
     ("unshare", "util-linux"),
     ("xz", "xz-utils"),
 ];

@@ -1,6 +1,9 @@
-//! The tests of tracking memory, and of hiding it from CRIU, on kernels that have other means for it than the one here may:
-//! each test is a case.
+//! What needs another kernel than the one here, or a whole machine.
+//!
+//! This file: the tests of tracking memory, and of hiding it from CRIU, on kernels that have other means for it than the one here
+//! may; each test is a case. `nodes`: FastMig as it is installed, on two machines.
 
+mod nodes;
 mod programs;
 mod said;
 
@@ -32,7 +35,17 @@ ended 0
 "#;
 
 pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
-    run_on(ctx, &Kernel::ALL)
+    if let Err(error) = machine::prepare() {
+        println!("vm: skipped\n    {error:#}");
+        return Ok(Tally { skipped: Kernel::ALL.len() + nodes::wanted(ctx), ..Tally::default() });
+    }
+    let on_nodes = nodes::run(ctx);
+    let tally = run_on(ctx, &Kernel::ALL)?;
+    Ok(Tally {
+        passed: tally.passed + on_nodes.passed,
+        failed: tally.failed + on_nodes.failed,
+        skipped: tally.skipped + on_nodes.skipped,
+    })
 }
 
 pub(super) fn run_on(ctx: &Ctx, kernels: &[Kernel]) -> Result<Tally> {

@@ -5,7 +5,7 @@ mod glob;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Part, Source, Wanted};
+use super::{Part, Wanted};
 use crate::consumer::{last_line, run, Consumer};
 use crate::{Error, Site};
 
@@ -23,8 +23,8 @@ const PROFILES: &[(&str, &str)] = &[("container", "fastmig-container"), ("criu",
 /// What all of them have: files whose names the container's root does not lead to are files all the same.
 const FLAGS: &str = "flags=(attach_disconnected,mediate_deleted)";
 
-pub(super) fn part(site: &Site, source: &Source) -> Result<Part, Error> {
-    if source.from.is_none() || site.metadata(Path::new(DIRECTORY))?.is_none() {
+pub(super) fn part(site: &Site) -> Result<Part, Error> {
+    if site.metadata(Path::new(DIRECTORY))?.is_none() {
         return Ok(Part::default());
     }
     let files = PROFILES.iter().map(|(short, name)| Wanted {

@@ -110,6 +110,7 @@ pub static APPS: &[App] = &[
     },
     App { name: "python", packages: &["python3"], cmd: &["python3"], ..PLAIN },
     App { name: "node", packages: &["nodejs"], cmd: &["node"], ..PLAIN },
+    App { name: "steady", packages: &["iperf3", "redis-server", "sysbench"], cmd: &["sh"], ..PLAIN },
     App { name: "java", packages: &["default-jre-headless"], before: JAVA_MANUALS, cmd: &["java"], ..PLAIN },
 ];
 

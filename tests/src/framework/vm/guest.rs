@@ -90,7 +90,7 @@ impl Guest {
         }
         let modules = made("modules")?;
         for (place, source) in files.modules.iter().enumerate() {
-            fs::write(modules.join(format!("{place}.ko")), module(source)?)?;
+            write_module(source, &modules, place)?;
         }
         for (name, source) in &self.trees {
             copy_tree(source, &scratch.join(name))?;
@@ -103,11 +103,20 @@ impl Guest {
             &scratch.join("begin"),
             &format!("{PREPARATION}{}\necho '{OVER}'\npoweroff -f\n", self.script),
         )?;
-        let [busybox, scratch, archive] =
-            [&files.busybox, scratch, archive].map(|path| path.to_string_lossy());
-        let line = "find . | \"$0\" cpio -o -H newc > \"$1\"";
-        Cmd::new(["sh", "-c", line, busybox.as_ref(), archive.as_ref()]).dir(scratch).ok().map(drop)
+        write_archive(&files.busybox, scratch, archive)
     }
+}
+
+/// Packs the tree `from` as kernels unpack it.
+pub(super) fn write_archive(busybox: &Path, from: &Path, archive: &Path) -> Result<()> {
+    let [busybox, from, archive] = [busybox, from, archive].map(|path| path.to_string_lossy());
+    let line = "find . | \"$0\" cpio -o -H newc > \"$1\"";
+    Cmd::new(["sh", "-c", line, busybox.as_ref(), archive.as_ref()]).dir(from).ok().map(drop)
+}
+
+/// Writes one to be loaded as number `place`: numbers of one width are in order for a shell.
+pub(super) fn write_module(source: &Path, modules: &Path, place: usize) -> Result<()> {
+    Ok(fs::write(modules.join(format!("{place:02}.ko")), module(source)?)?)
 }
 
 /// As the kernel takes it.
@@ -119,11 +128,11 @@ fn module(path: &Path) -> Result<Vec<u8>> {
     Ok(Cmd::new(["xz", "--decompress", "--stdout", path]).output()?.stdout)
 }
 
-fn script(path: &Path, text: &str) -> Result<()> {
+pub(super) fn script(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
 }

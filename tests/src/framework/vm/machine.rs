@@ -1,9 +1,10 @@
 //! QEMU, from power on to power off.
 
-use std::fs;
+use std::fs::{self, File};
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
+use nix::fcntl::Flock;
 
 use super::guest::OVER;
 use super::{Guest, Kernel};
@@ -45,6 +46,16 @@ pub fn prepare() -> Result<()> {
     tools::ensure(tools::FOR_MACHINES)
 }
 
+/// Waits until nobody else runs machines: they are heavy.
+///
+/// # Errors
+/// When there is no place for the lock.
+pub fn alone(cache: &Cache) -> Result<Flock<File>> {
+    let locks = cache.root().join("locks");
+    fs::create_dir_all(&locks)?;
+    lock_file(&locks.join("machine"))
+}
+
 /// Boots `guest` on `kernel` and answers what it has said when it is off. One machine at a time: they are heavy.
 ///
 /// # Errors
@@ -55,9 +66,7 @@ pub fn boot(cache: &Cache, kernel: Kernel, guest: &Guest, limit: Duration) -> Re
     let (tree, archive) = (scratch.path().join("tree"), scratch.path().join("archive"));
     fs::create_dir(&tree)?;
     guest.pack(&files, &tree, &archive)?;
-    let locks = cache.root().join("locks");
-    fs::create_dir_all(&locks)?;
-    let _alone = lock_file(&locks.join("machine"))?;
+    let _alone = alone(cache)?;
     let [image, archive] = [&files.image, &archive].map(|path| path.to_string_lossy().into_owned());
     let files = ["-kernel", &image, "-initrd", &archive, "-append", COMMAND_LINE];
     let argv = [&["nice", "-n", "10", "qemu-system-x86_64"], MACHINE, files.as_slice()].concat();

@@ -28,28 +28,29 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "a checkpoint by rounds that fails changes nothing", run: |ctx| fails(ctx).into() },
 ];
 
-const FAMILY: &[&str] = &["tick", "--processes", "6", "--mib", "24", "--writes", "20", "--forked-after"];
-const SHARED: &[&str] = &["shared"];
-const HUGE: &[&str] = &["huge", "--mib", "64", "--writes", "50"];
-const CHURN: &[&str] = &["churn"];
+pub(super) const FAMILY: &[&str] =
+    &["tick", "--processes", "6", "--mib", "24", "--writes", "20", "--forked-after"];
+pub(super) const SHARED: &[&str] = &["shared"];
+pub(super) const HUGE: &[&str] = &["huge", "--mib", "64", "--writes", "50"];
+pub(super) const CHURN: &[&str] = &["churn"];
 
-const PLACE: &str = "/var/lib/at-rest";
+pub(super) const PLACE: &str = "/var/lib/at-rest";
 const MIB: u64 = 1 << 20;
 
 /// What it does between two checkpoints.
-const LIFE: Duration = Duration::from_millis(800);
+pub(super) const LIFE: Duration = Duration::from_millis(800);
 /// With files, for memory of which two names are known is a file in /dev/shm.
 const ROUNDS: &[&str] = &["--strategy", "pre-copy", "--verify", "--files"];
 
 /// A program that is checkpointed, and the place for that.
-struct Stage {
-    host: Arc<Host>,
-    container: Container,
-    program: Program,
+pub(super) struct Stage {
+    pub(super) host: Arc<Host>,
+    pub(super) container: Container,
+    pub(super) program: Program,
 }
 
 impl Stage {
-    fn start(ctx: &Ctx, words: &[&str]) -> Result<Self> {
+    pub(super) fn start(ctx: &Ctx, words: &[&str]) -> Result<Self> {
         let (host, _) = hosts(ctx)?;
         host.cmd(["rm", "-rf", PLACE]).ok()?;
         let container = Container::run(&host, "at-rest", &setup(words))?;
@@ -59,7 +60,7 @@ impl Stage {
     }
 
     /// Takes one, and the program runs on or not.
-    fn checkpoint(&self, name: &str, after: &str) -> Result<Value> {
+    pub(super) fn checkpoint(&self, name: &str, after: &str) -> Result<Value> {
         let path = format!("{PLACE}/{name}");
         let options = [&["--image-path", &path, after], ROUNDS].concat();
         let told = self.container.operate("checkpoint", &options)?;
@@ -92,14 +93,14 @@ impl Stage {
         before.require_same(&Snapshot::of(&self.host)?)
     }
 
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         self.container.remove()?;
         self.host.cmd(["rm", "-rf", PLACE]).ok()?;
         nothing_is_left(&self.host)
     }
 }
 
-fn number(told: &Value, field: &str) -> Result<u64> {
+pub(super) fn number(told: &Value, field: &str) -> Result<u64> {
     told[field].as_u64().with_context(|| format!("no {field} in {told}"))
 }
 

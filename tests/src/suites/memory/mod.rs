@@ -9,6 +9,7 @@ mod faults;
 mod filled;
 mod following;
 mod huge;
+mod lazily;
 mod limits;
 mod lost;
 mod sharing;
@@ -35,6 +36,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         limits::CASES,
         huge::CASES,
         at_rest::CASES,
+        lazily::CASES,
         doubt::CASES,
         faults::CASES,
     ]
