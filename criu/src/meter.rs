@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_line_of_stat_is_read_by_its_fields() {
-        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 100 20 3 1 20 0 1 0 4242";
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 100 20 3 1 20 0 1 0 4242";
         assert_eq!(cpu(stat, ""), Duration::from_millis(10 * (100 + 20 + 3 + 1)));
         assert_eq!(cpu("7 (a) S", "1500 20 3"), Duration::from_nanos(1500));
         assert!(ourselves().memory_peak > 0);

@@ -37,7 +37,7 @@ fn shown(host: &Arc<Host>) -> Result<()> {
     // The command line's, and the shim's.
     mortal.container.fastmig("run", &[])?;
     let run = last(host, "run")?;
-    says(&self::steps(host, &run)?, &["fastmig began run", "fastmig init run", "fastmig done run"])?;
+    says(&self::steps(host, &run)?, &["fastmig began run", "fastmig init release", "fastmig done run"])?;
     host.cmd(["ctr", "tasks", "checkpoint", NAME]).ok()?;
     let taken = last(host, "checkpoint")?;
     let shim = "containerd-shim-fastmig-v1";
@@ -49,7 +49,7 @@ fn shown(host: &Arc<Host>) -> Result<()> {
     mortal.tell("exit 3")?;
     let status = mortal.wait_for_decision(1, "scratch", "exit code 3")?;
     let id = status["policy"]["last"]["operation"].as_str().context("a decision without an id")?;
-    let wanted = ["keeper decided scratch", "keeper began run", "keeper init run", "keeper done run"];
+    let wanted = ["keeper decided scratch", "keeper began run", "keeper init release", "keeper done run"];
     let all = || self::steps(host, id).and_then(|steps| says(&steps, &wanted));
     let _ = wait_until(SOON, || all().is_ok());
     all()?;
