@@ -295,6 +295,8 @@ impl Arrival {
         let lives = root.is_some_and(|root| !application::is_zombie(root));
         if lives && cgroup.holds().map_err(failed)? {
             if let Some(filling) = &mut self.filling {
+                let comes = filling.wait(Duration::ZERO);
+                comes.map_err(|reason| failed(io::Error::other(reason)))?;
                 filling.watch(&cgroup).map_err(failed)?;
             }
             return Ok(());

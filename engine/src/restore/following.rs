@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Faulted;
+use super::Followed;
 use crate::clock::milliseconds;
 use crate::container::Container;
 use crate::migration::owing::Filling;
@@ -45,13 +45,13 @@ impl<'a> Following<'a> {
     }
 
     /// Waits until all is there. When it does not come the application is ended, and the container in standby.
-    pub(super) fn wait(self) -> Result<Faulted, Error> {
+    pub(super) fn wait(self) -> Result<Followed, Error> {
         let begun = Instant::now();
         match self.come() {
             Ok(()) => {
                 let filled = self.filling.end(&self.container.application_cgroup()?);
                 tracing::debug!(?filled, "all memory is here");
-                Ok(Faulted { memory_ms: milliseconds(begun), faults: filled.faults })
+                Ok(Followed { memory_ms: milliseconds(begun), faults: filled.faults })
             }
             Err(reason) => {
                 // Before the filling goes: what is missing then would be zeros.

@@ -67,12 +67,12 @@ pub struct Report {
     pub resources: Resources,
     /// What followed when the application ran already.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub followed: Option<Faulted>,
+    pub followed: Option<Followed>,
 }
 
 /// Memory that came when the application ran already.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Faulted {
+pub struct Followed {
     /// From then on until all was there, in milliseconds.
     pub memory_ms: u64,
     /// How often the application waited for some of it.

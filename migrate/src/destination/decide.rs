@@ -25,9 +25,6 @@ impl Arrival<'_> {
     /// It is decided; only forward from here.
     pub(super) fn run_it(&mut self, talk: &mut Talk) -> End {
         talk.decide();
-        if self.owes {
-            self.session.puller.be_patient(self.session.limits.apart);
-        }
         match self.release() {
             Ok((trouble, Some(owing))) => self.finish_owing(talk, trouble, owing),
             Ok((trouble, None)) => self.finish(talk, trouble),

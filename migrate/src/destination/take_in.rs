@@ -196,10 +196,16 @@ impl Arrival<'_> {
     /// The source's commit makes it ours: on disk, before anything of it runs.
     fn wait_for_commit(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (destination, id) = (self.destination, self.id);
-        let next = if self.owes { State::Filling } else { State::Committed };
+        let (owes, puller, apart) = (self.owes, &self.session.puller, self.session.limits.apart);
+        let next = if owes { State::Filling } else { State::Committed };
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::Commit, self.session.limits.held, |deadline| {
             talk.expect("commit", deadline, |message| matches!(message, Message::Commit).then_some(()))?;
+            if owes {
+                // Before it is decided: whoever waits for what does not come must not run here alone.
+                let patient = puller.be_patient(apart);
+                patient.map_err(|reason| Error::end("have its memory follow")(reason.into()))?;
+            }
             waiting.verify().map_err(Error::end("keep the application for its release"))?;
             destination.journal.step(id, Role::Destination, next, None)?;
             Ok(())

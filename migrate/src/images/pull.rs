@@ -105,8 +105,16 @@ impl Puller {
     }
 
     /// From here on the other host may be out of reach for so long.
-    pub(crate) fn be_patient(&self, limit: Duration) {
-        self.lock().owed.be_patient(limit);
+    ///
+    /// # Errors
+    /// When it is out of reach already, and what was asked for does not come any more: with the reason.
+    pub(crate) fn be_patient(&self, limit: Duration) -> Result<(), String> {
+        let mut state = self.lock();
+        if let Some(over) = &state.over {
+            return Err(over.clone());
+        }
+        state.owed.be_patient(limit);
+        Ok(())
     }
 
     pub(crate) fn is_patient(&self) -> bool {

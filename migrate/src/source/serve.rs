@@ -108,8 +108,9 @@ fn ask_on(
                 source.progress.event(Event::Asking { attempts, reason: reason.clone() });
             }
         }
-        // The destination gives up first, and says so when it can.
-        if heard.elapsed() > limits.apart * 2 || !rest(pause, source.cancel) {
+        // As long as it takes: the destination may have given up, and says so when it can be reached again.
+        let too_long = limits.ask.is_some_and(|limit| heard.elapsed() + pause > limit);
+        if too_long || !rest(pause, source.cancel) {
             break;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -162,24 +162,30 @@ fn gathers(ctx: &Ctx) -> Result<()> {
 
 /// What happens to a checkpoint, as a command in its directory, and which file must be named.
 const DAMAGE: [(&str, &str); 6] = [
-    ("printf x | dd of=$(ls *.pages) bs=1 seek=1000000 conv=notrunc", ".pages"),
+    ("flip $(ls *.pages) 1000000", ".pages"),
     ("truncate -s -4096 $(ls *.pages)", ".pages"),
     ("rm *.pages", ".pages"),
-    ("printf x | dd of=$(ls *.hashes) bs=1 seek=1000 conv=notrunc", ".hashes"),
+    ("flip $(ls *.hashes) 1000", ".hashes"),
     ("printf xxxx | dd of=memory.map bs=1 seek=30 conv=notrunc", "memory.map"),
     ("rm memory.map", "memory.map"),
 ];
+
+/// Turns every bit of a byte: what was there before is not what was there.
+pub(super) const FLIP: &str = r#"flip() {
+  byte=$(od -An -tu1 -j $2 -N 1 $1)
+  printf "\\$(printf %03o $((byte ^ 255)))" | dd of=$1 bs=1 seek=$2 conv=notrunc 2>/dev/null
+}"#;
 
 fn damaged(ctx: &Ctx) -> Result<()> {
     let stage = Stage::start(ctx, &["tick", "--mib", "16"])?;
     let life = stage.program.life()?;
     stage.checkpoint("whole", "--standby")?;
     for (damage, file) in DAMAGE {
-        let script = format!("set -e; cd {PLACE}; rm -rf bad; cp -a whole bad; cd bad; {damage}");
+        let script = format!("{FLIP}; set -e; cd {PLACE}; rm -rf bad; cp -a whole bad; cd bad; {damage}");
         stage.host.sh(&script).ok()?;
         let output =
             stage.container.operation("restore", &["--image-path", &format!("{PLACE}/bad")]).output()?;
-        let said = error_of(&output.out())?;
+        let said = error_of(&output.out()).with_context(|| damage.to_owned())?;
         ensure!(!output.status.success() && said.contains(file), "{damage}: {said}");
         stage.container.require("standby")?;
     }

@@ -1,12 +1,12 @@
 //! Memory that follows a program which has moved already: all of it, or what rounds have left.
 
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::stage::{hosts, tell};
+use super::stage::{hosts, tell, until};
 use crate::apps::container::Container;
 use crate::apps::memory::{Moved, Pair};
 use crate::apps::migrating;
@@ -143,17 +143,15 @@ fn cut(ctx: &Ctx) -> Result<()> {
 /// Cuts the link when the program runs at the destination, and mends it.
 fn cut_meanwhile(host: &Host, source: &Container, destination: &Container) -> Result<Value> {
     let options = [POST_COPY, &["--compression", "none"]].concat();
-    let migration = migrating::command(source, destination, &options).spawn()?;
-    let begun = Instant::now();
-    while destination.require("running").is_err() {
-        ensure!(begun.elapsed() < SOON, "it does not run: {}", migrating::logs(source, destination));
-        sleep(Duration::from_millis(50));
-    }
+    let (migration, pid) = until([source, destination], "fill", &options)?;
     host.sh("nft -f - <<E\ntable inet cut { chain in { type filter hook input priority 0; policy drop; iif lo accept; }; }\nE")
         .ok()?;
+    destination.host.cmd(["kill", "-CONT", &pid]).ok()?;
     sleep(CUT);
     host.sh("nft delete table inet cut").ok()?;
     let output = migration.wait(SOON)?;
+    destination.host.stop_fastmigd()?;
+    destination.host.start_fastmigd()?;
     let said = format!("{}{}", output.out(), output.err());
     ensure!(output.status.success(), "it failed: {said}\n{}", migrating::logs(source, destination));
     let answer: Value = serde_json::from_str(&output.out()).with_context(|| format!("no answer: {said}"))?;

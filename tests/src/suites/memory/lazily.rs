@@ -5,7 +5,7 @@ use std::thread::sleep;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::at_rest::{number, Stage, CHURN, FAMILY, HUGE, LIFE, PLACE, SHARED};
+use super::at_rest::{number, Stage, CHURN, FAMILY, FLIP, HUGE, LIFE, PLACE, SHARED};
 use super::stage::error_of;
 use crate::framework::{Case, Ctx};
 
@@ -69,13 +69,13 @@ fn begins(ctx: &Ctx, words: &[&str], follows: bool) -> Result<()> {
 /// One page of those in the middle, which nobody touches at once.
 const DAMAGE: &str =
     "set -e; cd \"$0\"; rm -rf bad; cp -a whole bad; cd bad; file=$(ls -S *.pages | head -1); \
-     printf x | dd of=$file bs=1 seek=$(($(stat -c %s $file) / 2)) conv=notrunc 2>/dev/null";
+     flip $file $(($(stat -c %s $file) / 2))";
 
 fn damaged(ctx: &Ctx) -> Result<()> {
     let stage = Stage::start(ctx, &["tick", "--mib", "64"])?;
     let life = stage.program.life()?;
     stage.checkpoint("whole", "--standby")?;
-    stage.host.cmd(["bash", "-c", DAMAGE, PLACE]).ok()?;
+    stage.host.cmd(["bash", "-c", &format!("{FLIP}; {DAMAGE}"), PLACE]).ok()?;
     let path = format!("{PLACE}/bad");
     let restore = || stage.container.operation("restore", &["--image-path", &path, "--lazy-pages"]).output();
     let output = restore()?;

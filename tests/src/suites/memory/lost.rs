@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
 use super::following::{POST_COPY, SLOW};
-use super::stage::hosts;
+use super::stage::{hosts, until};
 use crate::apps::container::Container;
 use crate::apps::memory::Pair;
 use crate::apps::migrating;
@@ -32,7 +32,54 @@ pub(super) const CASES: &[Case] = &[
         name: "a program ends whose memory nobody takes in",
         run: |ctx| play(ctx, Fault::DestinationDies).into(),
     },
+    Case { name: "a link that breaks as it is decided loses nothing", run: |ctx| undecided(ctx).into() },
 ];
+
+/// Where the destination stops for the link to break: before the decision, and after.
+const DECIDING: &[&str] = &["restore-done", "commit", "committed"];
+
+/// It runs on here or there, as it was decided: nobody decides for the other host and then lacks what that one has.
+fn undecided(ctx: &Ctx) -> Result<()> {
+    let (a, b) = hosts(ctx)?;
+    for point in DECIDING {
+        let mut pair = Pair::start(&a, &b, PROGRAM)?;
+        let life = pair.program().life()?;
+        a.limit_link(SLOW)?;
+        let struck = cut_at(&pair, &a, &b, point);
+        a.free_link()?;
+        let told = |pair: &Pair| migrating::logs(pair.containers()[0], pair.containers()[1]);
+        struck.with_context(|| told(&pair))?;
+        let [source, destination] = pair.containers();
+        let runs = || [source, destination].map(|end| stands(end, "running"));
+        let waits = || [source, destination].map(|end| stands(end, "standby"));
+        let settled =
+            || matches!((runs(), waits()), ([true, false], [false, true]) | ([false, true], [true, false]));
+        wait_until(END, settled).with_context(|| format!("{point}: {}\n{}", states(&pair), told(&pair)))?;
+        let moved = runs()[1];
+        println!("    {point}: it {}", if moved { "has moved" } else { "stays" });
+        if moved {
+            pair.has_moved();
+        }
+        pair.require_alive(&life).with_context(|| format!("{point}: {}", told(&pair)))?;
+        pair.remove()?;
+        nothing_is_left(&a)?;
+        nothing_is_left(&b)?;
+    }
+    Ok(())
+}
+
+fn cut_at(pair: &Pair, a: &Arc<Host>, b: &Arc<Host>, point: &str) -> Result<()> {
+    let (migration, pid) =
+        until(pair.containers(), point, &[POST_COPY, &["--compression", "none"]].concat())?;
+    let both = |script: &str| [a, b].into_iter().try_for_each(|host| host.sh(script).ok().map(drop));
+    both(REJECT)?;
+    b.cmd(["kill", "-CONT", &pid]).ok()?;
+    sleep(AWAY);
+    both(ACCEPT)?;
+    migration.wait(END).context("fastmig migrate does not end")?;
+    b.stop_fastmigd()?;
+    b.start_fastmigd()
+}
 
 const PROGRAM: &[&str] = &["tick", "--mib", "128", "--processes", "2", "--writes", "5"];
 
@@ -76,17 +123,18 @@ fn play(ctx: &Ctx, fault: Fault) -> Result<()> {
     nothing_is_left(&b)
 }
 
-/// What `fastmig migrate` said in the end.
+/// What befalls a program that runs at the destination without its memory. What `fastmig migrate` said in the end.
 fn strike(pair: &Pair, a: &Arc<Host>, b: &Arc<Host>, fault: Fault) -> Result<String> {
-    let [source, destination] = pair.containers();
+    let destination = pair.containers()[1];
     let options = [POST_COPY, &["--compression", "none", "--post-copy-timeout", LOST]].concat();
     let options = if fault == Fault::SourceLost { &options[..] } else { &options[..4] };
-    let migration = migrating::command(source, destination, options).spawn()?;
-    until_it_runs_there(destination)?;
+    let (migration, pid) = until(pair.containers(), "fill", options)?;
+    let go_on = || b.cmd(["kill", "-CONT", &pid]).ok().map(drop);
     let both = |script: &str| [a, b].into_iter().try_for_each(|host| host.sh(script).ok().map(drop));
     match fault {
         Fault::SourceDies => {
             a.kill_fastmigd()?;
+            go_on()?;
             sleep(AWAY);
             a.start_fastmigd()?;
         }
@@ -97,17 +145,22 @@ fn strike(pair: &Pair, a: &Arc<Host>, b: &Arc<Host>, fault: Fault) -> Result<Str
         }
         Fault::Cut => {
             both(REJECT)?;
+            go_on()?;
             sleep(AWAY);
             both(ACCEPT)?;
         }
         Fault::SourceLost => {
             both(DROP)?;
+            go_on()?;
             let lost = wait_until(SOON, || !stands(destination, "running") && stands(destination, "standby"));
             both(ACCEPT)?;
             lost.context("it is not ended")?;
         }
     }
-    finish(migration, fault)
+    let said = finish(migration, fault);
+    b.stop_fastmigd()?;
+    b.start_fastmigd()?;
+    said
 }
 
 fn finish(migration: Background, fault: Fault) -> Result<String> {
@@ -122,15 +175,6 @@ fn finish(migration: Background, fault: Fault) -> Result<String> {
         }
     }
     Ok(said)
-}
-
-fn until_it_runs_there(destination: &Container) -> Result<()> {
-    let begun = Instant::now();
-    while destination.require("running").is_err() {
-        ensure!(begun.elapsed() < SOON, "it does not run there");
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// Neither runs it, neither waits for the other, and the reason is told.

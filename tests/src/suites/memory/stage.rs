@@ -1,13 +1,21 @@
 //! What the cases stand on: the hosts of the suite `migration`, with the image of the programs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::apps::container::Container;
 use crate::apps::memory::{image, Moved, Pair};
-use crate::framework::{Ctx, Host};
+use crate::apps::migrating;
+use crate::framework::process::wait_until;
+use crate::framework::{Background, Ctx, Host};
+use crate::suites::migration::faults::state_of;
 use crate::suites::migration::stage::{nothing_is_left, pair_of_daemons, with_images};
+
+/// How long a migration may take to come to the point where it stands still.
+const STANDS: Duration = Duration::from_secs(60);
 
 /// Both hosts, with daemons.
 pub(super) fn hosts(ctx: &Ctx) -> Result<(Arc<Host>, Arc<Host>)> {
@@ -66,4 +74,19 @@ pub(super) fn tell(words: &[&str], moved: &Moved) {
     if moved.write_only > 0 {
         println!("    CRIU left {} of its pages without read access", moved.write_only);
     }
+}
+
+/// A migration whose destination's daemon stands still at a point, and the number of that one. It is to be started anew afterwards.
+pub(super) fn until(
+    [source, destination]: [&Container; 2],
+    point: &str,
+    options: &[&str],
+) -> Result<(Background, String)> {
+    let host = &destination.host;
+    host.stop_fastmigd()?;
+    host.start_fastmigd_with(&[("FASTMIGD_STOP_AT", &format!("destination:{point}"))])?;
+    let migration = migrating::command(source, destination, options).spawn()?;
+    let pid = host.fastmigd_pid()?.to_string();
+    wait_until(STANDS, || state_of(host, &pid) == Some('T')).context("the migration never came there")?;
+    Ok((migration, pid))
 }
