@@ -34,8 +34,13 @@ pub struct Bench {
     pub book: Book,
     suite: &'static str,
     until: Instant,
+    /// When there is time for first rounds alone; nothing while programs are built and hosts come up for the first time.
+    last: Option<Instant>,
     stage: Option<Stage>,
 }
+
+/// Of a quick run, from its hosts' coming up; the rest is for first rounds that are still due.
+const QUICK: Duration = Duration::from_secs(480);
 
 /// Two hosts with everything on them, which know each other.
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl Bench {
     /// Nothing measured yet.
     pub fn new(how: Thoroughness, out: &Path) -> Self {
         let (book, until) = (Book::default(), Instant::now());
-        Self { how, out: out.to_owned(), book, suite: "", until, stage: None }
+        Self { how, out: out.to_owned(), book, suite: "", until, last: None, stage: None }
     }
 
     /// Begins a suite, which has so much time for rounds beyond its first.
@@ -77,7 +82,8 @@ impl Bench {
 
     /// Whether there is time for more rounds.
     pub fn has_time(&self) -> bool {
-        Instant::now() < self.until
+        let now = Instant::now();
+        now < self.until && (!self.how.quick || self.last.is_none_or(|last| now < last))
     }
 
     /// Rounds of a suite: few in a quick run.
@@ -121,7 +127,10 @@ impl Bench {
     /// When they cannot be made.
     pub fn hosts(&mut self, images: &[&'static str]) -> Result<[Arc<Host>; 2]> {
         if self.stage.is_none() {
+            let begun = Instant::now();
             let stage = Stage::up().context("no hosts")?;
+            self.until += begun.elapsed();
+            self.last.get_or_insert_with(|| Instant::now() + QUICK);
             self.book.machine.versions = stage.versions();
             self.stage = Some(stage);
         }

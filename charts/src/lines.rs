@@ -140,7 +140,11 @@ impl Lines {
         if self.series.iter().any(|series| !series.name.is_empty()) {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperRight)
+                // What is drawn in powers rises: the room is on the left.
+                .position(match self.x.powers && self.y.powers {
+                    true => SeriesLabelPosition::UpperLeft,
+                    false => SeriesLabelPosition::UpperRight,
+                })
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.2))
                 .label_font((FONT, SMALL))

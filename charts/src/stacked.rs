@@ -60,7 +60,8 @@ impl Stacked {
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(190)
-            .build_cartesian_2d(0.0..longest * 1.05, 0.0..as_float(bars))?;
+            // Room for the legend beside the longest.
+            .build_cartesian_2d(0.0..longest * 1.3, 0.0..as_float(bars))?;
         chart
             .configure_mesh()
             .disable_y_mesh()

@@ -15,7 +15,8 @@ pub fn summary(report: &Report) -> String {
     }
     text += &format!("\n## targets\n\n{}", verdicts(report));
     for left_out in &report.left_out {
-        text += &format!("\n- {} without {}: {}", left_out.suite, left_out.tool, left_out.reason);
+        let reason = left_out.reason.lines().next().unwrap_or_default();
+        text += &format!("\n- {} without {}: {reason}", left_out.suite, left_out.tool);
     }
     for failure in &report.failures {
         let error = failure.error.lines().next().unwrap_or_default();

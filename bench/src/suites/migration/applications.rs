@@ -109,7 +109,7 @@ pub(super) fn take_turns(bench: &mut Bench, round: usize) -> Result<()> {
                     bench.add(&application.work, tool, GAP, gap);
                     bench.note(&application.work, tool, TOTAL, total);
                 }
-                Err(error) => bench.fail(&format!("{} {tool}", application.work), &error),
+                Err(error) => super::went_wrong(bench, tool, &application.work, &error),
             }
         }
     }

@@ -86,10 +86,19 @@ fn take_turns(bench: &mut Bench, hosts: &Hosts, tools: &mut Vec<Box<dyn Tool>>, 
         let moved = measure(hosts, tool.as_ref(), work);
         match &moved {
             Ok(moved) => note(bench, tool.as_ref(), work, moved),
-            Err(error) => bench.fail(&name, error),
+            Err(error) => went_wrong(bench, tool.name(), &work.name(), error),
         }
         moved.is_ok()
     });
+}
+
+/// A failure of ours is one of the run; others are left out, with the reason.
+fn went_wrong(bench: &mut Bench, tool: &str, work: &str, error: &anyhow::Error) {
+    if tool.starts_with("fastmig") {
+        bench.fail(&format!("{work} {tool}"), error);
+    } else {
+        bench.leave_out(&format!("{tool} for {work}"), &format!("{error:#}"));
+    }
 }
 
 fn usable(bench: &mut Bench, hosts: &Hosts, is_named: impl Fn(&str) -> bool) -> Vec<Box<dyn Tool>> {

@@ -52,7 +52,7 @@ told() { now end; echo "$1 $((end - begun))"; }
 pss() {
   for process in /proc/[0-9]*; do
     read -r name 2>/dev/null <$process/comm || continue
-    case $name in containerd-shim*|fastmig-init|fastmig|tini) sed -n 's/^Pss: *\([0-9]*\) kB/\1/p' $process/smaps_rollup;; esac
+    case $name in containerd-shim*|fastmig-init|fastmig) sed -n 's/^Pss: *\([0-9]*\) kB/\1/p' $process/smaps_rollup;; esac
   done 2>/dev/null | awk '{ sum += $1 } END { print "pss", sum + 0 }'
 }
 image=$1; shift
