@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::request::After;
+use crate::resources::Resources;
 
 /// A checkpoint that the daemon keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,6 +66,9 @@ pub struct CheckpointReport {
     /// Why memory was not written in rounds, though that was wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain_because: Option<String>,
+    /// What it took of the host.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// What a start, from scratch or from a checkpoint, came to.
@@ -81,6 +85,9 @@ pub struct RunReport {
     /// CRIU's part, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_ms: Option<u64>,
+    /// What the restore took of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// From then on until all memory was there, in milliseconds, when some of it followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_ms: Option<u64>,

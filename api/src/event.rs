@@ -158,6 +158,7 @@ mod tests {
             code: Some(3),
             oom: false,
             restarts: 2,
+            operation: "0a1b".into(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | [`request`] | what can be asked of a container |
 //! | [`operation`] | what became of it: one operation, its phases, its times |
 //! | [`container`], [`checkpoint`], [`migration`] | what there is, and the reports |
+//! | [`resources`] | what an operation takes of its host |
 //! | [`start`] | how a container starts the next time |
 //! | [`policy`] | what was decided about an application that has ended |
 //! | [`event`] | what happens meanwhile, as server-sent events |
@@ -28,6 +29,7 @@ pub mod openapi;
 pub mod operation;
 pub mod policy;
 pub mod request;
+pub mod resources;
 pub mod start;
 
 pub use client::Client;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Compression, Strategy};
+use crate::resources::Resources;
 
 /// The end of a migration that somebody is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -204,6 +205,9 @@ pub struct MigrationReport {
     pub bytes: Bytes,
     /// Files, directories, links and deletions.
     pub files: u64,
+    /// What it took of the host whose report this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// Each phase, in order.
     pub phases: Vec<PhaseTime>,
     /// What went wrong without changing how it ended.

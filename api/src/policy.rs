@@ -39,4 +39,7 @@ pub struct Decision {
     pub oom: bool,
     /// Restarts in place so far, with this one.
     pub restarts: u64,
+    /// The id of the decision, and of what was done because of it, in the log of operations.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operation: String,
 }

@@ -74,6 +74,38 @@ pub enum Request {
     Account,
 }
 
+impl Request {
+    /// Its name, for logs; nothing of what is asked.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Release => "release",
+            Self::Expect { .. } => "expect",
+            Self::Adopt => "adopt",
+            Self::Abandon => "abandon",
+            Self::Stop { .. } => "stop",
+            Self::Unmark => "unmark",
+            Self::OnExit { .. } => "on-exit",
+            Self::Signal { .. } => "signal",
+            Self::End { .. } => "end",
+            Self::Status => "status",
+            Self::Births => "births",
+            Self::Subscribe => "subscribe",
+            Self::Ask { .. } => "ask",
+            Self::Postpone { .. } => "postpone",
+            Self::Stay => "stay",
+            Self::Account => "account",
+        }
+    }
+
+    /// Whether it is more than a question.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !matches!(self, Self::Status | Self::Births | Self::Subscribe | Self::Account)
+    }
+}
+
 /// Kinds of requests: 0x01 to 0x3f.
 mod kind {
     pub(super) const RUN: u8 = 0x01;

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use caps::{Capability, CapsHashSet};
@@ -17,7 +18,7 @@ use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 
 use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
 use crate::view::Passed;
-use crate::{sys, Bundle, CriuError, DumpOptions, RestoreOptions, Session};
+use crate::{sys, Bundle, CriuError, DumpOptions, Meter, RestoreOptions, Session};
 
 /// Which AppArmor profile the next program of this process runs under.
 const PROFILE: &str = "/proc/self/attr/apparmor/exec";
@@ -35,6 +36,7 @@ pub struct Launch<'a> {
     oom_score_adj: Option<i32>,
     profile: Option<&'static str>,
     view: Option<Passed>,
+    meter: Arc<Meter>,
     limit: Duration,
 }
 
@@ -92,6 +94,7 @@ impl<'a> Launch<'a> {
             oom_score_adj: None,
             profile: None,
             view: None,
+            meter: Arc::default(),
             limit,
         }
     }
@@ -167,6 +170,12 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// What it takes is added there.
+    #[must_use]
+    pub fn measured_by(self, meter: Arc<Meter>) -> Self {
+        Self { meter, ..self }
+    }
+
     /// The bundle that it starts.
     pub(crate) fn bundle(&self) -> &Bundle {
         self.bundle
@@ -211,10 +220,10 @@ impl<'a> Launch<'a> {
         let work = self.pass_directory(open(work)?.into());
         let rpc = self.pass(theirs);
         let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc, self.view.is_some());
-        let limit = self.limit;
+        let (limit, meter) = (self.limit, Arc::clone(&self.meter));
         let view = self.view.as_ref().map(|view| view.variable(rpc));
         let child = self.execute(&arguments, view, work, log)?;
-        Ok(Session::new(ours, child, log.to_path_buf(), limit))
+        Ok(Session::new(ours, child, log.to_path_buf(), limit, meter))
     }
 
     /// Starts a dump in stream mode, which waits then to be told to begin; `options.images` is set here. `announcer` is the
@@ -232,9 +241,9 @@ impl<'a> Launch<'a> {
         mut options: DumpOptions,
     ) -> Result<StreamedDump, CriuError> {
         let directory = self.stream_directory(work, Purpose::Dump, &mut options.images)?;
-        let limit = self.limit;
+        let (limit, meter) = (self.limit, Arc::clone(&self.meter));
         let child = self.execute_streaming(work, log, announcer, options.arguments())?;
-        StreamedDump::begin(child, directory, log.to_path_buf(), limit)
+        StreamedDump::begin(child, directory, log.to_path_buf(), limit, meter)
     }
 
     /// Starts a restore in stream mode, which waits then for its first image; the rest is as with [`Launch::start_dump`].
@@ -249,9 +258,9 @@ impl<'a> Launch<'a> {
         mut options: RestoreOptions,
     ) -> Result<StreamedRestore, CriuError> {
         let directory = self.stream_directory(work, Purpose::Restore, &mut options.images)?;
-        let limit = self.limit;
+        let (limit, meter) = (self.limit, Arc::clone(&self.meter));
         let child = self.execute_streaming(work, log, announcer, options.arguments())?;
-        StreamedRestore::begin(child, directory, log.to_path_buf(), limit)
+        StreamedRestore::begin(child, directory, log.to_path_buf(), limit, meter)
     }
 
     fn stream_directory(

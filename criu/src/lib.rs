@@ -10,7 +10,8 @@
 //! 4. After a dump, what CRIU gets wrong in an image is mended ([`mend_timers`]).
 //! 5. Between two hosts neither goes through files: [`stream`].
 //! 6. Its view of memory is ours where memory travels ahead of it: [`view`].
-//! 7. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 7. What its processes take is counted: [`meter`].
+//! 8. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod bundle;
 mod explain;
@@ -18,6 +19,7 @@ pub mod launch;
 mod lazy;
 mod life;
 mod message;
+pub mod meter;
 mod options;
 mod pids;
 pub mod session;
@@ -31,6 +33,7 @@ pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
 pub use lazy::LazySocket;
 pub use life::Life;
+pub use meter::Meter;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -11,7 +12,7 @@ use nix::sys::socket::{recv, send, MsgFlags};
 use protobuf::Message;
 use rust_criu::rust_criu_protobuf::rpc;
 
-use crate::{explain, DumpOptions, Explanation, Life, RestoreOptions};
+use crate::{explain, DumpOptions, Explanation, Life, Meter, RestoreOptions};
 
 /// CRIU's answers are small; its longest field is an error text.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -146,11 +147,18 @@ pub struct Session {
     log: PathBuf,
     limit: Duration,
     deadline: Instant,
+    meter: Arc<Meter>,
 }
 
 impl Session {
-    pub(crate) fn new(socket: OwnedFd, child: Child, log: PathBuf, limit: Duration) -> Self {
-        Self { socket, child, log, limit, deadline: Instant::now() + limit }
+    pub(crate) fn new(
+        socket: OwnedFd,
+        child: Child,
+        log: PathBuf,
+        limit: Duration,
+        meter: Arc<Meter>,
+    ) -> Self {
+        Self { socket, child, log, limit, deadline: Instant::now() + limit, meter }
     }
 
     /// The worker's process id on the host.
@@ -258,6 +266,7 @@ impl Session {
         self.say(action, request)?;
         loop {
             let answer = self.hear(action)?;
+            self.meter.look(self.child.id());
             if answer.type_() != rpc::Criu_req_type::NOTIFY {
                 return self.judge(action, answer);
             }
@@ -334,6 +343,7 @@ impl Session {
             tracing::debug!(error = %e, "closing the conversation with criu");
         }
         while Instant::now() < self.deadline {
+            self.meter.look(self.child.id());
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
                 return;
             }

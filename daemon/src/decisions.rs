@@ -52,7 +52,8 @@ pub(crate) async fn tell(daemon: Arc<Daemon>) {
 fn publish(daemon: &Daemon, line: &str) {
     let Ok(entry) = serde_json::from_str::<Entry>(line) else { return };
     daemon.metrics.decided(&entry.action);
-    let about = About { container: Some(entry.container.clone()), ..About::default() };
+    let operation = Some(entry.operation.clone()).filter(|id| !id.is_empty());
+    let about = About { container: Some(entry.container.clone()), operation, ..About::default() };
     daemon.bus.publish(about, What::PolicyDecided { decided: Box::new(inventory::decision(entry)) });
 }
 

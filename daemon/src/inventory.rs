@@ -97,6 +97,7 @@ pub(crate) fn decision(entry: Entry) -> Decision {
         code: entry.code,
         oom: entry.oom,
         restarts: entry.restarts,
+        operation: entry.operation,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Counters, as Prometheus reads them: `GET /metrics`.
 
+use std::sync::atomic::AtomicU64;
+
 use fastmig_api::operation::{Operation, State};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -7,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{exponential_buckets, Histogram};
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::Value;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
@@ -23,6 +26,10 @@ pub struct Metrics {
     decisions: Family<Labels<1>, Counter>,
     periodic: Family<Labels<1>, Counter>,
     periodic_bytes: Gauge,
+    cpu: Family<Labels<1>, Counter<f64, AtomicU64>>,
+    io: Family<Labels<2>, Counter>,
+    memory_peak: Family<Labels<1>, Gauge>,
+    pause: Family<Labels<1>, Histogram>,
     migration_bytes: Family<Labels<1>, Counter>,
     frozen_time: Histogram,
 }
@@ -42,6 +49,10 @@ impl Default for Metrics {
             decisions: Family::default(),
             periodic: Family::default(),
             periodic_bytes: Gauge::default(),
+            cpu: Family::default(),
+            io: Family::default(),
+            memory_peak: Family::default(),
+            pause: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14))),
             migration_bytes: Family::default(),
             frozen_time: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
         };
@@ -89,6 +100,30 @@ impl Metrics {
             self.periodic_bytes.clone(),
         );
         registry.register_with_unit(
+            "operation_cpu",
+            "Processor time of operations that succeeded, CRIU's and the daemon's",
+            Unit::Seconds,
+            self.cpu.clone(),
+        );
+        registry.register_with_unit(
+            "operation_io",
+            "What they read from disks and wrote to them",
+            Unit::Bytes,
+            self.io.clone(),
+        );
+        registry.register_with_unit(
+            "operation_memory_peak",
+            "The most memory that a process of CRIU's had in the last one",
+            Unit::Bytes,
+            self.memory_peak.clone(),
+        );
+        registry.register_with_unit(
+            "operation_pause",
+            "How long the application stood still for them",
+            Unit::Seconds,
+            self.pause.clone(),
+        );
+        registry.register_with_unit(
             "migration",
             "What migrations from here carried: raw, wire, zero",
             Unit::Bytes,
@@ -117,6 +152,28 @@ impl Metrics {
         }
         if let Some(frozen) = report.frozen_ms {
             self.frozen_time.observe(seconds(frozen));
+        }
+    }
+
+    /// An operation succeeded, and reports what it took.
+    pub fn took(&self, kind: &str, report: &Value) {
+        let label = || [("kind", kind.to_owned())];
+        // A restore is a pause as a whole.
+        let paused = report["frozen_ms"].as_u64().or_else(|| report["restore_ms"].as_u64());
+        if let Some(ms) = paused {
+            self.pause.get_or_create(&label()).observe(seconds(ms));
+        }
+        let resources = &report["resources"];
+        let number = |name: &str| resources[name].as_u64().unwrap_or(0);
+        if resources.is_null() {
+            return;
+        }
+        self.cpu.get_or_create(&label()).inc_by(seconds(number("cpu_ms")));
+        let peak = i64::try_from(number("memory_peak_bytes")).unwrap_or(i64::MAX);
+        self.memory_peak.get_or_create(&label()).set(peak);
+        for (direction, name) in [("read", "read_bytes"), ("written", "written_bytes")] {
+            let labels = [("kind", kind.to_owned()), ("direction", direction.to_owned())];
+            self.io.get_or_create(&labels).inc_by(number(name));
         }
     }
 
@@ -177,6 +234,8 @@ mod tests {
         metrics.request("containers", 200);
         metrics.refused("certificate");
         metrics.decided("scratch");
+        let taken = serde_json::json!({ "cpu_ms": 1500, "memory_peak_bytes": 7, "read_bytes": 1, "written_bytes": 2 });
+        metrics.took("checkpoint", &serde_json::json!({ "frozen_ms": 4, "resources": taken }));
         let text = metrics.text(3, &[("running".into(), 2)]);
         for line in [
             "fastmig_operations_running 3",
@@ -184,6 +243,10 @@ mod tests {
             r#"fastmig_connections_refused_total{reason="certificate"} 1"#,
             r#"fastmig_containers{application="running"} 2"#,
             r#"fastmig_policy_decisions_total{action="scratch"} 1"#,
+            r#"fastmig_operation_cpu_seconds_total{kind="checkpoint"} 1.5"#,
+            r#"fastmig_operation_memory_peak_bytes{kind="checkpoint"} 7"#,
+            r#"fastmig_operation_io_bytes_total{kind="checkpoint",direction="written"} 2"#,
+            r#"fastmig_operation_pause_seconds_count{kind="checkpoint"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

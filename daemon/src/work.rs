@@ -2,6 +2,7 @@
 
 use fastmig_api::checkpoint::{CheckpointReport, RunReport, StandbyReport};
 use fastmig_api::request::{After, CheckpointRequest, CheckpointStrategy, RestoreRequest, RunRequest, Tcp};
+use fastmig_api::resources::Resources;
 use fastmig_api::{Code, ErrorInfo};
 use fastmig_engine::start_options::{TcpPolicy, Volumes};
 use fastmig_engine::{checkpoint, restore, Container};
@@ -28,6 +29,7 @@ pub(crate) fn run(
             application_pid: status.application_pid.unwrap_or_default(),
             verify_ms: None,
             restore_ms: None,
+            resources: None,
             memory_ms: None,
             faults: None,
         });
@@ -59,6 +61,7 @@ pub(crate) fn restore(
         application_pid: done.application_pid,
         verify_ms: Some(done.verify_ms),
         restore_ms: Some(done.restore_ms),
+        resources: Some(resources(done.resources)),
         memory_ms: done.followed.map(|followed| followed.memory_ms),
         faults: done.followed.map(|followed| followed.faults),
     })
@@ -128,7 +131,18 @@ pub(crate) fn take(
         last_round: done.memory.last_round,
         verified_pages: done.memory.verified_pages,
         plain_because: done.memory.plain_because,
+        resources: resources(done.resources),
     })
+}
+
+/// What was taken, in the words of the HTTP interface.
+pub(crate) fn resources(taken: fastmig_engine::Resources) -> Resources {
+    Resources {
+        cpu_ms: taken.cpu_ms,
+        memory_peak_bytes: taken.memory_peak_bytes,
+        read_bytes: taken.read_bytes,
+        written_bytes: taken.written_bytes,
+    }
 }
 
 /// Ends an application and keeps its container.

@@ -121,6 +121,16 @@ pub(crate) fn waits_for_child_to_begin(pid: i32) -> bool {
     })
 }
 
+/// Whether host process `pid` was stopped by a signal, as all of its threads are then, and not continued since.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    // Frozen on cgroup v1 it is in state D since Linux 6.1; where it waits tells.
+    const WAITING: &str = "do_signal_stop";
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let stat = read("stat");
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    state == Some('T') || read("wchan") == WAITING
+}
+
 /// How ready the kernel is to kill host process `pid` when memory runs out.
 pub(crate) fn oom_score_adj(pid: i32) -> Option<i32> {
     std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?.trim().parse().ok()

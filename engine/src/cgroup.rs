@@ -143,6 +143,11 @@ impl ApplicationCgroup {
         }
     }
 
+    /// Whether the kernel lets a tracer wake what this freezes: on version 1 it does not.
+    pub(crate) fn lets_tracers_wake(&self) -> bool {
+        self.unified
+    }
+
     /// The host pids in it; none when it does not exist.
     pub(crate) fn pids(&self) -> BTreeSet<i32> {
         fs::read_to_string(self.directory.join("cgroup.procs"))

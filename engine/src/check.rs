@@ -130,6 +130,10 @@ impl Container {
         let pids = self.application_cgroup()?.pids();
         let mut findings = self.check_files(&pids);
         findings.extend(pids.iter().filter_map(|&pid| uninterruptible(pid)));
+        if !self.application_cgroup()?.lets_tracers_wake() {
+            findings
+                .extend(pids.iter().filter(|&&pid| application::is_stopped(pid)).map(|&pid| stopped(pid)));
+        }
         findings.extend(pids.iter().flat_map(|&pid| set_aside(pid)));
         let tcp = tcp.map_or_else(|| self.tcp_policy(), Ok)?;
         if tcp == TcpPolicy::Refuse && has_established_tcp(self.pid()) {
@@ -238,6 +242,16 @@ fn is_known_device(device: u64) -> bool {
 fn mount_ids(pid: i32) -> BTreeSet<i32> {
     let mounts = Process::new(pid).and_then(|process| process.mountinfo());
     mounts.map(|mounts| mounts.0.into_iter().map(|mount| mount.mnt_id).collect()).unwrap_or_default()
+}
+
+/// CRIU would wait for it for ever.
+fn stopped(pid: i32) -> Finding {
+    Finding::blocker(
+        format!(
+            "process {pid} is stopped by a signal (SIGSTOP, Ctrl-Z), which cgroup v1 cannot hand to CRIU"
+        ),
+        format!("let it go on: kill -CONT {pid}"),
+    )
 }
 
 fn uninterruptible(pid: i32) -> Option<Finding> {

@@ -16,11 +16,12 @@ use crate::container::{Container, Operation};
 use crate::frozen::{Frozen, Held};
 use crate::image::Draft;
 use crate::keeper::phase::InPhase;
+use crate::resources::Resources;
 use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{open_directory, Subject, Terms};
-use crate::{at_rest, network_lock, Error};
+use crate::{at_rest, network_lock, trace, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 
@@ -129,6 +130,8 @@ pub struct Report {
     /// What became of its memory.
     #[serde(flatten)]
     pub memory: Memory,
+    /// What it took of the host.
+    pub resources: Resources,
 }
 
 /// How memory came into a checkpoint.
@@ -154,9 +157,15 @@ impl Container {
     /// # Errors
     /// When it is not running or cannot be dumped: it runs on as before then, and nothing is left at the path.
     pub fn checkpoint(&self, request: &Request) -> Result<Report, Error> {
+        trace::operation(&self.config, &self.key, "checkpoint", || self.checkpointed(request))
+    }
+
+    fn checkpointed(&self, request: &Request) -> Result<Report, Error> {
         let mut operation = self.begin_warm("checkpoint")?;
         let _phase = InPhase::enter(self, Phase::Checkpointing);
-        let result = perform(self, &mut operation, request);
+        let measured = self.measured();
+        let result = perform(self, &mut operation, request)
+            .map(|report| Report { resources: measured.so_far(), ..report });
         match &result {
             Ok(report) => operation.record.last_checkpoint = Some(report.path.clone()),
             Err(e) => operation.record.last_failure = Some(Failure::now("checkpoint", e)),
@@ -244,6 +253,7 @@ fn plain(
         frozen_ms: if request.after == After::Run { dump_ms } else { milliseconds(begun) },
         dump_ms,
         memory: Memory { written: bytes, plain_because, ..Memory::default() },
+        resources: Resources::default(),
     })
 }
 

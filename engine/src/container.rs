@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastmig_control::State;
-use fastmig_criu::Bundle;
+use fastmig_criu::{Bundle, Meter};
 use serde::Serialize;
 
 use crate::cgroup::ApplicationCgroup;
@@ -23,6 +23,7 @@ use crate::init::InitClient;
 use crate::keeper;
 use crate::keeper::journal::{self, Summary};
 use crate::migration::{throttle, Mark};
+use crate::resources::Measured;
 use crate::runc::{Runc, Voice};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
@@ -84,6 +85,8 @@ pub struct Container {
     pub(crate) pid: i32,
     pub(crate) left_alone: Option<String>,
     pub(crate) voice: Voice,
+    /// Told of every CRIU that works on it.
+    pub(crate) criu: Arc<Meter>,
 }
 
 /// One operation in progress: the lock is held and the record is fresh.
@@ -126,6 +129,7 @@ impl Container {
             pid: record.pid,
             left_alone: record.left_alone,
             voice,
+            criu: Arc::default(),
         })
     }
 
@@ -133,6 +137,12 @@ impl Container {
     #[must_use]
     pub fn with_voice(self, voice: Voice) -> Self {
         Self { voice, ..self }
+    }
+
+    /// Counts what is taken of the host for it from now on.
+    #[must_use]
+    pub fn measured(&self) -> Measured {
+        Measured::begin(&self.criu)
     }
 
     /// Its name.

@@ -291,6 +291,7 @@ impl Prepared {
             pid: self.record.pid,
             left_alone: self.record.left_alone.clone(),
             voice: self.request.voice.clone(),
+            criu: Arc::default(),
         }
     }
 }

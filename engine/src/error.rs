@@ -164,6 +164,14 @@ pub enum Error {
         /// The container.
         id: String,
     },
+    /// A process is stopped by a signal where CRIU cannot take it over.
+    #[error("process {pid} of the application of {id:?} is stopped (SIGSTOP, Ctrl-Z), and frozen by cgroup v1 CRIU would wait for it for ever: let it go on (kill -CONT {pid}) and try again")]
+    Stopped {
+        /// The container.
+        id: String,
+        /// The process, as the host counts it.
+        pid: i32,
+    },
     /// A pid that the restore needs is taken in the container.
     #[error("cannot restore into {id:?}: pid {pid} is taken there by {command:?}; end that process (an exec session?) and try again")]
     PidTaken {
@@ -366,6 +374,7 @@ impl Error {
             | Self::MemoryLost { .. }
             | Self::NotInRounds { .. }
             | Self::PidTaken { .. }
+            | Self::Stopped { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
             | Self::LacksCapabilities { .. }

@@ -32,7 +32,8 @@ impl Frozen {
     pub(crate) fn enter(container: &Container, paused: bool) -> Result<Self, Error> {
         let cgroup = container.application_cgroup()?;
         if paused {
-            return Ok(Self { cgroup, thaw: false, watchdog: None });
+            let frozen = Self { cgroup, thaw: false, watchdog: None };
+            return frozen.require_none_stopped(container).map(|()| frozen);
         }
         Self::enter_watched(container, watchdog(container)?)
     }
@@ -44,7 +45,19 @@ impl Frozen {
         container.freeze()?;
         let frozen = Self { cgroup, thaw: true, watchdog: Some(watchdog) };
         frozen.let_children_begin(container)?;
+        frozen.require_none_stopped(container)?;
         Ok(frozen)
+    }
+
+    /// A tracer wakes whom a signal has stopped, and waits until that has come to it, without a limit.
+    fn require_none_stopped(&self, container: &Container) -> Result<(), Error> {
+        if self.cgroup.lets_tracers_wake() {
+            return Ok(());
+        }
+        match self.cgroup.pids().into_iter().find(|pid| application::is_stopped(*pid)) {
+            Some(pid) => Err(Error::Stopped { id: container.key().id().into(), pid }),
+            None => Ok(()),
+        }
     }
 
     /// Who has called vfork(2) does nothing, also for CRIU, before its child has executed something or ended; frozen, the

@@ -2,7 +2,7 @@
 
 use fastmig_control::{Request, Signal};
 
-use crate::{ApplicationState, Container, Error};
+use crate::{trace, ApplicationState, Container, Error};
 
 impl Container {
     /// Sends a signal to the container's PID 1, which hands it to the application; with `all`, to everything in it.
@@ -85,12 +85,14 @@ impl Container {
     /// # Errors
     /// When there is no application, or it cannot be killed.
     pub fn standby(&self) -> Result<(), Error> {
-        let _operation = self.begin_warm("put into standby")?;
-        if self.application()? == ApplicationState::Standby {
-            self.decide_to_stay();
-            return Ok(());
-        }
-        self.end_application()
+        trace::operation(&self.config, &self.key, "standby", || {
+            let _operation = self.begin_warm("put into standby")?;
+            if self.application()? == ApplicationState::Standby {
+                self.decide_to_stay();
+                return Ok(());
+            }
+            self.end_application()
+        })
     }
 
     /// Where an end waits for a decision, nothing is to come up.

@@ -14,7 +14,7 @@ use nix::sys::socket::{
     SockFlag, SockType, UnixAddr,
 };
 
-use crate::{Error, Key};
+use crate::{trace, Error, Key};
 
 /// The socket's name in a container's directory.
 const SOCKET: &str = "init.sock";
@@ -63,6 +63,9 @@ impl InitClient {
 
     /// One request, one reply; a refusal is an error.
     pub(crate) fn ask(&self, request: &Request) -> Result<Reply, Error> {
+        if request.changes() {
+            trace::tell("init", request.name());
+        }
         self.send(request.encode().as_bytes())
     }
 

@@ -27,7 +27,9 @@
 //! | `oci_state`, [`names`] | what runc and the clients say of it |
 //! | [`state`], [`start_options`], [`config`] | what is known of a container, what its creator decided, the host's settings |
 //! | [`image`], `root_files` | a checkpoint on disk: CRIU's files, those of the root file system, and the manifest that makes them one |
+//! | [`trace`] | the log of operations: each has one id in all that is told of it |
 //! | `output` | where its client keeps what it has written |
+//! | [`Resources`] | what an operation takes of the host |
 //! | `checkpoints` | where the last one stands, and those that have a name |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
@@ -73,6 +75,7 @@ mod privilege;
 mod recipient;
 mod remove;
 mod repair;
+mod resources;
 pub mod restore;
 mod root_files;
 pub mod runc;
@@ -83,6 +86,7 @@ pub mod start_options;
 pub mod state;
 mod subject;
 mod survivor;
+pub mod trace;
 mod watchdog;
 
 pub use clock::{now, parse_duration};
@@ -93,5 +97,6 @@ pub use create::{CreateRequest, Prepared};
 pub use error::{Error, Kind};
 pub use exec::ExecRequest;
 pub use oci_state::list as oci_list;
+pub use resources::{Measured, Resources};
 pub use runc::{StdioFds, Voice};
 pub use state::{ApplicationState, Key};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use fastmig_control::{Pid, Reply, Request as InitRequest};
@@ -134,6 +134,7 @@ pub(crate) fn launch<'a>(
     // last that lived here, the next ones may be those of the one that comes.
     container.set_last_pid(1)?;
     let launch = Launch::new(bundle, container.config.limits.criu())
+        .measured_by(Arc::clone(&container.criu))
         .in_namespaces_of(init)?
         .in_cgroups(&destination_cgroups(container)?)?
         .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)

@@ -11,7 +11,7 @@ use crate::init::InitClient;
 use crate::start_file::StartAs;
 use crate::start_options::StartMode;
 use crate::state::{Failure, Record};
-use crate::{application, checkpoints, keeper, recipient, restore, start_file, Container, Error};
+use crate::{application, checkpoints, keeper, recipient, restore, start_file, trace, Container, Error};
 
 impl Container {
     /// Starts it: the application runs, waits in standby or is restored, as was asked at its creation.
@@ -107,9 +107,11 @@ impl Container {
 
     /// As [`Container::run`], in an operation that is under way, in standby.
     pub(crate) fn run_from_scratch(&self, operation: &mut Operation) -> Result<(), Error> {
-        self.run_command(operation)?;
-        operation.unlock_network();
-        operation.save()
+        trace::operation(&self.config, &self.key, "run", || {
+            self.run_command(operation)?;
+            operation.unlock_network();
+            operation.save()
+        })
     }
 
     /// From here on an end of the application is for its policy to decide, if it has one.

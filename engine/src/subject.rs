@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use fastmig_criu::{Bundle, Common, DumpOptions, Launch};
 
@@ -104,6 +105,7 @@ impl Subject {
     /// A CRIU in the right place, not started yet.
     pub(crate) fn launch(&self) -> Result<Launch<'_>, Error> {
         Ok(Launch::new(&self.bundle, self.container.config.limits.criu())
+            .measured_by(Arc::clone(&self.container.criu))
             .in_namespaces_of(self.container.pid())?
             .with_capabilities(capabilities::for_dump(&self.container.config))
             .under_profile(apparmor::for_criu(&self.container.config, self.container.pid())))

@@ -96,6 +96,7 @@ pub(crate) mod tests {
             "chunks": {"none": 0, "lz4": 1000, "zstd": 24},
             "bytes": {"raw": 1 << 30, "memory": 1 << 30, "wire": 1 << 28, "zero": 1 << 20, "files": 2048},
             "files": 12,
+            "resources": {"cpu_ms": 410, "memory_peak_bytes": 30 << 20, "read_bytes": 0, "written_bytes": 4096},
             "phases": [phase("prepare", "source", 31, false), phase("dump", "source", 30, true),
                 phase("restore", "destination", 41, true)],
             "outcome": "moved"

@@ -1,6 +1,7 @@
 //! One migration: its rounds, where its time went, where its freeze went.
 
 use fastmig_api::migration::{Round, Side};
+use fastmig_api::resources::Resources;
 use fastmig_api::MigrationReport;
 use fastmig_charts::{Axis, Bar, Error, Lines, Mark, Page, Series, Stacked, Table};
 
@@ -25,6 +26,12 @@ pub(crate) fn add(page: &mut Page, report: &MigrationReport) -> Result<(), Error
     let freeze = bars(report, true, "Where the freeze went, each host by its own clock");
     if has_parts(&freeze) {
         page.chart(&freeze.svg()?);
+    }
+    if let Some(taken) = &report.resources {
+        let chart = resources(report, taken);
+        if has_parts(&chart) {
+            page.chart(&chart.svg()?);
+        }
     }
     Ok(())
 }
@@ -112,6 +119,27 @@ fn bars(report: &MigrationReport, frozen: bool, title: &str) -> Stacked {
     }
 }
 
+/// What it took of the source, beside how long it was and how much it moved.
+fn resources(report: &MigrationReport, taken: &Resources) -> Stacked {
+    let bar = |name: &str, part: &str, length: f64| Bar {
+        name: name.into(),
+        parts: if length > 0.0 { vec![(part.into(), length)] } else { Vec::new() },
+    };
+    let bars = vec![
+        bar("processor, in 10 ms", "processor", as_float(taken.cpu_ms) / 10.0),
+        bar("stood still, in 10 ms", "pause", as_float(report.frozen_ms.unwrap_or(0)) / 10.0),
+        bar("CRIU's memory, MiB", "memory", mebibytes(taken.memory_peak_bytes)),
+        bar("read from disks, MiB", "read", mebibytes(taken.read_bytes)),
+        bar("written to disks, MiB", "written", mebibytes(taken.written_bytes)),
+    ];
+    Stacked {
+        title: format!("What it took of {}", report.from),
+        unit: "as each bar says".into(),
+        note: String::new(),
+        bars: bars.into_iter().filter(|bar| !bar.parts.is_empty()).collect(),
+    }
+}
+
 fn has_parts(chart: &Stacked) -> bool {
     !chart.bars.is_empty()
 }
@@ -124,8 +152,15 @@ mod tests {
     #[test]
     fn a_page_tells_of_rounds_and_of_the_freeze() {
         let page = page(&Input::read(one().to_string().as_bytes()).unwrap()).unwrap();
-        assert_eq!(page.matches("<svg").count(), 3, "rounds, time, freeze");
-        for words in ["predicted freeze, ms", "Where the freeze went", "host-b", "87 ms", "web&lt;"] {
+        assert_eq!(page.matches("<svg").count(), 4, "rounds, time, freeze, resources");
+        for words in [
+            "predicted freeze, ms",
+            "Where the freeze went",
+            "What it took of host-a",
+            "host-b",
+            "87 ms",
+            "web&lt;",
+        ] {
             assert!(page.contains(words), "{words}");
         }
         assert!(!page.contains("<script") && !page.contains("web<"), "others' words are not markup");
@@ -134,7 +169,7 @@ mod tests {
     #[test]
     fn one_that_was_refused_has_a_page_too() {
         let mut refused = one();
-        for gone in ["rounds", "frozen_ms", "predicted_freeze_ms"] {
+        for gone in ["resources", "rounds", "frozen_ms", "predicted_freeze_ms"] {
             refused.as_object_mut().unwrap().remove(gone);
         }
         refused["phases"] = serde_json::json!([]);

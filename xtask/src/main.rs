@@ -58,7 +58,7 @@ enum Chore {
     },
     /// Measure against what a user would take instead, on two test hosts
     Bench(bench::Options),
-    /// Put the tables that the suite clients and the benchmarks made into README.md
+    /// Put the tables that the suites clients and faults and the benchmarks made into README.md and docs/faults.md
     Table,
     /// Check format, clippy and documentation
     Lint,
@@ -110,7 +110,7 @@ fn run(chore: Chore) -> Result<()> {
 /// Puts those there that were made; one of them must have been.
 fn tables() -> Result<()> {
     let figures = readme::put()?;
-    match suites::put_table_into_readme() {
+    match suites::put_tables() {
         Err(_) if figures => Ok(()),
         other => other,
     }

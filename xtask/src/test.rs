@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::lanes;
 
-/// Emulated machines are slow: CI has no time for them.
+/// Emulated machines are slow: CI has time for some cases only.
 const ON_REQUEST: &str = "vm";
 
 /// The suite that runs before the lanes do.

@@ -13,8 +13,8 @@ use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
 use super::pagemap::PageImage;
 use super::{capture, serve, Directory, ImageSink, ImageSource};
-use crate::explain;
 use crate::session::{CriuError, Notification};
+use crate::{explain, Meter};
 
 /// The announcing program connects, says a word and waits.
 const WORD: u64 = 64;
@@ -33,6 +33,7 @@ struct Process {
     action: &'static str,
     limit: Duration,
     deadline: Instant,
+    meter: Arc<Meter>,
 }
 
 /// What a CRIU does next.
@@ -49,12 +50,13 @@ impl Process {
         log: PathBuf,
         action: &'static str,
         limit: Duration,
+        meter: Arc<Meter>,
     ) -> io::Result<Self> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let end = pidfd_open(pid.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?;
         directory.announcements.set_nonblocking(true)?;
         let deadline = Instant::now() + limit;
-        Ok(Self { child, end, directory, log, action, limit, deadline })
+        Ok(Self { child, end, directory, log, action, limit, deadline, meter })
     }
 
     /// The time that it has spent waiting for us does not count.
@@ -67,6 +69,7 @@ impl Process {
             if let Some(event) = self.announced()? {
                 return Ok(event);
             }
+            self.meter.look(self.child.id());
             if let Some(status) = self.child.try_wait().map_err(self.broken())? {
                 return Ok(Event::Ended(status));
             }
@@ -184,8 +187,9 @@ impl StreamedDump {
         directory: Directory,
         log: PathBuf,
         limit: Duration,
+        meter: Arc<Meter>,
     ) -> Result<Self, CriuError> {
-        let mut process = made(child, directory, log, "dump", limit)?;
+        let mut process = made(child, directory, log, "dump", limit, meter)?;
         loop {
             match process.next()? {
                 Event::Stage(Notification::PreDump, waiting) => return Ok(Self { process, waiting }),
@@ -245,8 +249,9 @@ impl StreamedRestore {
         directory: Directory,
         log: PathBuf,
         limit: Duration,
+        meter: Arc<Meter>,
     ) -> Result<Self, CriuError> {
-        made(child, directory, log, "restore", limit).map(|process| Self { process })
+        made(child, directory, log, "restore", limit, meter).map(|process| Self { process })
     }
 
     /// The process id on the host.
@@ -288,8 +293,9 @@ fn made(
     log: PathBuf,
     action: &'static str,
     limit: Duration,
+    meter: Arc<Meter>,
 ) -> Result<Process, CriuError> {
-    Process::new(child, directory, log, action, limit)
+    Process::new(child, directory, log, action, limit, meter)
         .map_err(|source| CriuError::Conversation { action, source })
 }
 

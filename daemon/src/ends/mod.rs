@@ -13,19 +13,13 @@ use fastmig_migrate::options::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The application of container `key`, which is to leave by migration `id`.
+/// The application of `container`, which is to leave by migration `id`.
 ///
 /// # Errors
-/// When there is no such container, or its application does not run.
-pub fn leaving(
-    config: Arc<Config>,
-    key: &Key,
-    id: &str,
-    terms: &Terms,
-) -> Result<Box<dyn Leaving>, EndError> {
-    let container = Container::open(config, key).map_err(told)?;
+/// When its application does not run.
+pub fn leaving(container: &Container, id: &str, terms: &Terms) -> Result<Box<dyn Leaving>, EndError> {
     let departure = container.depart(id, terms).map_err(told)?;
-    Ok(Box::new(leaving::Leaver::new(container, departure, terms)))
+    Ok(Box::new(leaving::Leaver::new(container.clone(), departure, terms)))
 }
 
 /// The container `key`, in standby, which is to take an application in by migration `id`.

@@ -70,8 +70,8 @@ impl Migrations {
             binds: binds(request),
             same: request.bind_map.keys().map(PathBuf::from).collect(),
         };
-        let leaving = ends::leaving(self.config.clone(), container.key(), &plan.id.to_string(), &terms)
-            .map_err(refused)?;
+        let measured = container.measured();
+        let leaving = ends::leaving(container, &plan.id.to_string(), &terms).map_err(refused)?;
         let cancel = Cancel::default();
         let teller = Teller {
             migrations: self,
@@ -101,7 +101,9 @@ impl Migrations {
         if ended.doubt && request.strategy == Strategy::Auto && !cancel.is_cancelled() {
             return Ok(Departed::InDoubt(ended.reason.unwrap_or_default()));
         }
-        teller.conclude(report::ended(self.begun(&plan), &ended), &limit).map(Departed::Ended)
+        let mut report = report::ended(self.begun(&plan), &ended);
+        report.resources = Some(work::resources(measured.so_far()));
+        teller.conclude(report, &limit).map(Departed::Ended)
     }
 
     fn plan(

@@ -48,7 +48,6 @@ use crate::pki::PkiError;
 #[derive(Debug)]
 pub struct Migrations {
     name: String,
-    config: Arc<Config>,
     journal: Arc<Journal>,
     destination: Arc<Destination>,
     host: Arc<ThisHost>,
@@ -96,7 +95,6 @@ impl Migrations {
         destination.progress = Arc::new(move |id| told.arrival(id));
         Ok(Self {
             name: name.to_owned(),
-            config: config.clone(),
             destination: Arc::new(destination),
             host,
             commands,

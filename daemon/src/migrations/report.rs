@@ -98,6 +98,7 @@ fn nothing_yet(side: Side, outcome: Outcome) -> MigrationReport {
         chunks: Chunks::default(),
         bytes: Bytes::default(),
         files: 0,
+        resources: None,
         phases: Vec::new(),
         warnings: Vec::new(),
         outcome,

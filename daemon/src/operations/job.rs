@@ -59,6 +59,7 @@ impl Job {
         let Operation { id, kind, container, .. } = &begun.operation;
         let span = tracing::info_span!("operation", id, %kind, container, caller = begun.caller);
         let _entered = span.enter();
+        let _scope = fastmig_engine::trace::scope(id);
         let outcome = match self.registry.shelf().store(&begun) {
             Ok(()) => {
                 self.tell(What::OperationStarted { started: Box::new(self.entry.operation()) });
@@ -67,6 +68,9 @@ impl Job {
             Err(e) => Err(ErrorInfo::new(Code::Internal, format!("the operation cannot be recorded: {e}"))
                 .with_remedy("nothing was begun; make room in the daemon's state directory")),
         };
+        if let Ok(report) = &outcome {
+            self.registry.metrics().took(&kind.to_string(), report);
+        }
         let ended = self.conclude(outcome);
         self.registry.metrics().operation(&ended);
         self.tell(What::OperationEnded { ended: Box::new(ended) });

@@ -17,7 +17,7 @@ use crate::migration::tracked::Tracked;
 use crate::root_files::RootFiles;
 use crate::start_options::TcpPolicy;
 use crate::subject::{open_directory, Subject};
-use crate::{network_lock, Error};
+use crate::{network_lock, Error, Resources};
 
 /// Takes one, upon the container's last if that is still there.
 ///
@@ -126,6 +126,7 @@ fn attempt(
             verified_pages: verified,
             plain_because: None,
         },
+        resources: Resources::default(),
     })
 }
 

@@ -12,8 +12,8 @@ use super::ConfigError;
 pub struct Confinement {
     /// Capabilities that CRIU is not given, though some applications cannot be moved without: `CAP_NET_ADMIN`, ...
     pub withhold: Vec<String>,
-    /// Whether CRIU, and containers that bring no profile of their own and may not mount, run under FastMig's AppArmor profiles,
-    /// where the kernel has them.
+    /// Whether containers that bring no profile of their own and may not mount, and CRIU when it works on them, run under
+    /// FastMig's AppArmor profiles, where the kernel has them.
     pub apparmor: bool,
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::now;
 use crate::files::replace;
 use crate::state::{Directory, Key};
-use crate::{Config, Container};
+use crate::{trace, Config, Container};
 
 const FILE: &str = "policy.json";
 
@@ -46,6 +46,9 @@ pub struct Entry {
     pub oom: bool,
     /// Restarts in place so far, with this one.
     pub restarts: u64,
+    /// The id of the decision, and of what was done because of it, in the log of operations.
+    #[serde(default)]
+    pub operation: String,
 }
 
 /// What is known of one container's decisions, for `status`.
@@ -121,7 +124,9 @@ impl Journal {
             code: facts.code,
             oom: facts.oom,
             restarts: self.content.summary.restarts,
+            operation: trace::current().unwrap_or_default(),
         };
+        trace::tell_because("decided", &entry.action, Some(&entry.reason));
         if let Err(e) = append(&self.host, &entry) {
             tracing::warn!(error = %e, "a decision is not told");
         }

@@ -44,10 +44,11 @@ use self::spawn::OnlyOne;
 pub(crate) use self::spawn::{ensure, keeper_of};
 use self::watch::{Heard, Watch};
 use crate::state::Key;
+use crate::trace::Traced;
 use crate::{Config, Container, Error};
 
 /// The word that makes a program of ours a keeper.
-const WORD: &str = "keep-container";
+pub(crate) const WORD: &str = "keep-container";
 
 /// Becomes the keeper of a container, if that is what this process was started for.
 #[must_use]
@@ -140,6 +141,9 @@ impl Keeper {
             (None, None) => return Ok(()),
         };
         let begun = Instant::now();
+        // What is decided and what is done have one id.
+        let traced = Traced::on(&self.container.config, self.container.key(), None);
+        let _scope = traced.enter();
         let facts = self.facts(end, account);
         let decided = self.decide(&facts);
         tracing::debug!(took = ?begun.elapsed(), reason = decided.reason, "decided");

@@ -24,6 +24,7 @@ use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::state::{Failure, ProcessMark};
+use crate::trace::Traced;
 use crate::{apparmor, application, Error};
 
 /// Where the manifest comes from, in messages.
@@ -36,6 +37,7 @@ const COMPARED: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Arrival {
     id: String,
+    traced: Traced,
     container: Container,
     ticket: Option<Ticket>,
     criu: Option<Ready>,
@@ -85,8 +87,10 @@ impl Container {
         self.require_standby("migrate into")?;
         let (ticket, criu, filling, decided) = (None, None, None, false);
         let cpu_features = cpu_features();
+        let traced = Traced::on(&self.config, &self.key, Some(id));
+        traced.tell("began", "arrive", None, None);
         let (id, container) = (id.into(), self.clone());
-        Ok(Arrival { id, container, ticket, criu, filling, cpu_features, decided, operation })
+        Ok(Arrival { id, traced, container, ticket, criu, filling, cpu_features, decided, operation })
     }
 }
 
@@ -188,6 +192,7 @@ impl Arrival {
         images: impl ImageSource + 'static,
         fetch: Arc<dyn Fetch>,
     ) -> Result<(), Error> {
+        let _scope = self.traced.enter();
         let images: Arc<dyn ImageSource> = Arc::new(images);
         let (Some(ready), Some(ticket)) = (self.criu.take(), self.ticket.take()) else {
             return Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "restore into" });
@@ -305,6 +310,7 @@ impl Arrival {
     /// # Errors
     /// When it cannot be thawed: it stays frozen.
     pub fn release(mut self) -> Result<Option<Owing>, Error> {
+        self.traced.tell("done", "arrive", None, None);
         self.decided = true;
         let cgroup = self.container.application_cgroup()?;
         cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))?;
@@ -322,6 +328,7 @@ impl Arrival {
     /// # Errors
     /// When it cannot be killed: it stays frozen.
     pub fn abandon(mut self) -> Result<(), Error> {
+        self.traced.tell("failed", "arrive", None, None);
         self.criu = None;
         self.give_up()?;
         self.filling = None;

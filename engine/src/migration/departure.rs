@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fastmig_control::INIT_PATH;
 use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
+use fastmig_policy::Phase;
 
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
@@ -18,10 +19,12 @@ use super::Way;
 use crate::container::{Container, Operation};
 use crate::frozen::{self, Frozen, Held};
 use crate::image::Manifest;
+use crate::keeper::phase::InPhase;
 use crate::root_files::RootFiles;
 use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{self, Subject};
+use crate::trace::Traced;
 use crate::watchdog::Watchdog;
 use crate::{application, network_lock, Error};
 
@@ -47,6 +50,9 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Departure {
     id: String,
+    traced: Traced,
+    /// Told to whoever looks when the application ends meanwhile.
+    _phase: Option<InPhase>,
     criu: Option<Ready>,
     held: Option<Held>,
     frozen: Option<Frozen>,
@@ -95,8 +101,13 @@ impl Container {
         let files = RootFiles::begin(self, terms.files.then_some(volumes))?;
         let (criu, held, frozen, dumped) = (None, None, None, None);
         let (left_out, usage, watchdog) = (Vec::new(), Usage::default(), None);
+        let phase = InPhase::enter(self, Phase::Migrating);
+        let traced = Traced::on(&self.config, &self.key, Some(id));
+        traced.tell("began", "leave", None, None);
         Ok(Departure {
             id: id.into(),
+            traced,
+            _phase: phase,
             criu,
             held,
             frozen,
@@ -321,7 +332,9 @@ impl Departure {
         if let Some(dumped) = self.dumped.take() {
             dumped.forget();
         }
+        let _scope = self.traced.enter();
         self.subject.container.end_application()?;
+        self.traced.tell("done", "leave", None, None);
         throttle::undo(&mut self.operation)?;
         owed::forget(&self.subject.container);
         self.operation.record.migration = None;
@@ -330,6 +343,7 @@ impl Departure {
 
     /// Writes down why it did not leave.
     pub fn note_failure(&mut self, reason: &str) {
+        self.traced.tell("failed", "leave", None, Some(reason));
         self.operation.record.last_failure = Some(Failure::because("migrate", reason));
     }
 

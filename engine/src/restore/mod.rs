@@ -22,10 +22,11 @@ use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
 use crate::migration::filled::Filled;
 use crate::migration::owed::Creditor;
 use crate::recipient::{self, Recipient};
+use crate::resources::Resources;
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::{apparmor, capabilities, Error};
+use crate::{apparmor, capabilities, trace, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]
@@ -62,6 +63,8 @@ pub struct Report {
     pub restore_ms: u64,
     /// All of it, in milliseconds.
     pub total_ms: u64,
+    /// What it took of the host.
+    pub resources: Resources,
     /// What followed when the application ran already.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub followed: Option<Followed>,
@@ -92,6 +95,10 @@ pub(crate) fn perform(
     operation: &mut Operation,
     request: &Request,
 ) -> Result<Report, Error> {
+    trace::operation(&container.config, &container.key, "restore", || restored(container, operation, request))
+}
+
+fn restored(container: &Container, operation: &mut Operation, request: &Request) -> Result<Report, Error> {
     if operation.record.paused {
         return Err(Error::Paused { id: container.key().id().into(), action: "restore into" });
     }
@@ -106,7 +113,7 @@ pub(crate) fn perform(
 }
 
 fn attempt(container: &Container, operation: &mut Operation, request: &Request) -> Result<Report, Error> {
-    let begun = Instant::now();
+    let (begun, measured) = (Instant::now(), container.measured());
     let image = Image::open(&request.path)?;
     image.manifest.check_fit(&image.path, operation.record.terminal, &cpu_features())?;
     let recipient = Recipient::admit(container, &image.manifest, &image.path)?;
@@ -133,6 +140,7 @@ fn attempt(container: &Container, operation: &mut Operation, request: &Request) 
         restore_ms,
         followed: following.map(Following::wait).transpose()?,
         total_ms: milliseconds(begun),
+        resources: measured.so_far(),
     })
 }
 

@@ -76,6 +76,11 @@ pub fn accept(
     shake_hands(StreamOwned::new(tls, stream), Deadline::after(limit))
 }
 
+/// It is reached and says nothing.
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it takes connections and does not answer within the time limit")
+}
+
 fn shake_hands<C, S>(
     mut stream: StreamOwned<C, TcpStream>,
     deadline: Deadline,
@@ -86,11 +91,12 @@ where
 {
     stream.sock.set_nodelay(true)?;
     while stream.conn.is_handshaking() {
-        let Some(left) = deadline.left() else {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"));
-        };
+        let left = deadline.left().ok_or_else(silent)?;
         stream.sock.limit(left)?;
-        stream.conn.complete_io(&mut stream.sock)?;
+        stream.conn.complete_io(&mut stream.sock).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => silent(),
+            _ => e,
+        })?;
     }
     if stream.conn.alpn_protocol() != Some(ALPN) {
         return Err(io::Error::new(

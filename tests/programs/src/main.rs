@@ -11,6 +11,9 @@
 //! | [`shared`] | shared by processes in all four ways, written by mapping and by write(2) |
 //! | [`burst`] | written as fast as can be |
 //! | [`huge`] | huge pages, read at random |
+//! | [`obey`] | next to nothing: it ends as it is told, and has no port |
+//!
+//! [`gate`] is none of them: it stands before CRIU in the tests of faults.
 //!
 //! What they stand on: [`pattern`] is the content of a page, [`filled`] memory full of it, [`family`] the processes,
 //! [`marks`] what they have besides, [`pace`] how fast it is written, [`pauses`] the clock, [`speed`] what was done in each tenth of a second.
@@ -19,8 +22,10 @@ mod burst;
 mod churn;
 mod family;
 mod filled;
+mod gate;
 mod huge;
 mod marks;
+mod obey;
 mod pace;
 mod pattern;
 mod pauses;
@@ -29,6 +34,8 @@ mod shared;
 mod speed;
 mod sys;
 mod tick;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -49,9 +56,18 @@ enum Program {
     Burst(burst::Options),
     /// Huge pages, read at random
     Huge(huge::Options),
+    /// A word in memory, and an end as it is told
+    Obey(obey::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(code) = gate::run_if_asked() {
+        return Ok(code);
+    }
+    run().map(|()| ExitCode::SUCCESS)
+}
+
+fn run() -> Result<()> {
     match Program::parse() {
         Program::Tick(options) => tick::run(&options),
         Program::Churn(options) => churn::run(&options),
@@ -59,5 +75,6 @@ fn main() -> Result<()> {
         Program::Shared(options) => shared::run(&options),
         Program::Burst(options) => burst::run(&options),
         Program::Huge(options) => huge::run(&options),
+        Program::Obey(options) => obey::run(&options),
     }
 }

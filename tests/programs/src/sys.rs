@@ -207,3 +207,12 @@ pub(crate) fn fork_process() -> io::Result<ForkResult> {
     // SAFETY: callers hold the locks that the child needs.
     Ok(unsafe { fork() }?)
 }
+
+/// Gives every signal back what it does to a program that knows none: Rust's runtime has handlers of its own.
+pub(crate) fn forget_signal_handlers() {
+    use nix::sys::signal::{signal, SigHandler, Signal};
+    for number in Signal::iterator() {
+        // SAFETY: no handler is set, but one that is there taken away; those of SIGKILL and SIGSTOP are refused.
+        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    }
+}

@@ -22,8 +22,8 @@ const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
 const RUNC: &str = "/run/containerd/runc";
 const FASTMIG: &str = "/run/fastmig";
 
-/// What CRIU has learnt of the kernel, there, which stays too.
-const CRIU_WORK: &str = ".criu";
+/// What CRIU has learnt of the kernel and what policies have decided, there, which stays too.
+const OF_THE_HOST: [&str; 2] = [".criu", ".policy"];
 
 /// What ends at once may take so long on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ impl Host {
         {
             self.add_files(&mut snapshot, &dir);
         }
-        let is_left = |name: &&String| !namespaces.contains(name) && name.as_str() != CRIU_WORK;
+        let is_left = |name: &&String| !namespaces.contains(name) && !OF_THE_HOST.contains(&name.as_str());
         for name in self.names_in(FASTMIG).iter().filter(is_left) {
             snapshot.add("file", format_args!("{FASTMIG}/{name}"));
         }

@@ -31,9 +31,16 @@ pub fn suites() -> &'static [(&'static str, Run)] {
     ]
 }
 
-/// Puts the table that the suite `clients` made into README.
-pub fn put_table_into_readme() -> anyhow::Result<()> {
-    clients::put_into_readme()
+/// Puts the tables that the suites `clients` and `faults` made into README and `docs/faults.md`.
+///
+/// # Errors
+/// When there is neither, or a file cannot be written.
+pub fn put_tables() -> anyhow::Result<()> {
+    match (clients::put_into_readme(), faults::put_into_docs()) {
+        // Who has run one of the suites wants its table.
+        (Err(e), Err(_)) => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Runs the suite `vm` on these kernels alone.

@@ -70,6 +70,7 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
         chunks: Chunks { none: 0, lz4: 1000, zstd: 24 },
         bytes: Bytes { raw: 1 << 30, memory: 1 << 30, wire: 1 << 28, zero: 1 << 20, files: 2048 },
         files: 12,
+        resources: None,
         phases: vec![
             phase("prepare", 31, false),
             phase("freeze", 2, true),

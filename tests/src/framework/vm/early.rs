@@ -11,7 +11,7 @@ use crate::framework::cache::Cache;
 
 /// What a disk of the emulator's takes and is not built in, each after those that it needs.
 const MODULES: [&str; 6] =
-    ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
+    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
 
 const COMMANDS: &[&str] = &["insmod", "mount", "sh", "sleep", "switch_root"];
 

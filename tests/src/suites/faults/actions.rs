@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case] = &[
         name: "a policy decides in place: podman, wrapper",
         run: |ctx| all(ctx, &PODMAN, WRAPPER, "f-podman", &["-m", "64m"]).into(),
     },
+    Case { name: "a policy decides in place: a terminal", run: |ctx| terminal(ctx).into() },
     Case { name: "without a policy a container ends as ever", run: |ctx| none(ctx).into() },
 ];
 
@@ -83,6 +84,32 @@ fn is_restored(mortal: &Mortal) -> Result<()> {
     wait_until(SOON, || mortal.container.expect("running").is_ok())?;
     mortal.tell("echo it was $was")?;
     mortal.container.wait_for_log("it was here\n")
+}
+
+/// What comes up again has the same terminal.
+fn terminal(ctx: &Ctx) -> Result<()> {
+    let host = host(ctx, Generation::Forky)?;
+    let mortal = Mortal::start(&host, &DOCKER, WRAPPER, "f-terminal", &["-t"])?;
+    let on_terminal = |times: usize| {
+        mortal.tell("test -t 0 && test -t 1 && echo on $(tty)")?;
+        let told = || mortal.container.logs().is_ok_and(|log| log.matches("on /dev/").count() == times);
+        wait_until(SOON, told).with_context(|| format!("no terminal: {:?}", mortal.container.logs()))
+    };
+    on_terminal(1)?;
+    mortal.tell("exit 3")?;
+    mortal.container.wait_for_log("run 2")?;
+    mortal.wait_for_decision(1, "scratch", "exit code 3")?;
+    on_terminal(2)?;
+    mortal.tell("was=here; echo marked")?;
+    mortal.container.wait_for_log("marked")?;
+    let path = mortal.container.fresh_checkpoint()?;
+    mortal.container.fastmig("checkpoint", &["--leave-running", "--image-path", &path])?;
+    mortal.tell("exit 5")?;
+    mortal.wait_for_decision(2, "restore", "as it was")?;
+    mortal.tell("echo it was $was")?;
+    mortal.container.wait_for_log("it was here")?;
+    on_terminal(3)?;
+    mortal.remove()
 }
 
 fn none(ctx: &Ctx) -> Result<()> {

@@ -50,9 +50,30 @@ fn shown(host: &Arc<Host>) -> Result<()> {
     mortal.tell("echo it was $was")?;
     mortal.container.wait_for_log("it was here\n")?;
 
+    tells_what_it_takes(host, &mortal)?;
     fails_without_harm(host, &mortal)?;
     stays_within_budget(host)?;
     mortal.remove()
+}
+
+/// Processor, memory, I/O and pause, as figures and in the answers.
+fn tells_what_it_takes(host: &Arc<Host>, mortal: &Mortal) -> Result<()> {
+    let metrics = host.fastmigd_get("/metrics")?;
+    for name in ["cpu_seconds_total", "memory_peak_bytes", "io_bytes_total", "pause_seconds_count"] {
+        let begins = format!("fastmig_operation_{name}{{kind=\"checkpoint\"");
+        let value = metrics.lines().find(|line| line.starts_with(&begins)).and_then(|l| l.split(' ').nth(1));
+        let value: Option<f64> = value.and_then(|text| text.parse().ok());
+        ensure!(value.is_some_and(|value| value > 0.0 || name == "io_bytes_total"), "{name}: {metrics}");
+    }
+    let path = mortal.container.fresh_checkpoint()?;
+    let taken = mortal.container.fastmig("checkpoint", &["--standby", "--image-path", &path])?;
+    let restored = mortal.container.fastmig("restore", &["--image-path", &path])?;
+    for answer in [taken, restored] {
+        let more_than =
+            |name: &str, least: u64| answer["resources"][name].as_u64().is_some_and(|n| n > least);
+        ensure!(more_than("cpu_ms", 0) && more_than("memory_peak_bytes", 1 << 20), "{answer}");
+    }
+    Ok(())
 }
 
 /// Without room there is none, which is told, and the application does not notice.

@@ -89,7 +89,8 @@ impl Mortal {
         setup.options = options.iter().map(|option| (*option).to_owned()).collect();
         setup.command = ["sh", "-c", APPLICATION].map(String::from).to_vec();
         let mortal = Self { container: Container::run(host, client, &setup)? };
-        mortal.container.wait_for_log("run 1\n")?;
+        // A terminal ends its lines in its own way.
+        mortal.container.wait_for_log("run 1")?;
         Ok(mortal)
     }
 
