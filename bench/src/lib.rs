@@ -2,10 +2,10 @@
 //! quiet. Trust the ratios. No test depends on a number from here.
 //!
 //! - [`run`]: one run of some [`suites`], what went wrong in it, and where its figures go.
-//! - [`bench`]: what the suites measure with: hosts, time left, and the book that they write into.
+//! - [`mod@bench`]: what the suites measure with: hosts, time left, and the book that they write into.
 //! - [`suites`]: what is measured, a file or directory for each.
-//! - [`figures`]: medians with their spread, the targets, the report as JSON and as tables; [`plots`]: the same as charts.
-//! - [`outside`], [`usage`]: what a client and the machine see of whatever runs on the hosts.
+//! - [`figures`]: medians with their spread, the targets, the report as JSON and as tables; `plots`: the same as charts.
+//! - `outside`, `usage`: what a client and the machine see of whatever runs on the hosts.
 //! - [`readme`]: the table in README.
 
 pub mod bench;
