@@ -39,6 +39,12 @@ const TARGETS: &[Target] = &[
     target("gap at 4 GiB, against 16 MiB", gap("m4096", OURS), gap("m16", OURS), 1.7),
     target("gap of 16 processes, against one", gap("p16", OURS), gap("m128", OURS), 2.0),
     target(
+        "restore of 16 processes, against one with the same memory",
+        ["pids", "p16", "fastmig", "total"],
+        ["pids", "p1", "fastmig", "total"],
+        1.3,
+    ),
+    target(
         "start to first output, against the stock shim",
         ["start", "one", "fastmig-shim", "first-output"],
         ["start", "one", "stock-shim", "first-output"],

@@ -12,6 +12,7 @@ mod criu;
 mod fastmig;
 pub(super) mod runc;
 mod tool;
+mod tools;
 mod work;
 
 use std::thread::sleep;
@@ -103,7 +104,7 @@ fn went_wrong(bench: &mut Bench, tool: &str, work: &str, error: &anyhow::Error) 
 
 fn usable(bench: &mut Bench, hosts: &Hosts, is_named: impl Fn(&str) -> bool) -> Vec<Box<dyn Tool>> {
     let mut usable = Vec::new();
-    for tool in tool::all().into_iter().filter(|tool| is_named(tool.name())) {
+    for tool in tools::all().into_iter().filter(|tool| is_named(tool.name())) {
         if let Some(reason) = tool.missing(hosts) {
             bench.leave_out(tool.name(), &reason);
         } else if let Err(error) = tool.prepare(hosts) {

@@ -7,7 +7,6 @@ use anyhow::Result;
 use fastmig_tests::framework::Host;
 
 use super::work::Work;
-use super::{clients, criu, fastmig, runc};
 
 /// The hosts that a program is moved between.
 pub(super) type Hosts = [Arc<Host>; 2];
@@ -48,20 +47,4 @@ pub(super) trait Tool: fmt::Debug {
 pub(super) trait Started {
     /// Moves it; over when nothing depends on the first host any more. What is known of its phases, in milliseconds.
     fn go(&mut self) -> Result<Vec<(&'static str, f64)>>;
-}
-
-/// All of them, in the order in which they take turns.
-pub(super) fn all() -> Vec<Box<dyn Tool>> {
-    let mut tools: Vec<Box<dyn Tool>> = Vec::new();
-    for strategy in fastmig::STRATEGIES {
-        tools.push(Box::new(fastmig::Fastmig(strategy)));
-    }
-    tools.push(Box::new(runc::RuncTar));
-    tools.push(Box::new(criu::PageServer));
-    tools.push(Box::new(criu::LazyPages));
-    tools.push(Box::new(criu::ImageStreamer));
-    tools.push(Box::new(clients::PODMAN));
-    tools.push(Box::new(clients::DOCKER));
-    tools.push(Box::new(clients::CTR));
-    tools
 }
