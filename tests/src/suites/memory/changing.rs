@@ -66,13 +66,17 @@ fn shared_buffers(ctx: &Ctx, mib: u32) -> Result<()> {
 /// The kinds of shared memory that travel in rounds.
 const FILELESS: &str = "anonymous,memfd,memfd-unmapped";
 
-/// Each seed is another history. There are as many as `FASTMIG_SEEDS` says.
+/// Each seed is another history. There are as many as `FASTMIG_SEEDS` says, or those between two: `59-59`.
 const SEEDS: u64 = 5;
 const MOVES: usize = 6;
 
 fn seeds(ctx: &Ctx) -> Result<()> {
-    let seeds = std::env::var("FASTMIG_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
-    for seed in 1..=seeds {
+    let wanted = std::env::var("FASTMIG_SEEDS").unwrap_or_default();
+    let (first, last) = match wanted.split_once('-') {
+        Some((first, last)) => (first.parse()?, last.parse()?),
+        None => (1, wanted.parse().unwrap_or(SEEDS)),
+    };
+    for seed in first..=last {
         churn(ctx, seed, &["--mib", "512"], 1).with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
