@@ -406,7 +406,7 @@ exit $killed";
 
 const KILL_PARENT: &str = "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$1/status)";
 
-/// As much as is used, and a little; cgroup v1 and v2.
+/// As much as is used and not only cached, and a little; cgroup v1 and v2.
 pub(in crate::suites) const LIMIT_MEMORY: &str = "
 path=$(sed -n 's/^[0-9]*:memory://p' /proc/$1/cgroup)
 if test -n \"$path\"; then
@@ -415,7 +415,9 @@ else
   dir=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$1/cgroup); used=current; limit=max; none=max
 fi
 case $2 in
-  tight) echo $(($(cat $dir/memory.$used) + 2097152)) >$dir/memory.$limit;;
+  tight)
+    files=$(awk '{ v[$1] = $2 } END { t = \"total_cache\" in v ? \"total_\" : \"\"; print v[t \"inactive_file\"] + v[t \"active_file\"] }' $dir/memory.stat)
+    echo $(($(cat $dir/memory.$used) - files + 1048576)) >$dir/memory.$limit;;
   none) echo $none >$dir/memory.$limit;;
   *) echo $2 >$dir/memory.$limit;;
 esac";
