@@ -148,7 +148,11 @@ impl Subject {
     /// It runs, whatever it was.
     pub(super) fn recover(&mut self) -> Result<()> {
         if self.status()?["application"] == "standby" {
-            self.source().operate("run", &[]).context("a later start")?;
+            // Its policy may be quicker.
+            let started = self.source().operate("run", &[]).context("a later start");
+            if self.status()?["application"] == "standby" {
+                started?;
+            }
         }
         self.answers().map(drop)
     }

@@ -40,6 +40,12 @@ pub(super) fn lost(subject: &mut Subject, phase: Phase, number: u32) -> Result<(
     restore_power(&host)?;
     struck?;
     let moved = phase == Phase::Migrating && subject.follow()?;
+    if far && !moved && subject.status()?["application"] == "standby" {
+        // It was committed in that very moment: nobody has it any more.
+        subject.start_other_again()?;
+        subject.note(Fate::Standby, "it had moved, and went with its new host");
+        return Ok(());
+    }
     if far != moved {
         // It was elsewhere.
         subject.start_other_again()?;
