@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{ensure, Context, Result};
 
 use super::phases::Phase;
-use super::{seen, OF_ALL, OF_ONE_CONTAINER};
+use super::{seen, times, OF_ALL, OF_ONE_CONTAINER};
 use crate::framework::dist::{repository, target_dir};
 
 /// Between these two lines it stands.
@@ -28,8 +28,8 @@ fn file() -> PathBuf {
     target_dir().join("faults.md")
 }
 
-/// Writes the table of what is told there and what was seen, and fails when an application came to an end that the documentation
-/// does not tell. What is told there and was not seen this time stays: not each run comes to each moment.
+/// Writes the table of what is told there and what was seen. An application that came to an end of which the documentation does
+/// not tell is told, and a failure for whoever strikes often. What is told there and was not seen this time stays: not each run comes to each moment.
 pub(super) fn compare() -> Result<()> {
     let text = fs::read_to_string(docs()).context("cannot read docs/faults.md")?;
     let old = between(&text)?;
@@ -37,10 +37,15 @@ pub(super) fn compare() -> Result<()> {
     println!("    {} faults have struck", seen::count());
     fs::write(file(), &new).with_context(|| format!("cannot write {}", file().display()))?;
     let untold = untold(old);
-    ensure!(
-        untold.is_empty(),
+    if untold.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
         "docs/faults.md does not tell of {untold:?}: is that as it should be, then `cargo xtask table` puts it there"
     );
+    // Each cell has looked whether the end is one that may be. A busy machine comes to other moments than a quiet one.
+    ensure!(times() == 1, "{text}");
+    println!("    {text}");
     Ok(())
 }
 
