@@ -60,6 +60,7 @@ mod hold;
 mod hugetlb;
 pub mod image;
 mod init;
+mod json_lines;
 pub mod keeper;
 mod logs;
 mod lookup;

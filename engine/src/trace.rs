@@ -7,15 +7,13 @@
 //! The same id is in the span of every line on standard error.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::clock::{milliseconds, now};
+use crate::json_lines::append;
 use crate::state::Key;
 use crate::{Config, Error};
 
@@ -157,7 +155,7 @@ impl Traced {
             reason,
         };
         tracing::info!(id = self.id, step, what, ms, reason, "operation");
-        if let Err(e) = append(path, &line) {
+        if let Err(e) = append(path, &line, MAX_BYTES) {
             tracing::debug!(?path, error = %e, "a step is not logged");
         }
     }
@@ -170,19 +168,6 @@ fn program() -> String {
         return "keeper".into();
     }
     Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// One write of a line is whole, whoever else writes.
-fn append(path: &Path, line: &Line<'_>) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_BYTES) {
-        std::fs::rename(path, path.with_extension("jsonl.1"))?;
-    }
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    File::options().append(true).create(true).mode(0o600).open(path)?.write_all(&text)
 }
 
 #[cfg(test)]

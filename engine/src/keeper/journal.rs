@@ -1,8 +1,6 @@
 //! What was decided: for each container, beside its state; for all of this host, one line of JSON each, which the daemon
 //! tells of.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
 use crate::files::replace;
+use crate::json_lines::append;
 use crate::state::{Directory, Key};
 use crate::{trace, Config, Container};
 
@@ -127,7 +126,7 @@ impl Journal {
             operation: trace::current().unwrap_or_default(),
         };
         trace::tell_because("decided", &entry.action, Some(&entry.reason));
-        if let Err(e) = append(&self.host, &entry) {
+        if let Err(e) = append(&self.host, &entry, MAX_BYTES) {
             tracing::warn!(error = %e, "a decision is not told");
         }
         self.content.summary.last = Some(entry);
@@ -157,20 +156,6 @@ pub(crate) fn summary(directory: &Directory) -> Summary {
 #[must_use]
 pub fn host_file(config: &Config) -> PathBuf {
     config.state_root.join(".policy/decisions.jsonl")
-}
-
-/// One write of a line is whole, whoever else writes.
-fn append(path: &Path, entry: &Entry) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_BYTES) {
-        std::fs::rename(path, path.with_extension("jsonl.1"))?;
-    }
-    let mut line = serde_json::to_vec(entry)?;
-    line.push(b'\n');
-    File::options().append(true).create(true).mode(0o600).open(path)?.write_all(&line)
 }
 
 #[cfg(test)]
