@@ -9,7 +9,7 @@
 //! | `types` | what a tracker is told, and what it says |
 //! | `tracker` | a tree, over rounds |
 //! | `process` | one process: what was sent, what that says now |
-//! | `watch` | its writes, by either method (`places`: what soft-dirty bits do not tell) |
+//! | `watch` | its writes, by either method (`runs`: the address space as it is registered, `places`: what soft-dirty bits do not tell) |
 //! | `inject` | a userfaultfd out of it (`courier`: the child that fetches it, `halt`: threads stopped, `call`: a system call made) |
 //! | `mappings`, `eligible` | its mappings; which of them are sent, and the areas around them |
 //! | `scan`, `pagemap`, `zero_page` | its page tables |
@@ -45,6 +45,7 @@ mod places;
 mod probe;
 mod process;
 mod reader;
+mod runs;
 mod scan;
 mod shared;
 mod sharing;

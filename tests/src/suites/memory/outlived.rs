@@ -158,7 +158,7 @@ fn stopped(ctx: &Ctx) -> Result<()> {
 
 const KILL_FETCHER: &str = "killed=1
 for dir in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q ' fill-memory '; then
+  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/proc/self/exe fill-memory '; then
     kill -9 ${dir#/proc/} && killed=0
   fi
 done
@@ -167,8 +167,8 @@ exit $killed";
 fn fetcher_dies(ctx: &Ctx) -> Result<()> {
     let scene = Scene::at(ctx, "fill")?;
     scene.go_on()?;
-    scene.b.sh(KILL_FETCHER).ok().context("nobody fetches")?;
-    let ended = it_ends(&scene).with_context(|| scene.told());
+    let killed = scene.b.sh(KILL_FETCHER).ok().context("nobody fetches");
+    let ended = killed.and_then(|_| it_ends(&scene)).with_context(|| scene.told());
     scene.a.free_link()?;
     ended?;
     scene.b.stop_fastmigd()?;
