@@ -29,7 +29,8 @@
 //!
 //! A process notices nothing but a stop of a fraction of a millisecond when tracking begins, and what any stop does: a few calls,
 //! `epoll_wait` among them, then return early with EINTR, as they do after SIGCONT or the freezer. While it is tracked,
-//! adjacent mappings of which one is new are not joined; `mremap` of both at once fails, as it does wherever they differ.
+//! adjacent mappings of which one is new are not joined; `mremap` of both at once fails, as it does wherever they differ. A mapping
+//! that grows, moves or is protected stays one.
 
 mod direct;
 mod eligible;
