@@ -121,7 +121,7 @@ impl Fetcher {
             match self.tell(bytes, faults, milliseconds) {
                 Ok(()) => return true,
                 Err(error) => {
-                    tracing::info!(reason = chain(&error), "the source does not hear that all is here")
+                    tracing::info!(reason = chain(&error), "the source does not hear that all is here");
                 }
             }
             if begun.elapsed() + pause > limit {
