@@ -200,6 +200,17 @@ pub enum Error {
         /// What it has.
         what: String,
     },
+    /// A restored process would run under another seccomp filter than its container.
+    #[error(
+        "the checkpoint does not fit to container {id:?}: {wrong}; make the container with the seccomp profile of the one \
+         that the application comes from (--security-opt seccomp=FILE), or let any filter do (confinement.foreign_seccomp)"
+    )]
+    OtherFilter {
+        /// The container.
+        id: String,
+        /// The image at fault.
+        wrong: fastmig_criu::seccomp::Wrong,
+    },
     /// The application would lose what it has.
     #[error(
         "the application holds {missing}, and container {id:?} does not allow that: create the container with it \
@@ -377,6 +388,7 @@ impl Error {
             | Self::Stopped { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
+            | Self::OtherFilter { .. }
             | Self::LacksCapabilities { .. }
             | Self::Untracked { .. }
             | Self::TooLittleMemory { .. }

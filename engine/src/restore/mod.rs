@@ -7,6 +7,7 @@
 mod following;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use fastmig_criu::{Common, Launch, Notification, RestoreOptions};
@@ -221,14 +222,15 @@ fn run_criu<'a>(
     let (restored, log) = if let Some(Memory { filled, creditor }) = memory {
         let log = filled.log.clone();
         stages.hold = creditor.is_some().then(|| Hold::new(container, recipient, filled.pid()));
-        let restored =
-            filled.restore(&at_rest::Images::of(&image), creditor, &mut |stage| stages.follow(stage));
+        let images = recipient.watch(Arc::new(at_rest::Images::of(&image)));
+        let restored = filled.restore(images.as_ref(), creditor, &mut |stage| stages.follow(stage));
         // Who is at the root's number is the root.
         (restored.map(|filling| (stages.root, filling)), log)
     } else {
         let bundle = container.criu_bundle()?;
         let mut launch = recipient::launch(container, &bundle, capabilities::Memory::IsThere)?;
         let options = options(container, request, &image.manifest, &mut launch)?;
+        recipient.look_at(&at_rest::Images::of(&image));
         let options = RestoreOptions { images: launch.pass_directory(image.directory.into()), ..options };
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
         let work = crate::logs::work_directory(&container.config)?;
