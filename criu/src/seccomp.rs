@@ -1,8 +1,12 @@
 //! Seccomp filters: those that a process runs under, and those that images would give to what is restored.
 //!
+//! Clients of different versions have different default filters, and an image could bring any. So whatever it brings, the
+//! container's own are added ([`with_own`]): of all filters of a thread the strictest answer counts, in whatever order.
+//!
 //! The kernel shows filters to whoever traces a process alone, and restored ones are traced by CRIU until they run. So what
-//! their images say is compared: the bytes that CRIU was given, by the rules by which it reads them.
+//! their images say is looked at ([`require`]): the bytes that CRIU was given, by the rules by which it reads them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
-use crate::message::{fields, messages, number_of, Content, Field};
+use crate::message::{fields, messages, number_of, put_number, Content, Field, HEADER};
 use crate::sys;
 
 /// The image that has the filters of all threads.
@@ -112,17 +116,17 @@ pub enum Wrong {
     /// It is damaged, or says what no CRIU writes.
     #[error("{0} says of seccomp filters what cannot be")]
     Damaged(String),
-    /// A thread would run under other filters than the container's, or fewer.
-    #[error("{0} brings another seccomp filter than the container's")]
-    Other(String),
+    /// A thread would run without one of the container's filters.
+    #[error("{0} would leave out a seccomp filter of the container's")]
+    Without(String),
 }
 
-/// Looks at all of `images`, by name and content, that [`decides`] names: each thread that has filters begins with `own`, and
+/// Looks at all of `images`, by name and content, that [`decides`] names: each thread that has filters has those of `own`, and
 /// what else it has can only forbid more.
 ///
 /// # Errors
 /// When one does not.
-pub fn begins_with(own: &[Filter], images: &[(String, Vec<u8>)]) -> Result<(), Wrong> {
+pub fn require(own: &[Filter], images: &[(String, Vec<u8>)]) -> Result<(), Wrong> {
     let lists = images.iter().filter(|(name, _)| name == FILTERS);
     let lists: Vec<Vec<Listed<'_>>> = lists
         .map(|(name, image)| listed(image).ok_or_else(|| Wrong::Damaged(name.clone())))
@@ -130,32 +134,92 @@ pub fn begins_with(own: &[Filter], images: &[(String, Vec<u8>)]) -> Result<(), W
     for (name, image) in images.iter().filter(|(name, _)| name != FILTERS) {
         let entries = entries(image).ok_or_else(|| Wrong::Damaged(name.clone()))?;
         // Of several lists nobody says which one CRIU has taken.
-        let fits = |entry: usize| !lists.is_empty() && lists.iter().all(|list| chain_begins(own, list, entry));
+        let fits = |entry: usize| !lists.is_empty() && lists.iter().all(|list| has_all(own, list, entry));
         if !entries.into_iter().all(fits) {
-            return Err(Wrong::Other(name.clone()));
+            return Err(Wrong::Without(name.clone()));
         }
     }
     Ok(())
 }
 
+/// Whether an image has the list of filters, which [`with_own`] is for.
+#[must_use]
+pub fn is_list(image: &str) -> bool {
+    image == FILTERS
+}
+
+/// The list of filters `image`, with those of `own` before each chain that has not got them; nothing when it is damaged.
+#[must_use]
+pub fn with_own(own: &[Filter], image: &[u8]) -> Option<Vec<u8>> {
+    let list = listed(image)?;
+    let followers: BTreeSet<usize> = list.iter().filter_map(|filter| filter.next).collect();
+    let lacks = |place: &usize| !followers.contains(place) && !has_all(own, &list, *place);
+    let lacking: Vec<usize> = (0..list.len()).filter(lacks).collect();
+    let Some((first, others)) = own.split_first().filter(|_| !lacking.is_empty()) else {
+        return Some(image.to_vec());
+    };
+    let mut entries: Vec<Vec<u8>> = list.iter().map(|f| entry(f.program, f.all_flags, f.next)).collect();
+    for place in lacking {
+        // Threads name this place: their chain begins there, and what was there comes last of ours.
+        let together = list[place].all_flags & TOGETHER;
+        let next = Some(entries.len());
+        let old = std::mem::replace(&mut entries[place], entry(&first.program, first.flags | together, next));
+        for filter in others {
+            let next = Some(entries.len() + 1);
+            entries.push(entry(&filter.program, filter.flags | together, next));
+        }
+        entries.push(old);
+    }
+    let mut message = Vec::new();
+    entries.iter().for_each(|entry| put_bytes(&mut message, ENTRY_FILTERS, entry));
+    let length = u32::try_from(message.len()).ok()?.to_le_bytes();
+    Some([image.get(..HEADER)?, &length, &message].concat())
+}
+
+fn entry(program: &[u8], flags: u64, next: Option<usize>) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(program.len() + 24);
+    put_bytes(&mut entry, PROGRAM, program);
+    let next = next.map(|next| (NEXT, next as u64));
+    for (field, value) in next.into_iter().chain([(FLAGS, flags)]) {
+        put_number(&mut entry, field << 3);
+        put_number(&mut entry, value);
+    }
+    entry
+}
+
+fn put_bytes(message: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_number(message, field << 3 | 2);
+    put_number(message, bytes.len() as u64);
+    message.extend(bytes);
+}
+
 /// A filter of the list, and the place of the one that is added after it.
 struct Listed<'a> {
     program: &'a [u8],
+    /// Those of its own.
     flags: u64,
+    all_flags: u64,
     next: Option<usize>,
 }
 
 fn listed(image: &[u8]) -> Option<Vec<Listed<'_>>> {
+    let messages = messages(image)?;
+    let message = match messages[..] {
+        [] => return Some(Vec::new()),
+        [message] => message,
+        // CRIU would read the first alone.
+        _ => return None,
+    };
     let mut found = Vec::new();
-    for message in messages(image)? {
-        for entry in all_bytes(message, &known(message)?, ENTRY_FILTERS) {
-            let fields = known(entry)?;
-            found.push(Listed {
-                program: all_bytes(entry, &fields, PROGRAM).pop()?,
-                flags: short(number_of(&fields, FLAGS).unwrap_or_default()) & !TOGETHER,
-                next: number_of(&fields, NEXT).map(short).and_then(|next| usize::try_from(next).ok()),
-            });
-        }
+    for entry in all_bytes(message, &known(message)?, ENTRY_FILTERS) {
+        let fields = known(entry)?;
+        let all_flags = short(number_of(&fields, FLAGS).unwrap_or_default());
+        found.push(Listed {
+            program: all_bytes(entry, &fields, PROGRAM).pop()?,
+            flags: all_flags & !TOGETHER,
+            all_flags,
+            next: number_of(&fields, NEXT).map(short).and_then(|next| usize::try_from(next).ok()),
+        });
     }
     Some(found)
 }
@@ -179,14 +243,17 @@ fn entries(image: &[u8]) -> Option<Vec<usize>> {
     Some(found)
 }
 
-/// The oldest comes first, and each names the one that follows.
-fn chain_begins(own: &[Filter], list: &[Listed<'_>], entry: usize) -> bool {
+/// The oldest comes first, and each names the one that follows. A chain that leads nowhere or in a circle has none.
+fn has_all(own: &[Filter], list: &[Listed<'_>], entry: usize) -> bool {
+    let mut chain = Vec::new();
     let mut at = Some(entry);
-    own.iter().all(|filter| {
-        let found = at.and_then(|at| list.get(at));
-        at = found.and_then(|found| found.next);
-        found.is_some_and(|found| found.program == filter.program && found.flags == filter.flags)
-    })
+    while let Some(place) = at {
+        let Some(found) = list.get(place).filter(|_| chain.len() < list.len()) else { return false };
+        chain.push(found);
+        at = found.next;
+    }
+    let has = |own: &Filter| chain.iter().any(|f| f.program == own.program && f.flags == own.flags);
+    own.iter().all(has)
 }
 
 /// The fields of a message that CRIU would read as we do.
@@ -213,16 +280,9 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::message::put_number;
 
     fn filter(program: &[u8]) -> Filter {
         Filter { program: program.into(), flags: 0 }
-    }
-
-    fn put_bytes(message: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-        put_number(message, field << 3 | 2);
-        put_number(message, bytes.len() as u64);
-        message.extend(bytes);
     }
 
     fn put_field(message: &mut Vec<u8>, field: u64, value: u64) {
@@ -263,34 +323,63 @@ mod tests {
     const WEAK: &[u8] = &[2; 8];
 
     #[test]
-    fn the_same_filter_fits_and_more_may_follow_it() {
+    fn the_same_filter_fits_and_more_may_be_with_it() {
         let own = [filter(STRICT)];
         let alone = list(&[(STRICT, TOGETHER, None)]);
-        assert_eq!(begins_with(&own, &[alone, core(2, 0)]), Ok(()));
+        assert_eq!(require(&own, &[alone.clone(), core(2, 0)]), Ok(()));
         // As CRIU writes them: the newest first, each named by the one before it in time.
         let more = list(&[(WEAK, 0, None), (STRICT, 0, Some(0))]);
-        assert_eq!(begins_with(&own, &[more.clone(), core(2, 1)]), Ok(()));
+        assert_eq!(require(&own, &[more.clone(), core(2, 1)]), Ok(()));
         // Who is under none is the kernel's to see.
-        assert_eq!(begins_with(&own, &[more, core(0, 0)]), Ok(()));
+        assert_eq!(require(&own, &[more.clone(), core(0, 0)]), Ok(()));
+        for (_, fitting) in [alone, more] {
+            assert_eq!(with_own(&own, &fitting), Some(fitting));
+        }
     }
 
     #[test]
     fn weaker_shorter_and_missing_chains_are_refused() {
         let own = [filter(STRICT), filter(WEAK)];
-        let other = Err(Wrong::Other("core-1001.img".into()));
+        let without = Err(Wrong::Without("core-1001.img".into()));
         let both: &[(&[u8], u64, Option<u64>)] = &[(WEAK, 0, None), (STRICT, 0, Some(0))];
-        assert_eq!(begins_with(&own, &[list(both), core(2, 1)]), Ok(()));
+        assert_eq!(require(&own, &[list(both), core(2, 1)]), Ok(()));
         // From the middle, from nowhere, without the second, with a longer or shorter first, with another flag, in a circle.
-        assert_eq!(begins_with(&own, &[list(both), core(2, 0)]), other);
-        assert_eq!(begins_with(&own, &[list(both), core(2, 2)]), other);
-        assert_eq!(begins_with(&own, &[list(&[(STRICT, 0, None)]), core(2, 0)]), other);
-        assert_eq!(begins_with(&own, &[list(&[(WEAK, 0, None), (&[1; 24], 0, Some(0))]), core(2, 1)]), other);
-        assert_eq!(begins_with(&own, &[list(&[(WEAK, 0, None), (STRICT, 4, Some(0))]), core(2, 1)]), other);
-        assert_eq!(begins_with(&own, &[list(&[(STRICT, 0, Some(0))]), core(2, 0)]), other);
+        assert_eq!(require(&own, &[list(both), core(2, 0)]), without);
+        assert_eq!(require(&own, &[list(both), core(2, 2)]), without);
+        assert_eq!(require(&own, &[list(&[(STRICT, 0, None)]), core(2, 0)]), without);
+        assert_eq!(require(&own, &[list(&[(WEAK, 0, None), (&[1; 24], 0, Some(0))]), core(2, 1)]), without);
+        assert_eq!(require(&own, &[list(&[(WEAK, 0, None), (STRICT, 4, Some(0))]), core(2, 1)]), without);
+        assert_eq!(require(&own, &[list(&[(WEAK, 0, Some(1)), (STRICT, 0, Some(0))]), core(2, 0)]), without);
         // No list at all; and two, of which one does not fit.
-        assert_eq!(begins_with(&own, &[core(2, 1)]), other);
+        assert_eq!(require(&own, &[core(2, 1)]), without);
         let two = [list(both), list(&[(WEAK, 0, None), (WEAK, 0, Some(0))]), core(2, 1)];
-        assert_eq!(begins_with(&own, &two), other);
+        assert_eq!(require(&own, &two), without);
+    }
+
+    #[test]
+    fn the_container_s_own_come_before_chains_without_them() {
+        let own = [filter(STRICT), Filter { program: vec![3; 8], flags: 2 }];
+        // Two threads: one chain of two filters for all of its process, and one of one.
+        let (name, image) = list(&[(WEAK, 1, None), (WEAK, 1, Some(0)), (WEAK, 0, None)]);
+        let mended = with_own(&own, &image).unwrap();
+        let list = listed(&mended).unwrap();
+        let chain = |mut at: usize| {
+            let mut found = vec![(list[at].program[0], list[at].all_flags)];
+            while let Some(next) = list[at].next {
+                found.push((list[next].program[0], list[next].all_flags));
+                at = next;
+            }
+            found
+        };
+        assert_eq!(chain(1), [(1, 1), (3, 3), (2, 1), (2, 1)]);
+        assert_eq!(chain(2), [(1, 0), (3, 2), (2, 0)]);
+        for entry in [1, 2] {
+            assert_eq!(require(&own, &[(name.clone(), mended.clone()), core(2, entry)]), Ok(()));
+        }
+        // Whoever begins in the middle is refused all the same.
+        assert!(require(&own, &[(name, mended.clone()), core(2, 0)]).is_err());
+        assert_eq!(with_own(&own, &mended), Some(mended));
+        assert_eq!(with_own(&own, &image[..20]), None);
     }
 
     #[test]
@@ -305,25 +394,25 @@ mod tests {
         let mut message = bytes.split_off(12);
         put_bytes(&mut message, THREAD, &part);
         let twice = (name, image(&message));
-        assert_eq!(begins_with(&own, &[good.clone(), twice]), Err(Wrong::Other("core-1001.img".into())));
+        assert_eq!(require(&own, &[good.clone(), twice]), Err(Wrong::Without("core-1001.img".into())));
         // The filter's number above 32 bits.
-        assert_eq!(begins_with(&own, &[good.clone(), core(2 | 1 << 32, 1 << 32)]), Ok(()));
-        assert!(begins_with(&own, &[good.clone(), core(2 | 1 << 32, 1 | 1 << 32)]).is_err());
+        assert_eq!(require(&own, &[good.clone(), core(2 | 1 << 32, 1 << 32)]), Ok(()));
+        assert!(require(&own, &[good.clone(), core(2 | 1 << 32, 1 | 1 << 32)]).is_err());
         // A field whose number has bits that CRIU drops; and the places of old.
         let mut thread = Vec::new();
         put_field(&mut thread, THREAD_FILTER | 1 << 29, 1);
         let mut message = Vec::new();
         put_bytes(&mut message, THREAD, &thread);
         let hidden = ("core-1001.img".into(), image(&message));
-        assert_eq!(begins_with(&own, &[good.clone(), hidden]), damaged);
+        assert_eq!(require(&own, &[good.clone(), hidden]), damaged);
         let mut task = Vec::new();
         put_field(&mut task, TASK_OLD[1], 1);
         let mut message = Vec::new();
         put_bytes(&mut message, TASK, &task);
         let old = ("core-1001.img".into(), image(&message));
-        assert_eq!(begins_with(&own, &[good, old]), damaged);
+        assert_eq!(require(&own, &[good, old]), damaged);
         let cut = (FILTERS.to_owned(), vec![0; 11]);
-        assert_eq!(begins_with(&own, &[cut, core(2, 0)]), Err(Wrong::Damaged(FILTERS.into())));
+        assert_eq!(require(&own, &[cut, core(2, 0)]), Err(Wrong::Damaged(FILTERS.into())));
     }
 
     #[test]

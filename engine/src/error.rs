@@ -200,11 +200,8 @@ pub enum Error {
         /// What it has.
         what: String,
     },
-    /// A restored process would run under another seccomp filter than its container.
-    #[error(
-        "the checkpoint does not fit to container {id:?}: {wrong}; make the container with the seccomp profile of the one \
-         that the application comes from (--security-opt seccomp=FILE), or let any filter do (confinement.foreign_seccomp)"
-    )]
+    /// A restored process would run without its container's seccomp filter.
+    #[error("the checkpoint does not fit to container {id:?}: {wrong}; save the application once more")]
     OtherFilter {
         /// The container.
         id: String,

@@ -48,14 +48,14 @@ impl<'a> Recipient<'a> {
         self.root
     }
 
-    /// `images`, as CRIU may be given them. Those that it opens by itself are for [`Recipient::look_at`].
+    /// `images`, as CRIU is to get them.
     pub(crate) fn watch(&self, images: Arc<dyn ImageSource>) -> Arc<dyn ImageSource> {
         self.filters.watch(images)
     }
 
-    /// Looks at images that lie where CRIU finds them, and nobody else can change them.
-    pub(crate) fn look_at(&self, images: &dyn ImageSource) {
-        self.filters.look_at(images);
+    /// Whether CRIU may read `images` by itself, where nobody else can change them; otherwise they need [`Recipient::watch`].
+    pub(crate) fn may_read(&self, images: &dyn ImageSource) -> Result<bool, Error> {
+        self.filters.fit(images)
     }
 
     /// The init waits for it from here on.

@@ -15,9 +15,6 @@ pub struct Confinement {
     /// Whether containers that bring no profile of their own and may not mount, and CRIU when it works on them, run under
     /// FastMig's AppArmor profiles, where the kernel has them.
     pub apparmor: bool,
-    /// Whether an application may come with another seccomp filter than its container's, such as the default one of another
-    /// host's client. It still needs one where its container has one.
-    pub foreign_seccomp: bool,
 }
 
 impl Confinement {

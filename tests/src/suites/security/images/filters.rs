@@ -4,6 +4,7 @@ use anyhow::{ensure, Result};
 
 use super::Ends::{Harmless, Refused};
 use super::Hostile;
+use crate::framework::filters::{seccomp_filters, seccomp_filters_of_thread};
 use crate::suites::security::craft::{Checkpoint, Message, Value, ROOT};
 use crate::suites::security::stage::Stage;
 
@@ -25,13 +26,13 @@ const THREADS: [u64; 3] = [ROOT, ROOT + 1, ROOT + 2];
 /// One instruction: everything is allowed.
 const ALLOW: [u8; 8] = [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f];
 
-const OTHER: &[&str] = &["another seccomp filter than the container's", "--security-opt seccomp="];
+const WITHOUT: &[&str] = &["would leave out a seccomp filter of the container's"];
 
 pub(super) const IMAGES: &[Hostile] = &[
     Hostile {
         name: "a filter that allows everything",
         make: |image| each_filter(image, |filter| filter.set(filter::PROGRAM, Value::Bytes(ALLOW.into()))),
-        ends: Refused(OTHER),
+        ends: Harmless(has_the_container_s),
     },
     Hostile {
         name: "the container's, with other last words",
@@ -46,7 +47,7 @@ pub(super) const IMAGES: &[Hostile] = &[
                 }
             })
         },
-        ends: Refused(OTHER),
+        ends: Harmless(has_the_container_s),
     },
     Hostile {
         name: "no filter in one thread",
@@ -61,7 +62,7 @@ pub(super) const IMAGES: &[Hostile] = &[
             let weak = add_filter(image, &ALLOW, None)?;
             take_filter(image, &THREADS[2..], weak)
         },
-        ends: Refused(OTHER),
+        ends: Harmless(has_the_container_s),
     },
     Hostile {
         name: "a chain without the container's filter, which is in the list",
@@ -69,20 +70,29 @@ pub(super) const IMAGES: &[Hostile] = &[
             let weak = add_filter(image, &ALLOW, None)?;
             take_filter(image, &THREADS, weak)
         },
-        ends: Refused(OTHER),
+        ends: Harmless(has_the_container_s),
     },
     Hostile {
-        name: "another filter before the container's",
+        name: "a chain that begins after the container's filter",
+        // It is named as the one that follows, and so seems to be no beginning.
         make: |image| {
-            let weak = add_filter(image, &ALLOW, Some(0))?;
+            let weak = add_filter(image, &ALLOW, None)?;
+            image.message("seccomp.img", |list| {
+                list.within(FILTERS, |first| first.set_number(filter::NEXT, weak))
+            })?;
             take_filter(image, &THREADS, weak)
         },
-        ends: Refused(OTHER),
+        ends: Refused(WITHOUT),
+    },
+    Hostile {
+        name: "chains in a circle",
+        make: |image| each_filter(image, |filter| filter.set_number(filter::NEXT, 0)),
+        ends: Refused(&[]),
     },
     Hostile {
         name: "a filter without speculation's bounds",
         make: |image| each_filter(image, |filter| filter.set_number(filter::FLAGS, 1 | 4)),
-        ends: Refused(OTHER),
+        ends: Harmless(has_the_container_s),
     },
     Hostile {
         name: "a filter where images had it of old",
@@ -121,15 +131,7 @@ pub(super) const IMAGES: &[Hostile] = &[
             })?;
             image.seal()
         },
-        ends: Harmless(|stage| {
-            let pid = stage.container.status()?.pid;
-            let count = count_of(stage, pid)?;
-            let children = stage.host.cmd(["ps", "-o", "pid=", "--ppid", &pid.to_string()]).ok()?;
-            let counts = children.split_whitespace().map(|pid| count_of(stage, pid.parse()?));
-            let counts = counts.collect::<Result<Vec<_>>>()?;
-            ensure!(counts.contains(&(count + 1)), "{counts:?} filters, where PID 1 has {count}");
-            Ok(())
-        }),
+        ends: Harmless(has_the_container_s),
     },
 ];
 
@@ -179,8 +181,15 @@ fn take_filter(image: &Checkpoint, threads: &[u64], number: u64) -> Result<()> {
     image.seal()
 }
 
-fn count_of(stage: &Stage, pid: i32) -> Result<usize> {
-    let status = String::from_utf8(stage.host.read_file(&format!("/proc/{pid}/status"))?)?;
-    let count = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")?.trim().parse().ok());
-    count.ok_or_else(|| anyhow::anyhow!("the kernel tells no number of filters"))
+/// Each thread of the application, besides what else it has.
+fn has_the_container_s(stage: &Stage) -> Result<()> {
+    let pid = stage.container.status()?.pid;
+    let own = seccomp_filters(&stage.host, pid, 1)?;
+    ensure!(!own.is_empty(), "the container has no filter");
+    let root = i32::try_from(ROOT)?;
+    for (process, thread) in [(root, root), (root + 1, root + 1), (root, root + 2)] {
+        let found = seccomp_filters_of_thread(&stage.host, pid, process, thread)?;
+        ensure!(own.iter().all(|own| found.contains(own)), "thread {thread} has {} filters", found.len());
+    }
+    Ok(())
 }
