@@ -25,11 +25,13 @@ const LARGEST: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Filters(Arc<Known>);
 
+type Reader = JoinHandle<Result<Vec<Filter>, Error>>;
+
 #[derive(Debug)]
 struct Known {
     init: i32,
     /// The container's own are read while there is something else to do.
-    reader: Mutex<Option<JoinHandle<Result<Vec<Filter>, Error>>>>,
+    reader: Mutex<Option<Reader>>,
     own: OnceLock<Result<Vec<Filter>, String>>,
     /// What CRIU was given.
     seen: Mutex<Vec<(String, Vec<u8>)>>,
