@@ -221,6 +221,7 @@ impl Arrival {
         manifest.check_fit(stream, self.operation.record.terminal, &self.cpu_features)?;
         let container = self.container.clone();
         let recipient = Recipient::admit(&container, manifest, stream)?;
+        let images = recipient.watch(images);
         self.mark(&ready)?;
         recipient.expect()?;
         let result = self.run_criu(ready, &images, &recipient).and_then(|()| {
