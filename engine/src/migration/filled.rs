@@ -258,7 +258,8 @@ impl Filled {
         };
         view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };
-        restore_owing(session, &options, &work, brings, &mut follow)
+        let restored = restore_owing(session, &options, &work, brings, &mut follow);
+        doubt.map_or(restored, |doubt| Err(doubt.into()))
     }
 }
 
