@@ -13,6 +13,7 @@ use crate::application::{self, PID_BASE};
 use crate::capabilities::Memory;
 use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
+use crate::inside::{self, Inside};
 use crate::privilege::Filters;
 use crate::{apparmor, capabilities, cgroup, orphans, privilege, ApplicationState, Error};
 
@@ -33,6 +34,9 @@ impl<'a> Recipient<'a> {
     pub(crate) fn admit(container: &'a Container, manifest: &Manifest, path: &Path) -> Result<Self, Error> {
         require_free_pids(container, &manifest.pids)?;
         require_capabilities(container, &manifest.capabilities)?;
+        if let Some(inside) = Inside::of(container)? {
+            inside.require_restorable(container, manifest.tcp, &manifest.capabilities)?;
+        }
         let root = Pid::new(manifest.root_pid).map_err(|_| ImageError::Damaged {
             path: path.into(),
             file: crate::image::MANIFEST.into(),
@@ -50,12 +54,17 @@ impl<'a> Recipient<'a> {
 
     /// `images`, as CRIU is to get them.
     pub(crate) fn watch(&self, images: Arc<dyn ImageSource>) -> Arc<dyn ImageSource> {
-        self.filters.watch(images)
+        let images = self.filters.watch(images);
+        if inside::is_wanted(self.container) {
+            Arc::new(inside::Bounded(images))
+        } else {
+            images
+        }
     }
 
     /// Whether CRIU may read `images` by itself, where nobody else can change them; otherwise they need [`Recipient::watch`].
     pub(crate) fn may_read(&self, images: &dyn ImageSource) -> Result<bool, Error> {
-        self.filters.fit(images)
+        Ok(!inside::is_wanted(self.container) && self.filters.fit(images)?)
     }
 
     /// The init waits for it from here on.
@@ -150,9 +159,13 @@ pub(crate) fn launch<'a>(
     let launch = Launch::new(bundle, container.config.limits.criu())
         .measured_by(Arc::clone(&container.criu))
         .in_namespaces_of(init)?
-        .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
-        .under_profile(apparmor::for_criu(&container.config, init));
+        .in_cgroups(&destination_cgroups(container)?)?;
+    let launch = match Inside::of(container)? {
+        Some(inside) => inside.restores(container, launch)?,
+        None => launch
+            .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
+            .under_profile(apparmor::for_criu(&container.config, init)),
+    };
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),
         None => launch,
