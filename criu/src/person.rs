@@ -89,7 +89,9 @@ impl Prepared {
         sys::keep_capabilities(true)?;
         nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
         nix::unistd::setresuid(self.uid, self.uid, self.uid)?;
-        sys::set_capabilities(capabilities, capabilities)?;
+        // Root would come by its bounding set, but not where nobody gains privileges.
+        let held = capabilities | if self.uid.is_root() { self.bounding } else { 0 };
+        sys::set_capabilities(held, capabilities)?;
         sys::keep_capabilities(false)?;
         sys::raise_ambient(capabilities)?;
         if self.no_new_privs {
