@@ -1,14 +1,23 @@
 //! CRIU inside the container: what it has, what works so, and what is refused by name.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | on one host |
+//! | `moves` | to another one |
+//! | `refused` | what it cannot do |
+//! | `watch` | CRIU while it works |
+
+mod moves;
+mod refused;
+mod watch;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
+use self::watch::{watched, Seen};
 use super::capabilities::{lines, DEFAULT};
 use super::privileges::same;
 use super::stage::{host, Settings};
@@ -49,7 +58,11 @@ pub(super) const CASES: &[Case] = &[
         run: |ctx| lives_on(ctx).into(),
     },
     Case { name: "in-container: each capability is needed", run: |ctx| taken_away(ctx).into() },
-    Case { name: "in-container: what it cannot do is refused by name", run: |ctx| refused(ctx).into() },
+    Case { name: "in-container: an application moves to another host", run: |ctx| moves::moves(ctx).into() },
+    Case {
+        name: "in-container: what it cannot do is refused by name",
+        run: |ctx| refused::refused(ctx).into(),
+    },
 ];
 
 const INSIDE: &str = "[limits]\ncriu = 20\n[confinement]\nmode = \"in-container\"\n";
@@ -98,73 +111,6 @@ fn counts_on(container: &Container) -> Result<()> {
     };
     let before = count();
     wait_until(LIMIT, || count() > before + 2).context("it does not count on")
-}
-
-/// One CRIU as the kernel sees it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    /// Inheritable, permitted, effective, bounding and ambient.
-    sets: [u64; 5],
-    users: String,
-    no_new_privs: String,
-    /// Which of its namespaces are not the container's.
-    elsewhere: Vec<&'static str>,
-}
-
-const NAMESPACES: [&str; 7] = ["mnt", "uts", "ipc", "net", "pid", "cgroup", "user"];
-
-/// Who comes into the container as CRIU while `operate` goes on.
-fn watched<T>(container: &Container, operate: impl FnOnce() -> Result<T>) -> Result<BTreeSet<Seen>> {
-    let first = container.host.outside(&format!("/proc/{}", container.status()?.pid));
-    // As this machine counts it, whose /proc is looked through.
-    let first = fs::canonicalize(&first).unwrap_or(first);
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let looking = scope.spawn(|| {
-            let mut seen = BTreeSet::new();
-            while !over.load(Ordering::Acquire) {
-                seen.extend(criu_in(&first));
-                std::thread::sleep(Duration::from_micros(500));
-            }
-            seen
-        });
-        let result = operate();
-        over.store(true, Ordering::Release);
-        let seen = looking.join().map_err(|_| anyhow::anyhow!("the one who looks panicked"))?;
-        result.map(|_| seen)
-    })
-}
-
-fn criu_in(first: &Path) -> Vec<Seen> {
-    let namespace = |process: &Path, name: &str| fs::read_link(process.join("ns").join(name)).ok();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let process = entry.path();
-        let Ok(line) = fs::read(process.join("cmdline")) else { continue };
-        let is_criu = line.split(|byte| *byte == 0).any(|word| word == b"--unprivileged");
-        if !is_criu || namespace(&process, "pid") != namespace(first, "pid") {
-            continue;
-        }
-        let Ok(status) = fs::read_to_string(process.join("status")) else { continue };
-        let value = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        // Its children become the application.
-        let parent = Path::new("/proc").join(value("PPid"));
-        if namespace(&parent, "pid") == namespace(first, "pid") || value("State").starts_with('Z') {
-            continue;
-        }
-        let set = |name: &str| u64::from_str_radix(&value(name), 16).unwrap_or(u64::MAX);
-        let elsewhere = |name: &&'static str| namespace(&process, name) != namespace(first, name);
-        found.push(Seen {
-            sets: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(set),
-            users: format!("{} / {}", value("Uid"), value("Gid")),
-            no_new_privs: value("NoNewPrivs"),
-            elsewhere: NAMESPACES.iter().copied().filter(|name| elsewhere(&name)).collect(),
-        });
-    }
-    found
 }
 
 fn who(ctx: &Ctx) -> Result<()> {
@@ -293,44 +239,5 @@ fn taken_away(ctx: &Ctx) -> Result<()> {
         host.cmd(["rm", "-rf", PLACE]).ok()?;
     }
     host.sh("rm -rf /var/log/fastmig").ok()?;
-    nothing_is_left(&host)
-}
-
-/// What an application is made of, the container's options, and what is said.
-const REFUSED: &[(&str, &[&str], &str)] = &[
-    ("", &["--seccomp", "--user", "1000:1000"], "seccomp filter"),
-    ("", &["--user", "1000:1000", "--annotation", "fastmig.dev/tcp=keep"], "keep TCP connections"),
-    ("os.setgroups([]); os.setgid(1000); os.setuid(1000)", &[], "other users or groups"),
-    (
-        "import ctypes\nl = ctypes.CDLL(None)\nassert l.inotify_add_watch(l.inotify_init(), b'/tmp', 0x100) >= 0",
-        USER,
-        "watches files (inotify)",
-    ),
-    ("import ctypes\nassert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0", USER, "hides itself"),
-    (
-        "import ctypes\nl = ctypes.CDLL(None)\nl.shmat.restype = ctypes.c_void_p\n\
-         i = l.shmget(0, 8192, 0o600)\nassert i >= 0\nl.shmat(i, None, 0)",
-        USER,
-        "System V shared memory",
-    ),
-    ("import ctypes\nassert ctypes.CDLL(None).unshare(0x04000000) == 0", &["--cap-add", "CAP_SYS_ADMIN"], "namespaces of a process's own"),
-];
-
-fn refused(ctx: &Ctx) -> Result<()> {
-    let host = host(ctx)?;
-    for (program, options, words) in REFUSED {
-        let container = start(&host, program, options)?;
-        let before = container.status()?;
-        let settings = Settings::write(&host, INSIDE)?;
-        let output = container.operation("checkpoint", &["--standby", "--image-path", PLACE]).output()?;
-        drop(settings);
-        let text = output.out() + &output.err();
-        ensure!(!output.status.success(), "{words}: it goes well");
-        ensure!(text.contains(words) && text.contains("in-container"), "not {words:?}, but: {text}");
-        let after = container.require("running")?;
-        ensure!((after.pid, after.runs) == (before.pid, before.runs), "{words}: it is another one");
-        counts_on(&container)?;
-        container.remove()?;
-    }
     nothing_is_left(&host)
 }
