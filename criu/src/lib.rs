@@ -15,6 +15,7 @@
 //! 9. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod bundle;
+pub mod clock;
 mod credentials;
 mod explain;
 pub mod launch;

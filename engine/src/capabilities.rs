@@ -146,5 +146,7 @@ mod tests {
         assert_eq!(dump.difference(&besides).cloned().collect::<BTreeSet<_>>(), listed("dump"));
         let restore = names(TO_RESTORE);
         assert_eq!(restore.difference(&besides).cloned().collect::<BTreeSet<_>>(), listed("restore"));
+        assert_eq!(names(crate::inside::TO_DUMP), listed("dump inside"));
+        assert_eq!(names(crate::inside::TO_RESTORE), listed("restore inside"));
     }
 }

@@ -11,9 +11,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{chown, DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use caps::{Capability, CapsHashSet};
-use fastmig_criu::{ImageSource, Launch, Person};
+use fastmig_criu::{clock, ImageSource, Launch, Person};
 use procfs::process::{Process, Status};
 
 use crate::cgroup::ApplicationCgroup;
@@ -25,18 +26,21 @@ use crate::subject::open_directory;
 use crate::{apparmor, application, capabilities, privilege, Error};
 
 /// What a dump needs.
-const TO_DUMP: &[Capability] = &[
+pub(crate) const TO_DUMP: &[Capability] = &[
     Capability::CAP_CHECKPOINT_RESTORE, // map_files
     Capability::CAP_SYS_PTRACE,         // tracing what holds more than CRIU
 ];
 
 /// What a restore needs, and CAP_SYS_PTRACE where the host lets nobody trace without.
-const TO_RESTORE: &[Capability] = &[
+pub(crate) const TO_RESTORE: &[Capability] = &[
     Capability::CAP_CHECKPOINT_RESTORE, // clone3 with set_tid, prctl(PR_SET_MM)
 ];
 
 /// Below the container's directory of state.
 const WORK: &str = "criu";
+
+/// Bytes of an image with two clocks, and more.
+const LARGEST_CLOCK: u64 = 4096;
 
 /// Below the directory of a checkpoint in the making.
 const IMAGES: &str = "criu";
@@ -166,6 +170,11 @@ impl Inside {
                 return Some(CAPABLE);
             }
         }
+        let clock = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/time")).ok();
+        if clock(pid) != clock(self.init) {
+            let what = "save a clock that a privileged CRIU has let go on, which takes CAP_SYS_TIME";
+            return Some((what, "start the application anew, or leave [confinement] mode at \"helper\""));
+        }
         if privilege::has_left(pid, self.init) {
             return Some(("save namespaces of a process's own, which takes CAP_SYS_ADMIN", ELSEWHERE));
         }
@@ -280,6 +289,21 @@ impl Images {
         }
         std::fs::remove_dir(&self.0).map_err(failed)
     }
+}
+
+/// CRIU could not let the clock go on from where it was: it is this host's, and may not go back.
+pub(crate) fn require_clock(container: &Container, images: &dyn ImageSource) -> Result<(), Error> {
+    let Some(image) = images.open(clock::CLOCKS) else { return Ok(()) };
+    let mut content = Vec::new();
+    // Damaged, it tells of no clock.
+    let _ = image.take(LARGEST_CLOCK).read_to_end(&mut content);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0) + 1);
+    if clock::monotonic(&content).is_none_or(|then| then <= now) {
+        return Ok(());
+    }
+    let what = "let the clock of the application go on, which takes CAP_SYS_TIME: this host runs for less time than the one it comes from";
+    Err(refused(container, what.into(), ELSEWHERE))
 }
 
 /// Images whose processes keep the bounding set that they begin with, which is their container's: CRIU could not narrow it.

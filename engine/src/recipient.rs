@@ -27,6 +27,8 @@ pub(crate) struct Recipient<'a> {
     /// That is seen to while CRIU restores.
     numbering: Mutex<Option<JoinHandle<Result<(), Error>>>>,
     filters: Filters,
+    /// Images in which a clock is, for a CRIU that leaves it as it is.
+    clocks: Mutex<Option<Arc<dyn ImageSource>>>,
 }
 
 impl<'a> Recipient<'a> {
@@ -44,7 +46,7 @@ impl<'a> Recipient<'a> {
         })?;
         let highest = manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
         let filters = Filters::of(container);
-        Ok(Self { container, root, highest, numbering: Mutex::default(), filters })
+        Ok(Self { container, root, highest, numbering: Mutex::default(), filters, clocks: Mutex::default() })
     }
 
     /// The application's root, as the container counts it.
@@ -55,11 +57,12 @@ impl<'a> Recipient<'a> {
     /// `images`, as CRIU is to get them.
     pub(crate) fn watch(&self, images: Arc<dyn ImageSource>) -> Arc<dyn ImageSource> {
         let images = self.filters.watch(images);
-        if inside::is_wanted(self.container) {
-            Arc::new(inside::Bounded(images))
-        } else {
-            images
+        if !inside::is_wanted(self.container) {
+            return images;
         }
+        let images: Arc<dyn ImageSource> = Arc::new(inside::Bounded(images));
+        *self.clocks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&images));
+        images
     }
 
     /// Whether CRIU may read `images` by itself, where nobody else can change them; otherwise they need [`Recipient::watch`].
@@ -82,10 +85,16 @@ impl<'a> Recipient<'a> {
             Notification::PostRestore => self.finish_numbering().map_err(|e| e.report()),
             Notification::PreResume => privilege::verify(self.container, self.root.get())
                 .and_then(|()| self.filters.verify(self.container))
+                .and_then(|()| self.require_clock())
                 .inspect_err(|_| self.kill_before_it_runs())
                 .map_err(|e| e.report()),
             _ => Ok(()),
         }
+    }
+
+    fn require_clock(&self) -> Result<(), Error> {
+        let images = self.clocks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        images.map_or(Ok(()), |images| inside::require_clock(self.container, images.as_ref()))
     }
 
     /// Before anything of it runs: its next fork must get a number that it has not used yet. Restored processes get theirs by

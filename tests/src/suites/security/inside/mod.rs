@@ -58,6 +58,7 @@ pub(super) const CASES: &[Case] = &[
         run: |ctx| lives_on(ctx).into(),
     },
     Case { name: "in-container: each capability is needed", run: |ctx| taken_away(ctx).into() },
+    Case { name: "in-container: no clock goes back", run: |ctx| refused::later_clock(ctx).into() },
     Case { name: "in-container: an application moves to another host", run: |ctx| moves::moves(ctx).into() },
     Case {
         name: "in-container: what it cannot do is refused by name",
