@@ -27,8 +27,9 @@ const SLEEP: &[&str] = &["python3", "-c", "import time\nwhile True: time.sleep(0
 /// As docker's containers are by default.
 const FREE: &[&str] = &["--seccomp", "--allow-new-privs"];
 
-/// As docker has it: its shim calls us in runc's place, and names a session's process by a file.
-const BELOW_RUNCS: &[&str] = &["--seccomp", "--allow-new-privs", "--runc-binary /usr/bin/fastmig"];
+/// As docker has it: its shim calls us in runc's place, and names a session's process by a file. Here for another user than root.
+const BELOW_RUNCS: &[&str] =
+    &["--seccomp", "--allow-new-privs", "--user 1000:1000", "--runc-binary /usr/bin/fastmig"];
 
 fn require_labels(container: &Container) -> Result<()> {
     container.require_init_label()?;
