@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use fastmig_control::INIT_PATH;
 use fastmig_criu::{Common, Launch, Notification, RestoreOptions};
+use fastmig_memory::fill::Origin;
 use serde::Serialize;
 
 use following::Following;
@@ -21,8 +22,8 @@ use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::hold::Hold;
 use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
-use crate::migration::filled::Filled;
-use crate::migration::owed::Creditor;
+use crate::migration::filled::{Filled, Takes};
+use crate::migration::filling::Filling;
 use crate::recipient::{self, Recipient};
 use crate::resources::Resources;
 use crate::root_files;
@@ -167,7 +168,7 @@ fn options(
 struct Memory {
     filled: Filled,
     /// Who has what comes later.
-    creditor: Option<Creditor>,
+    creditor: Option<Arc<dyn Origin>>,
 }
 
 /// Nothing for a checkpoint whose memory CRIU reads.
@@ -223,10 +224,14 @@ fn run_criu<'a>(
     let (restored, log) = if let Some(Memory { filled, creditor }) = memory {
         let log = filled.log.clone();
         stages.hold = creditor.is_some().then(|| Hold::new(container, recipient, filled.pid()));
+        let begin = |origin| Filling::begin(origin, filled.missing().to_vec());
+        let filling = creditor.map(begin).transpose();
+        let filling = filling.map_err(|e| Error::io("have memory follow from", &request.path, e))?;
+        let brings = filling.as_ref().map(|filling| filling as &dyn Takes);
         let images = recipient.watch(Arc::new(at_rest::Images::of(&image)));
-        let restored = filled.restore(images.as_ref(), creditor, &mut |stage| stages.follow(stage));
+        let restored = filled.restore(images.as_ref(), brings, &mut |stage| stages.follow(stage));
         // Who is at the root's number is the root.
-        (restored.map(|filling| (stages.root, filling)), log)
+        (restored.map(|()| (stages.root, filling)), log)
     } else {
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
         let restored = run_plain_criu(container, request, image, &log, &mut stages);
