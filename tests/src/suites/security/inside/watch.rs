@@ -74,7 +74,7 @@ fn criu_in(first: &Path) -> Vec<Seen> {
             sets: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(set),
             users: format!("{} / {}", value("Uid"), value("Gid")),
             no_new_privs: value("NoNewPrivs"),
-            elsewhere: NAMESPACES.iter().copied().filter(|name| elsewhere(&name)).collect(),
+            elsewhere: NAMESPACES.iter().copied().filter(|name| elsewhere(name)).collect(),
         });
     }
     found
