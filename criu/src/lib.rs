@@ -15,6 +15,8 @@
 //! 9. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod bundle;
+pub mod clock;
+mod credentials;
 mod explain;
 pub mod launch;
 mod lazy;
@@ -22,6 +24,7 @@ mod life;
 mod message;
 pub mod meter;
 mod options;
+mod person;
 mod pids;
 pub mod seccomp;
 pub mod session;
@@ -31,12 +34,14 @@ mod timers;
 pub mod view;
 
 pub use bundle::{Bundle, BundleError};
+pub use credentials::{is_core, with_bounding_set};
 pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
 pub use lazy::LazySocket;
 pub use life::Life;
 pub use meter::Meter;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
+pub use person::Person;
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};
 pub use stream::{ImageSink, ImageSource, PageImage, ProcessMemory, StreamedDump, StreamedRestore};
