@@ -11,8 +11,10 @@
 //! 5. Between two hosts neither goes through files: [`stream`].
 //! 6. Its view of memory is ours where memory travels ahead of it: [`view`].
 //! 7. What its processes take is counted: [`meter`].
-//! 8. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 8. What it needs of the kernel is there before it asks: `breakpoints`.
+//! 9. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
+mod breakpoints;
 mod bundle;
 mod explain;
 pub mod launch;
