@@ -19,6 +19,7 @@ use super::ticket::Ticket;
 use super::Way;
 use crate::capabilities::Memory;
 use crate::container::{Container, Operation};
+use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
@@ -41,6 +42,8 @@ pub struct Arrival {
     container: Container,
     ticket: Option<Ticket>,
     criu: Option<Ready>,
+    /// From the last round on.
+    gate: Option<Gate>,
     /// What the restored application misses.
     filling: Option<Filling>,
     /// This host's, read before the freeze: the kernel takes its time for an answer.
@@ -85,12 +88,12 @@ impl Container {
         }
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
-        let (ticket, criu, filling, decided) = (None, None, None, false);
+        let (ticket, criu, gate, filling, decided) = (None, None, None, None, false);
         let cpu_features = cpu_features();
         let traced = Traced::on(&self.config, &self.key, Some(id));
         traced.tell("began", "arrive", None, None);
         let (id, container) = (id.into(), self.clone());
-        Ok(Arrival { id, traced, container, ticket, criu, filling, cpu_features, decided, operation })
+        Ok(Arrival { id, traced, container, ticket, criu, gate, filling, cpu_features, decided, operation })
     }
 }
 
@@ -154,7 +157,13 @@ impl Arrival {
     /// When the plan is damaged, or there is no room.
     pub fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
         match &mut self.criu {
-            Some(Ready::Filled(filled)) => filled.round(plan),
+            Some(Ready::Filled(filled)) => {
+                let room = filled.round(plan)?;
+                if filled.has_all_rounds() {
+                    self.gate = Some(self.open_gate()?);
+                }
+                Ok(room)
+            }
             _ => Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "fill" }),
         }
     }
@@ -207,6 +216,8 @@ impl Arrival {
         let container = self.container.clone();
         let recipient = Recipient::admit(&container, manifest, stream)?;
         self.mark(&ready)?;
+        // Kept while CRIU restores.
+        let _gate = self.gate.take().map_or_else(|| self.open_gate(), Ok)?;
         recipient.expect()?;
         let result = self.run_criu(ready, &images, fetch, &recipient).and_then(|filling| {
             recipient.adopt()?;
@@ -220,6 +231,10 @@ impl Arrival {
             self.forget_mark()?;
         }
         result
+    }
+
+    fn open_gate(&self) -> Result<Gate, Error> {
+        Ok(Gate::keep_open(&self.container.application_cgroup()?, self.container.pid()))
     }
 
     /// From the first restored process on, only the migration decides what becomes of them.
