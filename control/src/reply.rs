@@ -57,6 +57,9 @@ impl ExecFailure {
             ExecStep::Access => format!("exec: \"{name}\": {errno}"),
             ExecStep::Exec => format!("exec {name}: {errno}"),
             ExecStep::Setup => format!("cannot set up the process of {name}: {errno}"),
+            ExecStep::Confine => {
+                format!("cannot put the process of {name} under its container's AppArmor profile: {errno}: is it loaded, and nothing mounted over /proc?")
+            }
         }
     }
 }
@@ -74,6 +77,8 @@ pub enum ExecStep {
     Access,
     /// The new process could not get its session, its signals or its subreaper role, or died before `execve`.
     Setup,
+    /// It could not go from the init's AppArmor profile to the container's.
+    Confine,
     /// `execve` itself.
     Exec,
 }
@@ -208,6 +213,7 @@ impl ExecStep {
             Self::Access => 4,
             Self::Setup => 5,
             Self::Exec => 6,
+            Self::Confine => 7,
         }
     }
 
@@ -223,6 +229,7 @@ impl ExecStep {
             4 => Ok(Self::Access),
             5 => Ok(Self::Setup),
             6 => Ok(Self::Exec),
+            7 => Ok(Self::Confine),
             other => Err(OutOfRange { what: "exec step", value: other.into() }),
         }
     }
@@ -326,9 +333,9 @@ mod tests {
         [State::Standby, State::Held(pid()), State::Running(pid()), State::Restoring(pid()), State::Clearing]
     }
 
-    fn steps() -> [ExecStep; 6] {
-        use ExecStep::{Access, Exec, Relative, Search, Setup, Stat};
-        [Search, Relative, Stat, Access, Setup, Exec]
+    fn steps() -> [ExecStep; 7] {
+        use ExecStep::{Access, Confine, Exec, Relative, Search, Setup, Stat};
+        [Search, Relative, Stat, Access, Setup, Confine, Exec]
     }
 
     fn all() -> Vec<Reply> {

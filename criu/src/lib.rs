@@ -11,8 +11,9 @@
 //! 5. Between two hosts neither goes through files: [`stream`].
 //! 6. Its view of memory is ours where memory travels ahead of it: [`view`].
 //! 7. What its processes take is counted: [`meter`].
-//! 8. What it needs of the kernel is there before it asks: `breakpoints`.
-//! 9. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 8. The filters that images would give to threads are compared with a process's: [`seccomp`].
+//! 9. What it needs of the kernel is there before it asks: `breakpoints`.
+//! 10. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
 mod breakpoints;
 mod bundle;
@@ -24,6 +25,7 @@ mod message;
 pub mod meter;
 mod options;
 mod pids;
+pub mod seccomp;
 pub mod session;
 pub mod stream;
 mod sys;

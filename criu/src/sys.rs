@@ -138,3 +138,35 @@ struct EventAttributes {
     breakpoint: u32,
     config1: u64,
 }
+
+/// The instructions of the seccomp filter of this number that task `pid` has, which we have stopped: 0 is the oldest. Nothing
+/// when there is none.
+pub(crate) fn seccomp_filter(pid: i32, number: usize) -> io::Result<Option<Vec<u8>>> {
+    const GET_FILTER: libc::c_long = 0x420c;
+    // SAFETY: without a place to write to, the kernel answers the count of instructions.
+    let count = unsafe { libc::syscall(libc::SYS_ptrace, GET_FILTER, pid, number, 0) };
+    let Ok(count) = usize::try_from(count) else {
+        let error = io::Error::last_os_error();
+        // EINVAL: it runs under no filter at all.
+        let none = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL));
+        return if none { Ok(None) } else { Err(error) };
+    };
+    let mut program = vec![0_u8; count * size_of::<libc::sock_filter>()];
+    // SAFETY: the task is stopped, so that its filters are those that were counted, and there is room for as many.
+    check_long(unsafe { libc::syscall(libc::SYS_ptrace, GET_FILTER, pid, number, program.as_mut_ptr()) })?;
+    Ok(Some(program))
+}
+
+/// With which flags it was added, as far as the kernel tells: `SECCOMP_FILTER_FLAG_LOG`. Kernels before 4.16 tell of none.
+pub(crate) fn seccomp_flags(pid: i32, number: usize) -> io::Result<u64> {
+    const GET_METADATA: libc::c_long = 0x420d;
+    let mut metadata = [number as u64, 0];
+    let size = size_of_val(&metadata);
+    // SAFETY: the kernel writes no more than the size that it is told.
+    let told = unsafe { libc::syscall(libc::SYS_ptrace, GET_METADATA, pid, size, metadata.as_mut_ptr()) };
+    match check_long(told) {
+        Ok(()) => Ok(metadata[1]),
+        Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(0),
+        Err(e) => Err(e),
+    }
+}

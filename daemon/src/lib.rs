@@ -13,6 +13,7 @@
 //! | [`operations`] | what is done and was done; on disk, once per idempotency key |
 //! | `work` | the work of each operation on this host |
 //! | [`migrations`], [`ends`] | applications that leave and arrive |
+//! | [`filler`] | memory that follows an application, fetched by a process of its own |
 //! | [`inventory`], [`checkpoints`] | what there is |
 //! | `watch` | changes of containers that nobody asked for here |
 //! | `decisions` | what the policies of containers decide, told; their keepers, looked after |
@@ -32,6 +33,7 @@ pub mod ends;
 pub mod events;
 pub mod failure;
 mod files;
+pub mod filler;
 mod http;
 pub mod inventory;
 pub mod metrics;

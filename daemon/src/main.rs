@@ -9,5 +9,8 @@ fn main() -> ExitCode {
     if let Some(code) = fastmig_engine::keeper::run_if_asked() {
         return code;
     }
+    if let Some(code) = fastmigd::filler::run_if_asked() {
+        return code;
+    }
     CommandLine::parse().run()
 }

@@ -1,7 +1,7 @@
-//! AppArmor, where the operator wants it and its profiles are loaded: the profile of a container that brings none, and CRIU's.
+//! AppArmor, where the operator wants it and its profiles are loaded: the profile of a container that brings none, its init's, and CRIU's.
 //! `apparmor/profiles.template` is what `fastmig install` makes them from.
 //!
-//! What is restored gets the label of its container's PID 1. Each thread takes that itself, at CRIU's word; so CRIU must know that
+//! What is restored gets the label that an application of its container has: PID 1's, unless that is the init's own. Each thread takes that itself, at CRIU's word; so CRIU must know that
 //! the kernel has AppArmor (`logs::work_directory`), may not be the one who decides (`privilege`), and must not be held to a
 //! profile with which the container's does not reckon: it could neither trace nor signal what is under that.
 
@@ -9,6 +9,9 @@ use crate::Config;
 
 /// For containers.
 const CONTAINER: &str = "fastmig-container";
+
+/// For the init of such a container, where the application can leave it.
+const INIT: &str = "fastmig-init";
 
 /// For CRIU.
 const CRIU: &str = "fastmig-criu";
@@ -27,16 +30,32 @@ pub(crate) fn for_container(config: &Config) -> Option<&'static str> {
     chosen(config, CONTAINER)
 }
 
+/// The narrower one of its init, from which the application goes to [`for_container`]'s.
+pub(crate) fn for_init(config: &Config) -> Option<&'static str> {
+    chosen(config, INIT)
+}
+
+/// What runc is to be told for a session in the container whose PID 1 is `init`, lest it comes under the init's.
+pub(crate) fn for_session(init: i32) -> Option<&'static str> {
+    (label_of(init)? == INIT).then_some(CONTAINER)
+}
+
 /// CRIU's, where it works on the container whose PID 1 is `init`: under any other profile than ours, or none, it has none
 /// either.
 pub(crate) fn for_criu(config: &Config, init: i32) -> Option<&'static str> {
-    (label_of(init)? == CONTAINER).then(|| chosen(config, CRIU))?
+    (of_application(init)? == CONTAINER).then(|| chosen(config, CRIU))?
 }
 
 /// The label that takes the place of each one in an image, when it is restored into the container whose PID 1 is `init`. Of a
 /// stack of profiles CRIU replaces the first only: that one is compared afterwards.
 pub(crate) fn to_restore(init: i32) -> Option<String> {
-    label_of(init).filter(|label| !label.contains("//"))
+    of_application(init).filter(|label| !label.contains("//"))
+}
+
+/// What AppArmor holds an application to that is the child of PID 1 `init`: what it holds that to, unless that has one of
+/// its own.
+pub(crate) fn of_application(init: i32) -> Option<String> {
+    label_of(init).map(|label| if label == INIT { CONTAINER.to_owned() } else { label })
 }
 
 /// What AppArmor holds a thread to, without the mode; nothing when that is nothing.

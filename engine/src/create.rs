@@ -214,7 +214,7 @@ impl Prepared {
         let preserved = i32::try_from(self.request.preserved.len()).unwrap_or(i32::MAX - CONTROL_FD);
         spec.put_init_above(&self.config.runtime_dir, CONTROL_FD + preserved)?;
         if let Some(profile) = apparmor::for_container(&self.config) {
-            spec.confine(profile)?;
+            spec.confine(profile, apparmor::for_init(&self.config))?;
         }
         self.bundle = bundle::stand_in(self.directory.path(), &self.request.bundle, spec)?;
         self.request.preserved.push(init::listener(self.directory.path())?);

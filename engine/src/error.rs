@@ -200,6 +200,14 @@ pub enum Error {
         /// What it has.
         what: String,
     },
+    /// A restored process would run without its container's seccomp filter.
+    #[error("the checkpoint does not fit to container {id:?}: {wrong}; save the application once more")]
+    OtherFilter {
+        /// The container.
+        id: String,
+        /// The image at fault.
+        wrong: fastmig_criu::seccomp::Wrong,
+    },
     /// The application would lose what it has.
     #[error(
         "the application holds {missing}, and container {id:?} does not allow that: create the container with it \
@@ -377,6 +385,7 @@ impl Error {
             | Self::Stopped { .. }
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
+            | Self::OtherFilter { .. }
             | Self::LacksCapabilities { .. }
             | Self::Untracked { .. }
             | Self::TooLittleMemory { .. }

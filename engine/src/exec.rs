@@ -1,11 +1,14 @@
 //! What happens beside the application: exec sessions, limits, the list of processes.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use serde_json::{Map, Value};
+
 use crate::runc::{read_pid, Gifts, StdioFds};
 use crate::state::Key;
-use crate::{ApplicationState, Container, Error};
+use crate::{apparmor, ApplicationState, Container, Error};
 
 /// What a process beside the application is made from.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ impl Container {
         let name = Key::new("exec", &request.exec_id)?;
         let process = self.directory.file(&format!("exec-{}.json", name.id()));
         let pid_file = self.directory.file(&format!("exec-{}.pid", name.id()));
-        std::fs::write(&process, &request.process_json).map_err(|e| Error::io("write", &process, e))?;
+        let content = self.confined(&request.process_json);
+        std::fs::write(&process, content).map_err(|e| Error::io("write", &process, e))?;
         let mut arguments: Vec<OsString> = vec!["exec".into(), "--detach".into()];
         arguments.extend(["--process".into(), process.clone().into()]);
         arguments.extend(["--pid-file".into(), pid_file.clone().into()]);
@@ -47,6 +51,20 @@ impl Container {
             let _ = std::fs::remove_file(file);
         }
         pid
+    }
+
+    /// The OCI process `json`, under the profile that applications of this container have, unless it brings its own.
+    /// What is no OCI process is runc's to refuse.
+    #[must_use]
+    pub fn confined<'a>(&self, json: &'a [u8]) -> Cow<'a, [u8]> {
+        let profile = self.session_profile();
+        profile.and_then(|profile| under(profile, json)).map_or(Cow::Borrowed(json), Cow::Owned)
+    }
+
+    /// The AppArmor profile that runc must be told for a session, where it would give it the init's.
+    #[must_use]
+    pub fn session_profile(&self) -> Option<&'static str> {
+        apparmor::for_session(self.pid()).filter(|_| self.is_warm())
     }
 
     /// Lets a process that is about to be started beside the application have a pid that no restore needs.
@@ -87,5 +105,30 @@ impl Container {
             source,
         })?;
         Ok(pids.unwrap_or_default())
+    }
+}
+
+/// The OCI process `json` with this AppArmor profile; nothing when it has its own, or is none.
+fn under(profile: &str, json: &[u8]) -> Option<Vec<u8>> {
+    const KEY: &str = "apparmorProfile";
+    let mut process: Map<String, Value> = serde_json::from_slice(json).ok()?;
+    if process.get(KEY).and_then(Value::as_str).is_some_and(|own| !own.is_empty()) {
+        return None;
+    }
+    process.insert(KEY.into(), profile.into());
+    serde_json::to_vec(&process).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_brings_no_profile_gets_one() {
+        let found = under("c", br#"{"args":["sh"],"apparmorProfile":"","new":1}"#).unwrap();
+        assert_eq!(found, br#"{"args":["sh"],"apparmorProfile":"c","new":1}"#);
+        assert_eq!(under("c", br#"{"args":["sh"]}"#).unwrap(), br#"{"args":["sh"],"apparmorProfile":"c"}"#);
+        assert_eq!(under("c", br#"{"apparmorProfile":"own"}"#), None);
+        assert_eq!(under("c", b"[]"), None);
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! | file | what is compared with the container's PID 1 |
 //! |---|---|
-//! | this one | capabilities, seccomp, `no_new_privs` |
+//! | this one | capabilities, whether there are seccomp filters, `no_new_privs` |
+//! | `filters` | seccomp filters, byte for byte |
 //! | `place` | namespaces |
 //! | `label` | AppArmor labels |
 //! | `schedule` | real-time scheduling and nice values |
 //! | `limits` | resource limits, which are brought down |
 
+mod filters;
 mod label;
 mod limits;
 mod place;
@@ -20,6 +22,8 @@ use caps::Capability;
 use procfs::process::{Process, Status};
 
 use crate::{application, Container, Error};
+
+pub(crate) use filters::Filters;
 
 /// How many look at processes at the same time.
 const WORKERS: usize = 4;

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use fastmig_control::{Pid, Reply, Request as InitRequest};
-use fastmig_criu::{Bundle, Common, InheritedFd, Launch, Notification};
+use fastmig_criu::{Bundle, Common, ImageSource, InheritedFd, Launch, Notification};
 
 use crate::application::{self, PID_BASE};
 use crate::capabilities::Memory;
 use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
+use crate::privilege::Filters;
 use crate::{apparmor, capabilities, cgroup, orphans, privilege, ApplicationState, Error};
 
 /// What is taken in, and where.
@@ -24,6 +25,7 @@ pub(crate) struct Recipient<'a> {
     highest: i32,
     /// That is seen to while CRIU restores.
     numbering: Mutex<Option<JoinHandle<Result<(), Error>>>>,
+    filters: Filters,
 }
 
 impl<'a> Recipient<'a> {
@@ -37,12 +39,23 @@ impl<'a> Recipient<'a> {
             problem: "names an impossible pid",
         })?;
         let highest = manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
-        Ok(Self { container, root, highest, numbering: Mutex::default() })
+        let filters = Filters::of(container);
+        Ok(Self { container, root, highest, numbering: Mutex::default(), filters })
     }
 
     /// The application's root, as the container counts it.
     pub(crate) fn root(&self) -> Pid {
         self.root
+    }
+
+    /// `images`, as CRIU is to get them.
+    pub(crate) fn watch(&self, images: Arc<dyn ImageSource>) -> Arc<dyn ImageSource> {
+        self.filters.watch(images)
+    }
+
+    /// Whether CRIU may read `images` by itself, where nobody else can change them; otherwise they need [`Recipient::watch`].
+    pub(crate) fn may_read(&self, images: &dyn ImageSource) -> Result<bool, Error> {
+        self.filters.fit(images)
     }
 
     /// The init waits for it from here on.
@@ -59,6 +72,7 @@ impl<'a> Recipient<'a> {
             }
             Notification::PostRestore => self.finish_numbering().map_err(|e| e.report()),
             Notification::PreResume => privilege::verify(self.container, self.root.get())
+                .and_then(|()| self.filters.verify(self.container))
                 .inspect_err(|_| self.kill_before_it_runs())
                 .map_err(|e| e.report()),
             _ => Ok(()),

@@ -178,16 +178,30 @@ impl Spec {
         Ok(())
     }
 
-    /// Gives the container this AppArmor profile, unless it has one of its own or may mount, which the profile forbids.
-    pub(crate) fn confine(&mut self, profile: &str) -> Result<(), SpecError> {
+    /// Gives the container this AppArmor profile, unless it has one of its own or may mount, which the profile forbids. Its
+    /// init, which is above the command already, gets the profile `init`, where the application can leave that.
+    pub(crate) fn confine(&mut self, profile: &str, init: Option<&str>) -> Result<(), SpecError> {
         let bounding = self.value["process"]["capabilities"]["bounding"].as_array();
         let mounts = bounding.is_some_and(|set| set.contains(&json!("CAP_SYS_ADMIN")));
         let process = self.object("/process", "process")?;
         let own = process.get("apparmorProfile").and_then(Value::as_str).is_some_and(|own| !own.is_empty());
-        if !own && !mounts {
-            process.insert("apparmorProfile".into(), json!(profile));
+        if own || mounts {
+            return Ok(());
         }
+        process.insert("apparmorProfile".into(), json!(profile));
+        let Some(init) = init.filter(|_| self.lets_profiles_change()) else { return Ok(()) };
+        self.object("/process", "process")?.insert("apparmorProfile".into(), json!(init));
+        let arguments = self.array("/process/args", "process.args")?;
+        let place = arguments.iter().position(|word| word == "--").unwrap_or_default();
+        arguments.splice(place..place, ["--profile", profile].map(|word| json!(word)));
         Ok(())
+    }
+
+    /// The kernel answers EPERM where no new privileges may be gained; and who changes asks by `/proc`.
+    fn lets_profiles_change(&self) -> bool {
+        let mut mounts = self.value["mounts"].as_array().into_iter().flatten();
+        let has_proc = mounts.any(|mount| mount["destination"] == "/proc" && mount["type"] == "proc");
+        has_proc && self.value["process"]["noNewPrivileges"] != true
     }
 
     /// Where no rule answers `io_uring_setup`, answers ENOSYS: CRIU cannot dump io_uring, and what asks for it
@@ -541,9 +555,34 @@ mod tests {
             (json!({ "capabilities": { "bounding": ["CAP_KILL", "CAP_SYS_ADMIN"] } }), ""),
         ] {
             let mut spec = spec(|value| value["process"] = process.clone());
-            spec.confine("fastmig").unwrap();
+            spec.confine("fastmig", None).unwrap();
             let found = spec.value["process"]["apparmorProfile"].as_str().unwrap_or_default();
             assert_eq!(found, expected, "{process}");
+        }
+    }
+
+    #[test]
+    fn an_init_has_a_profile_of_its_own_where_the_application_can_leave_it() {
+        let proc = json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]);
+        for (mounts, process, expected) in [
+            (&proc, json!({}), "init"),
+            (&proc, json!({ "noNewPrivileges": false }), "init"),
+            (&proc, json!({ "noNewPrivileges": true }), "fastmig"),
+            (&json!([]), json!({}), "fastmig"),
+            (&proc, json!({ "apparmorProfile": "docker-default" }), "docker-default"),
+        ] {
+            let mut spec = spec(|value| {
+                value["mounts"] = mounts.clone();
+                value["process"].as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
+            });
+            spec.put_init_above(Path::new("/r"), 3).unwrap();
+            spec.confine("fastmig", Some("init")).unwrap();
+            assert_eq!(spec.value["process"]["apparmorProfile"], expected, "{process}");
+            let arguments = spec.value["process"]["args"].as_array().unwrap();
+            let (head, tail) = arguments.split_at(arguments.iter().position(|word| word == "--").unwrap());
+            let named = expected == "init";
+            assert_eq!(head[3..], if named { vec![json!("--profile"), json!("fastmig")] } else { vec![] });
+            assert_eq!(tail[1..3], [json!("redis-server"), json!("--save")]);
         }
     }
 

@@ -14,6 +14,7 @@ use nix::unistd::{pipe2, read, setsid, write};
 use crate::changes::Changes;
 use crate::control::Slot;
 use crate::lookup;
+use crate::profile::Profile;
 use crate::sys::{self, wire_errno, Argv, Mask};
 
 /// How far a held process has come.
@@ -84,6 +85,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) private: &'a [RawFd],
     /// What it writes a 0 to, to be in its cgroup.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// What it goes under.
+    pub(crate) profile: Option<&'a Profile>,
 }
 
 /// What the new process needs, all of it made before the fork.
@@ -94,6 +97,7 @@ struct Plan<'a> {
     mask: Mask,
     terminal: bool,
     cgroup: Option<BorrowedFd<'a>>,
+    profile: Option<&'a Profile>,
     private: &'a [RawFd],
     gate: BorrowedFd<'a>,
     reports: BorrowedFd<'a>,
@@ -120,6 +124,7 @@ impl Launch {
             mask: into.mask,
             terminal: into.terminal,
             cgroup: into.cgroup,
+            profile: into.profile,
             private: &private,
             gate: gate_read.as_fd(),
             reports: reports_write.as_fd(),
@@ -173,17 +178,26 @@ fn decode([step, errno @ ..]: [u8; RECORD]) -> Report {
 
 /// The new process, from fork to exec. Nothing here allocates.
 fn child(plan: &Plan<'_>) -> c_int {
-    let failure = match set_up(plan) {
+    let failure = match prepare(plan) {
         Ok(true) => (ExecStep::Exec, execute(plan)),
         Ok(false) => return 0,
-        Err(errno) => (ExecStep::Setup, errno),
+        Err(failure) => failure,
     };
     let _ = write(plan.reports, &encode(failure.0.number(), wire_errno(failure.1).get()));
     127
 }
 
 /// Everything up to the gate. False when the gate closed instead of opening.
-fn set_up(plan: &Plan<'_>) -> nix::Result<bool> {
+fn prepare(plan: &Plan<'_>) -> Result<bool, (ExecStep, Errno)> {
+    let failed = |errno| (ExecStep::Setup, errno);
+    set_up(plan).map_err(failed)?;
+    if let Some(profile) = plan.profile {
+        profile.enter().map_err(|errno| (ExecStep::Confine, errno))?;
+    }
+    wait_at_gate(plan).map_err(failed)
+}
+
+fn set_up(plan: &Plan<'_>) -> nix::Result<()> {
     sys::close_in_child(plan.private);
     if let Some(cgroup) = plan.cgroup {
         // Who asked for the process looks whether it is there.
@@ -200,6 +214,10 @@ fn set_up(plan: &Plan<'_>) -> nix::Result<bool> {
     for signal in 1..=64 {
         sys::set_ignored(signal, false);
     }
+    Ok(())
+}
+
+fn wait_at_gate(plan: &Plan<'_>) -> nix::Result<bool> {
     write(plan.reports, &encode(0, 0))?;
     let mut opened = [0];
     Ok(read(plan.gate, &mut opened)? == 1)

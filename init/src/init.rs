@@ -13,6 +13,7 @@ use crate::app::{Launch, Report, Stage};
 use crate::changes::Changes;
 use crate::control::{Connections, Incoming, Slot};
 use crate::message::say;
+use crate::profile::Profile;
 use crate::signals::{ends_standby, Received, Signals};
 use crate::terminal::Terminal;
 use crate::verdict::{PassedOn, Verdict};
@@ -25,6 +26,8 @@ const SIGNALS_PER_TURN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) command: Vec<CString>,
+    /// What the application goes under.
+    pub(crate) profile: Option<Profile>,
     pub(crate) changes: Changes,
     pub(crate) connections: Connections,
     pub(crate) terminal: Option<Terminal>,
@@ -77,12 +80,14 @@ impl Init {
     /// An init in standby.
     pub(crate) fn new(
         command: Vec<CString>,
+        profile: Option<Profile>,
         connections: Connections,
         terminal: Option<Terminal>,
         signals: Signals,
     ) -> Self {
         Self {
             command,
+            profile,
             changes: Changes::default(),
             connections,
             terminal,

@@ -39,6 +39,7 @@ mod control;
 mod init;
 mod lookup;
 mod message;
+mod profile;
 mod requests;
 mod signals;
 mod sys;
@@ -52,6 +53,7 @@ use fastmig_control::EXIT_INIT_FAILED;
 use crate::args::Invocation;
 use crate::control::ControlError;
 use crate::init::Init;
+use crate::profile::Profile;
 
 /// Why the init did not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,5 +105,12 @@ fn start(args: impl Iterator<Item = OsString>) -> Result<u8, StartError> {
     let connections = control::Connections::listen_on(options.control_fd)?;
     let terminal = terminal::Terminal::release();
     let signals = signals::Signals::block_all().map_err(system("take the signals over"))?;
-    Ok(Init::new(options.command, connections, terminal, signals).run())
+    Ok(Init::new(
+        options.command,
+        options.profile.as_deref().map(Profile::new),
+        connections,
+        terminal,
+        signals,
+    )
+    .run())
 }

@@ -80,6 +80,7 @@ impl Init {
             terminal: self.terminal.is_some(),
             private: &private,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            profile: self.profile.as_ref(),
         };
         match Launch::begin(program, surroundings, slot) {
             Ok(launch) => {

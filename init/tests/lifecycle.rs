@@ -272,6 +272,20 @@ fn a_command_that_cannot_be_executed_leaves_standby() {
     container.wait_for("stderr", "exec broken: exec format error\n");
 }
 
+/// Whether this kernel has AppArmor or not, it has no such profile.
+#[test]
+fn what_cannot_be_confined_does_not_run() {
+    if !root() {
+        return;
+    }
+    let setup = Setup { profile: Some("fastmig-of-no-kernel"), ..Setup::default() };
+    let container = Container::start_with(setup, &["touch", "ran"]);
+    let Reply::ExecFailed(failure) = container.client().ask(Request::Run) else { panic!("it is prepared") };
+    assert_eq!(failure.step, ExecStep::Confine);
+    assert_eq!(container.status(), common::STANDBY);
+    assert!(!container.directory.path().join("ran").exists());
+}
+
 #[test]
 fn arguments_and_environment_arrive_unchanged() {
     if !root() {

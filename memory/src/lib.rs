@@ -9,7 +9,7 @@
 //! | `types` | what a tracker is told, and what it says |
 //! | `tracker` | a tree, over rounds |
 //! | `process` | one process: what was sent, what that says now |
-//! | `watch` | its writes, by either method (`places`: what soft-dirty bits do not tell) |
+//! | `watch` | its writes, by either method (`runs`: the address space as it is registered, `places`: what soft-dirty bits do not tell) |
 //! | `inject` | a userfaultfd out of it (`courier`: the child that fetches it, `halt`: threads stopped, `call`: a system call made) |
 //! | `mappings`, `eligible` | its mappings; which of them are sent, and the areas around them |
 //! | `scan`, `pagemap`, `zero_page` | its page tables |
@@ -29,7 +29,8 @@
 //!
 //! A process notices nothing but a stop of a fraction of a millisecond when tracking begins, and what any stop does: a few calls,
 //! `epoll_wait` among them, then return early with EINTR, as they do after SIGCONT or the freezer. While it is tracked,
-//! adjacent mappings of which one is new are not joined; `mremap` of both at once fails, as it does wherever they differ.
+//! adjacent mappings of which one is new are not joined; `mremap` of both at once fails, as it does wherever they differ. A mapping
+//! that grows, moves or is protected stays one.
 
 mod direct;
 mod eligible;
@@ -45,6 +46,7 @@ mod places;
 mod probe;
 mod process;
 mod reader;
+mod runs;
 mod scan;
 mod shared;
 mod sharing;

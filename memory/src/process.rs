@@ -157,9 +157,12 @@ impl Tracked {
             return Err(Error::Asynchronous { process: self.host });
         }
         let mut fresh = false;
-        for mapping in eligible(&known).into_iter().map(|at| &known[at]) {
+        let chosen: Vec<&Known> = eligible(&known).into_iter().map(|at| &known[at]).collect();
+        let spans: Vec<Span> = chosen.iter().map(|mapping| mapping.span()).collect();
+        let states = self.watch.register_all(scanner, &known, &spans);
+        for (mapping, state) in chosen.into_iter().zip(states) {
             let span = mapping.span();
-            if self.watch.register(scanner, span) != Registration::Fresh {
+            if state != Registration::Fresh {
                 continue;
             }
             fresh = true;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::inject::{self, Injected};
+use crate::mappings::Known;
 use crate::pagemap::{self, Entry};
 use crate::places::Places;
+use crate::runs::runs;
 use crate::scan::{Populated, Scanner};
 use crate::spans::Spans;
 use crate::{parallel, sys, zero_page, Error, Method, Span};
@@ -54,6 +56,40 @@ impl Watch {
                 Ok((Self::WriteProtect { uffd, registered: Spans::default() }, stop))
             }
         }
+    }
+
+    /// Sees to it that the writes to these mappings are seen, of all that are `known`.
+    pub(crate) fn register_all(
+        &mut self,
+        scanner: &Scanner,
+        known: &[Known],
+        mappings: &[Span],
+    ) -> Vec<Registration> {
+        let Self::WriteProtect { uffd, registered } = self else {
+            return vec![Registration::Kept; mappings.len()];
+        };
+        let is_kept = |mapping: &Span| {
+            registered.covers(*mapping) && matches!(scanner.is_registered(*mapping), Ok(true))
+        };
+        let kept: Vec<bool> = mappings.iter().map(is_kept).collect();
+        if kept.contains(&false) {
+            // What has been replaced is to be known for that, when nobody can tell any more.
+            let lasting = registered.iter().filter(|span| matches!(scanner.is_registered(*span), Ok(true)));
+            *registered = lasting.collect();
+            for run in runs(known) {
+                // What comes of it each mapping is asked below.
+                if let Err(e) = sys::uffd_register(uffd.as_fd(), run.start, run.end) {
+                    tracing::debug!(?run, error = %e, "a range of the address space is refused");
+                }
+            }
+        }
+        let state = |(mapping, kept): (&Span, bool)| {
+            if kept {
+                return Registration::Kept;
+            }
+            self.register(scanner, *mapping)
+        };
+        mappings.iter().zip(kept).map(state).collect()
     }
 
     /// Sees to it that the writes to a mapping are seen.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::fetch::Errand;
 use crate::options::Strategy;
 
 /// Why an end could not do what it was asked; its text names cause and remedy.
@@ -231,6 +232,15 @@ pub trait Waiting: Send + Debug {
     /// When it was killed: nothing can be restored any more, and the source is told before its application stops.
     fn still_waits(&mut self) -> Result<(), EndError>;
 
+    /// What of the last round is owed is to be fetched by `errand`, by somebody who outlives us: see [`crate::fetch`].
+    ///
+    /// # Errors
+    /// When there is nobody who could, or the source cannot be reached from here.
+    fn owed(&mut self, errand: &Errand) -> Result<(), EndError> {
+        let _ = errand;
+        Err("nobody here fetches what follows".into())
+    }
+
     /// Restores from `images`; `dumped` is what [`Leaving::dump`] returned. The application is whole then, and stopped; should
     /// our process die it stays so, and the journal decides what becomes of it.
     ///
@@ -257,6 +267,15 @@ pub trait Waiting: Send + Debug {
     /// When it cannot be thawed: it stays stopped then.
     fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError>;
 
+    /// It is decided that it runs here, and memory is owed to it; the daemon that began that has died. It runs from here on, and
+    /// whoever fetches is found again.
+    ///
+    /// # Errors
+    /// When it cannot be thawed, or is gone.
+    fn follow(self: Box<Self>) -> Result<Box<dyn Owing>, EndError> {
+        Err("nobody here fetches what follows".into())
+    }
+
     /// It ran, and cannot run on without the memory that it is owed: it is killed, and the container is in standby.
     ///
     /// # Errors
@@ -270,7 +289,7 @@ pub trait Waiting: Send + Debug {
     fn abandon(self: Box<Self>) -> Result<(), EndError>;
 }
 
-/// An application that runs while memory is owed to it. It fetches what it is owed by [`ImageSource::fetch`].
+/// An application that runs while memory is owed to it.
 pub trait Owing: Send + Debug {
     /// Waits for the end, for so long. Whether all is there.
     ///
@@ -311,14 +330,4 @@ pub trait ImageSource: Send + Sync + Debug {
 
     /// The names of those that are there whole.
     fn names(&self) -> Vec<String>;
-
-    /// Fills `into` from `offset` of an image that is owed. Blocks while there is hope; `urgent` when somebody stands still
-    /// for it.
-    ///
-    /// # Errors
-    /// When it does not come any more.
-    fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()> {
-        let _ = (image, offset, into, urgent);
-        Err(io::ErrorKind::Unsupported.into())
-    }
 }

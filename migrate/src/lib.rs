@@ -16,6 +16,7 @@
 //! | `wire`, `talk`, [`transport`] | messages, and connections that carry them |
 //! | `phases` | how a phase is run: timed, limited, told |
 //! | `images`, `chunk`, `files` | images, pages and files on their way |
+//! | [`fetch`] | memory that follows, fetched by who fills it in |
 //!
 //! # A migration
 //!
@@ -44,7 +45,7 @@
 //!                   Commit ───────────────────────────────►  (journal: Committed), released
 //!                   ◄─────────────────────────── Committed
 //!   serve           (only when memory is owed; journal: Serving, and Filling there)
-//!                   ◄──────────── Get / Chunk on data connections, as it is missed
+//!                   ◄──────────── Get / Chunk on connections that the destination makes (from the last round on)
 //!                   ◄──────────────────────────────── Here
 //!   end             (journal: Committed), killed, (Done)     post-restore
 //!   finish          ◄──────────────────────────── Finished
@@ -61,6 +62,7 @@ pub mod destination;
 pub mod ends;
 mod error;
 pub mod faults;
+pub mod fetch;
 mod files;
 pub mod forecast;
 #[doc(hidden)]

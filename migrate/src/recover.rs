@@ -1,24 +1,36 @@
 //! What a daemon that starts does about migrations that its predecessor left open.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
 use crate::destination::Host;
-use crate::ends::EndError;
+use crate::ends::{EndError, Owing};
 use crate::error::chain;
+use crate::faults::NoFaults;
 use crate::hooks::{Hooks, Stage};
 use crate::journal::{Journal, JournalError, Record, Role};
 use crate::options::Limits;
-use crate::progress::Progress;
+use crate::phase::Phase;
+use crate::phases::{milliseconds, Phases};
+use crate::progress::{Event, Progress};
+use crate::report::{Outcome, Report};
 use crate::source::again;
 use crate::source::ask::{ask, say_gone, settle};
-use crate::source::Origin;
+use crate::source::{Counter, Origin};
 use crate::state::State;
 use crate::transport::Dialer;
 use crate::wire::Verdict;
 
 /// Why a migration is given up that was not decided.
 const DIED: &str = "the daemon ended before it was decided";
+
+/// Why an application ends that moved.
+pub(crate) const WITHOUT_MEMORY: &str = "the application was killed, for it cannot run without its memory";
+/// How often somebody is told how much has come.
+const SPEAK: Duration = Duration::from_millis(250);
+/// Filling has no limit of its own: what it waits for has.
+const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// All that recovery works with.
 #[derive(Clone, Copy)]
@@ -35,6 +47,8 @@ pub struct Recovery<'a> {
     pub peers: &'a dyn Peers,
     /// Time limits.
     pub limits: &'a Limits,
+    /// Where what is owed is fetched.
+    pub counter: &'a Counter,
 }
 
 impl std::fmt::Debug for Recovery<'_> {
@@ -70,6 +84,12 @@ impl Recovered {
             && (matches!(record.state, State::Deciding | State::Serving)
                 || record.state == State::Done && !record.settled)
     }
+
+    /// Whether memory is owed to it here: see [`Recovery::follow`].
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        self.record.role == Role::Destination && self.record.state == State::Filling
+    }
 }
 
 impl Recovery<'_> {
@@ -88,6 +108,12 @@ impl Recovery<'_> {
         self.recovered(record, self.ask_one(record, progress, cancel))
     }
 
+    /// Waits until all that is owed to an application here is there, or is lost, or this daemon is told to leave. Blocks.
+    #[must_use]
+    pub fn follow(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Recovered {
+        self.recovered(record, self.follow_one(record, progress, cancel))
+    }
+
     fn recovered(&self, before: &Record, settled: Result<(), EndError>) -> Recovered {
         let trouble = settled.err().map(|error| chain(error.as_ref()));
         if let Some(reason) = &trouble {
@@ -104,8 +130,7 @@ impl Recovery<'_> {
             (Role::Source, State::Committed) => self.end(record),
             (Role::Destination, State::Preparing | State::Held | State::Abandoning) => self.abandon(record),
             (Role::Destination, State::Committed) => self.release(record),
-            (Role::Destination, State::Filling) => self.lose(record),
-            // Only the destination knows, or nothing is to be done.
+            // Only the destination knows, or nothing is to be done, or whoever fetches memory is looked after: see `follow`.
             _ => Ok(()),
         }
     }
@@ -148,13 +173,15 @@ impl Recovery<'_> {
         let owed = owed.and_then(|serving| Ok((serving, self.origin.found(record)?.owed()?)));
         let limits = self.limits;
         let verdict = match owed {
-            Ok((serving, memory)) => again::serve(dialer, record, serving, &memory, limits, progress, cancel),
+            Ok((serving, memory)) => {
+                let counter = self.counter;
+                again::serve(dialer, record, serving, &memory, limits, progress, cancel, counter)
+            }
             Err(error) => {
                 let reason = chain(error.as_ref());
                 tracing::error!(migration = %record.id, reason, "what is owed cannot be served any more");
-                again::until_it_needs_no_more(dialer, record, limits, cancel, |dialer| {
-                    drop(say_gone(dialer, record.id, limits));
-                })
+                let say_so = |dialer: &dyn Dialer| drop(say_gone(dialer, record.id, limits));
+                again::until_it_needs_no_more(dialer, record, limits, cancel, say_so, None)
             }
         };
         match verdict {
@@ -193,11 +220,36 @@ impl Recovery<'_> {
         self.hooks.run(Stage::PostRestore, &record.told_to_hooks(None))
     }
 
-    /// It cannot run on: what it was owed was fetched by the daemon that has died.
-    fn lose(&self, record: &Record) -> Result<(), EndError> {
-        let reason = "the daemon ended while memory was owed to the application, which cannot run without it";
-        self.host.found(record)?.lose(reason)?;
-        Ok(self.step(record, State::Lost, Some(reason))?)
+    fn follow_one(&self, record: &Record, progress: &dyn Progress, cancel: &Cancel) -> Result<(), EndError> {
+        let mut phases = Phases::new(record.id, record.role, progress, &NoFaults);
+        let owing = self.host.found(record)?.follow()?;
+        let mut warnings = vec!["the daemon was started again while memory was owed".to_owned()];
+        // Whether it ran before is not known.
+        if let Err(error) = self.hooks.run(Stage::PostRestore, &record.told_to_hooks(None)) {
+            warnings.push(chain(error.as_ref()));
+        }
+        let filled = phases.run(Phase::Fill, LONG, |_| Ok(until_filled(owing.as_ref(), progress, cancel)))?;
+        let (told, milliseconds) = (owing.told(), milliseconds(phases.took_of(Phase::Fill)));
+        let report = |outcome, reason| {
+            Report::followed(record, outcome, reason, told, milliseconds, warnings, phases.took())
+        };
+        match filled {
+            Ok(true) => {
+                owing.settle()?;
+                self.step(record, State::Released, None)?;
+                self.journal.report(&report(Outcome::Moved, None), record.role);
+                Ok(())
+            }
+            // Somebody else fetches it, and the next daemon looks after it.
+            Ok(false) => Ok(()),
+            Err(reason) => {
+                let reason = format!("{WITHOUT_MEMORY}: {reason}");
+                owing.lose(&reason)?;
+                self.step(record, State::Lost, Some(&reason))?;
+                self.journal.report(&report(Outcome::Lost, Some(reason)), record.role);
+                Ok(())
+            }
+        }
     }
 
     fn undo_hooks(&self, record: &Record, reason: &str) -> Result<(), EndError> {
@@ -207,4 +259,17 @@ impl Recovery<'_> {
     fn step(&self, record: &Record, to: State, reason: Option<&str>) -> Result<(), JournalError> {
         self.journal.step(record.id, record.role, to, reason)
     }
+}
+
+/// Whether it was, before we were told to leave.
+fn until_filled(owing: &dyn Owing, progress: &dyn Progress, cancel: &Cancel) -> Result<bool, String> {
+    let begun = Instant::now();
+    while !owing.wait(SPEAK)? {
+        if cancel.is_leaving() {
+            return Ok(false);
+        }
+        let ((bytes, faults), milliseconds) = (owing.told(), milliseconds(begun.elapsed()));
+        progress.event(Event::Filling { owed: bytes, bytes, faults, milliseconds });
+    }
+    Ok(true)
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::MigrationId;
+use crate::journal::Record;
 use crate::options::{Compression, Strategy};
 use crate::phase::Phase;
 
@@ -157,4 +158,50 @@ pub struct Report {
     pub frozen_ms: Option<u64>,
     /// The whole migration.
     pub total_ms: u64,
+}
+
+impl Report {
+    /// Of an application that ran here before its memory was, as far as the daemon knows it that has come after the one which
+    /// let it run: `told` is bytes and faults.
+    pub(crate) fn followed(
+        record: &Record,
+        outcome: Outcome,
+        reason: Option<String>,
+        told: (u64, u64),
+        milliseconds: u64,
+        warnings: Vec<String>,
+        destination: Vec<Took>,
+    ) -> Self {
+        Self {
+            id: record.id,
+            container: record.container.clone(),
+            peer: record.peer.clone(),
+            outcome,
+            reason,
+            doubt: false,
+            warnings,
+            strategy: Strategy::default(),
+            why: String::new(),
+            rounds: Vec::new(),
+            rounds_end: None,
+            throttled: 0,
+            forecasts: Vec::new(),
+            last_round: 0,
+            owed: told.0,
+            faults: told.1,
+            filled_ms: Some(milliseconds),
+            predicted_freeze_ms: None,
+            verified_pages: None,
+            compression: Compression::default(),
+            chunks: [0; 3],
+            streams: 0,
+            file_rounds: 0,
+            files: 0,
+            bytes: Bytes::default(),
+            source: Vec::new(),
+            destination,
+            frozen_ms: None,
+            total_ms: milliseconds,
+        }
+    }
 }

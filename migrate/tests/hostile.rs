@@ -44,7 +44,7 @@ fn hello(versions: (u32, u32), purpose: &str) -> Vec<u8> {
 
 fn migrate() -> Vec<u8> {
     hello(
-        (3, 3),
+        (4, 4),
         r#"{"migrate":{"wanted":{"container":"web","create":null,"options":null},"frozen_ms":4000,"apart_ms":9000}}"#,
     )
 }
@@ -90,15 +90,15 @@ fn refusal(bytes: &[u8]) -> String {
 fn an_old_version_is_told_to_update() {
     let frame = frame(1, ID, 0, 0, &hello((1, 1), r#"{"some-old-purpose":{}}"#), &[]);
     let (served, answer) = send(&frame);
-    let text = "the other host speaks protocol 1, this FastMig 3: update the other host";
+    let text = "the other host speaks protocol 1, this FastMig 4: update the other host";
     assert!(matches!(&served, Served::Refused(reason) if reason == text), "{served:?}");
     assert!(answer.contains(text), "{answer}");
 }
 
 #[test]
 fn a_newer_version_is_told_who_is_old() {
-    let (_, answer) = send(&frame(1, ID, 0, 0, &hello((4, 5), r#"{"new":{"thing":1}}"#), &[]));
-    assert!(answer.contains("speaks protocol 4 to 5, this FastMig 3: update this host"), "{answer}");
+    let (_, answer) = send(&frame(1, ID, 0, 0, &hello((5, 6), r#"{"new":{"thing":1}}"#), &[]));
+    assert!(answer.contains("speaks protocol 5 to 6, this FastMig 4: update this host"), "{answer}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn images_keep_to_their_names_sizes_and_order() {
 
 #[test]
 fn data_connections_belong_to_a_migration() {
-    let data = hello((3, 3), r#"{"data":{"token":"00000000000000000000000000000000"}}"#);
+    let data = hello((4, 4), r#"{"data":{"token":"00000000000000000000000000000000"}}"#);
     assert!(refusal(&frame(1, ID, 1, 0, &data, &[])).contains("belongs to no migration"));
 }
 

@@ -103,3 +103,27 @@ fn a_source_that_is_lost_ends_it_and_is_told_when_it_comes_back() {
     judge(&world);
     assert_eq!(world.lives(), (Life::Standby, Life::Standby));
 }
+
+/// Whoever fetches it belongs to no daemon.
+#[test]
+fn a_destination_whose_daemon_dies_keeps_it() {
+    let world = World::new(24, 3, MEMORY);
+    let hosts = Hosts::new(&world);
+    world.slow.store(10, Ordering::SeqCst);
+    let died = Arc::clone(&world);
+    hosts.inject(Arc::new(move |role, point| {
+        if (role, point) == (Role::Destination, "fill") {
+            died.destination_died.store(true, Ordering::SeqCst);
+            return Fault::Die;
+        }
+        Fault::None
+    }));
+    let report = migrate(&hosts, Strategy::PostCopy, Duration::from_secs(20));
+    assert_eq!(report.outcome, Outcome::Moved, "{report:#?}");
+    judge(&world);
+    assert_eq!(world.lives(), (Life::Standby, Life::Running));
+    assert_eq!(*world.placed.lock().unwrap(), *world.tracked.lock().unwrap());
+    let record = hosts.destination().unwrap().journal.record(report.id, Role::Destination).unwrap();
+    let told = record.report.unwrap();
+    assert_eq!((record.state, told.outcome, told.owed), (State::Released, Outcome::Moved, MEMORY as u64));
+}

@@ -14,20 +14,23 @@ use fastmig_tests::framework::realm::{Realm, OF_TESTS};
 /// What takes longest goes first, so that the lanes end together.
 const LONGEST: &[&str] = &["clients", "migration", "memory", "shim"];
 
-/// Runs these suites in so many lanes, each with these options; answers the names of those that failed, in the order in
-/// which they did. Each prints its own results, and hands its failures to a file.
+/// Runs these suites in so many lanes, and those that go `apart` in one more, each with these options; answers the names of
+/// those that failed, in the order in which they did. Each prints its own results, and hands its failures to a file.
 pub(crate) fn run<'a>(
     suites: &[&'a str],
+    apart: &[&'a str],
     lanes: u8,
     options: &[String],
     failures: &Path,
 ) -> Result<Vec<&'a str>> {
     let realms = (1..=lanes).map(realm).collect::<Result<Vec<_>>>()?;
-    let waiting = Mutex::new(longest_first(suites));
+    let own = realm(lanes + 1)?;
+    let (waiting, apart) = (Mutex::new(longest_first(suites)), Mutex::new(longest_first(apart)));
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let work = |realm| lane(realm, &waiting, &failed, (options, failures));
-        let lanes: Vec<_> = realms.iter().map(|realm| scope.spawn(move || work(realm))).collect();
+        let work = |realm, waiting| lane(realm, waiting, &failed, (options, failures));
+        let lanes = realms.iter().map(|realm| (realm, &waiting)).chain([(&own, &apart)]);
+        let lanes: Vec<_> = lanes.map(|(realm, suites)| scope.spawn(move || work(realm, suites))).collect();
         lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow!("a lane panicked"))?)
     })?;
     Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -10,15 +10,16 @@ use tempfile::NamedTempFile;
 
 use crate::lanes;
 
-/// Emulated machines are slow: CI has time for some cases only.
-const ON_REQUEST: &str = "vm";
+/// Emulated machines are slow: where nobody asks for them by name, there is time for some cases only, and a lane that they have
+/// to themselves.
+const EMULATED: &str = "vm";
 
 /// The suite that runs before the lanes do.
 const ALONE: &str = "unit";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The suites to run [default: all but vm, whose emulated machines take minutes]
+    /// The suites to run [default: all, of vm what takes minutes only]
     suites: Vec<String>,
     /// Run only the cases whose name contains this
     #[arg(long, value_name = "SUBSTRING")]
@@ -26,7 +27,10 @@ pub(crate) struct Arguments {
     /// Try a failing case again so many times; its failure is printed all the same
     #[arg(long, default_value_t = 0)]
     retries: u32,
-    /// How many suites run at once, each lane with hosts of its own
+    /// Of vm, whose machines are emulated, only what no other suite shows
+    #[arg(long)]
+    brief: bool,
+    /// How many suites run at once, each lane with hosts of its own; vm has one more to itself
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
     lanes: u8,
 }
@@ -41,8 +45,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             // It keeps every processor busy by itself, and builds what the others need.
             let (alone, beside): (Vec<_>, Vec<_>) = several.iter().partition(|(name, _)| *name == ALONE);
             let mut failed = one_after_the_other(arguments, &alone);
-            let names: Vec<&str> = beside.iter().map(|(name, _)| *name).collect();
-            failed.extend(lanes::run(&names, arguments.lanes, &options(arguments), of_lanes.path())?);
+            let names = beside.iter().map(|(name, _)| *name);
+            let (apart, names): (Vec<_>, Vec<_>) = names.partition(|name| *name == EMULATED);
+            let all_of_them = arguments.suites.is_empty();
+            let options = options(arguments, arguments.brief || all_of_them);
+            failed.extend(lanes::run(&names, &apart, arguments.lanes, &options, of_lanes.path())?);
             failed
         }
     };
@@ -57,8 +64,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// What a lane is told besides the suite.
-fn options(arguments: &Arguments) -> Vec<String> {
+fn options(arguments: &Arguments, brief: bool) -> Vec<String> {
     let mut options = vec!["--retries".to_owned(), arguments.retries.to_string()];
+    options.extend(brief.then(|| "--brief".to_owned()));
     options.extend(arguments.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));
     options
 }
@@ -67,7 +75,8 @@ fn options(arguments: &Arguments) -> Vec<String> {
 fn one_after_the_other(arguments: &Arguments, chosen: &[(&'static str, Run)]) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for (name, run) in chosen {
-        let ctx = Ctx::new(arguments.only.clone()).with_retries(arguments.retries);
+        let brief = arguments.brief || arguments.suites.is_empty();
+        let ctx = Ctx::new(arguments.only.clone()).with_retries(arguments.retries).in_brief(brief);
         let tally = run(&ctx).unwrap_or_else(|error| {
             println!("{name}: {error:#}");
             Tally { failed: 1, ..Tally::default() }
@@ -93,7 +102,7 @@ pub(crate) fn report(suite: &str, tally: Tally) -> Result<()> {
 
 fn choose(names: &[String]) -> Result<Vec<(&'static str, Run)>> {
     if names.is_empty() {
-        return Ok(suites().iter().filter(|(name, _)| *name != ON_REQUEST).copied().collect());
+        return Ok(suites().to_vec());
     }
     let known: Vec<&str> = suites().iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {

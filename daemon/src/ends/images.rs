@@ -3,9 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use fastmig_engine::migration::{
-    Fetch, ImageSink, ImageSource, OwedMemory, ProcessMemory, Room, RoundMemory,
-};
+use fastmig_engine::migration::{ImageSink, ImageSource, OwedMemory, ProcessMemory, Room, RoundMemory};
 use fastmig_migrate::ends;
 
 /// Where CRIU's images go.
@@ -74,12 +72,6 @@ impl ends::Memory for Owed {
 
     fn read(&self, image: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.0.read(image, offset, into)
-    }
-}
-
-impl Fetch for Source {
-    fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()> {
-        self.0.fetch(image, offset, into, urgent)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::{Terms, Ticket, Way};
 use fastmig_engine::{Config, Container, Key};
-use fastmig_migrate::ends::{Doubt, EndError, Leaving, Memory, Waiting};
+use fastmig_migrate::ends::{Doubt, EndError, Leaving, Memory, Owing, Waiting};
 use fastmig_migrate::options::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,14 +22,19 @@ pub fn leaving(container: &Container, id: &str, terms: &Terms) -> Result<Box<dyn
     Ok(Box::new(leaving::Leaver::new(container.clone(), departure, terms)))
 }
 
-/// The container `key`, in standby, which is to take an application in by migration `id`.
+/// The container `key`, in standby, which is to take an application in by migration `id`, from a host at one of `addresses`.
 ///
 /// # Errors
 /// When there is no such container, or it is not in standby.
-pub fn waiting(config: Arc<Config>, key: &Key, id: &str) -> Result<Box<dyn Waiting>, EndError> {
+pub fn waiting(
+    config: Arc<Config>,
+    key: &Key,
+    id: &str,
+    addresses: Vec<String>,
+) -> Result<Box<dyn Waiting>, EndError> {
     let container = Container::open(config, key).map_err(told)?;
     let arrival = container.arrive(id).map_err(told)?;
-    Ok(Box::new(waiting::Waiter::new(arrival)))
+    Ok(Box::new(waiting::Waiter::new(arrival, addresses)))
 }
 
 /// What travels ahead of the application.
@@ -46,6 +51,14 @@ struct Papers {
 /// When it is not there any more.
 pub fn owed(container: &Container, id: &str) -> Result<Arc<dyn Memory>, EndError> {
     Ok(Arc::new(images::Owed(container.owed(id).map_err(told)?)))
+}
+
+/// The application of `container`, which has come by migration `id`, runs from here on, and is owed memory.
+///
+/// # Errors
+/// When it cannot be thawed.
+pub fn follow(container: &Container, id: &str) -> Result<Box<dyn Owing>, EndError> {
+    Ok(Box::new(waiting::Owing(container.follow(id).map_err(told)?)))
 }
 
 /// The engine's part of a strategy.

@@ -9,22 +9,26 @@ use fastmig_engine::image::Manifest;
 use fastmig_engine::migration::{Arrival, Ticket};
 use fastmig_engine::passport::Passport;
 use fastmig_migrate::ends::{self, EndError, Files, Waiting};
+use fastmig_migrate::fetch::Errand;
 use fastmig_migrate::options::Strategy;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{images, told, way, Papers};
+use crate::filler;
 
 #[derive(Debug)]
 pub(super) struct Waiter {
     arrival: Arrival,
     /// Of an application that was found to fit.
     ticket: Option<Ticket>,
+    /// Where the other host is found.
+    addresses: Vec<String>,
 }
 
 impl Waiter {
-    pub(super) fn new(arrival: Arrival) -> Self {
-        Self { arrival, ticket: None }
+    pub(super) fn new(arrival: Arrival, addresses: Vec<String>) -> Self {
+        Self { arrival, ticket: None, addresses }
     }
 }
 
@@ -59,10 +63,13 @@ impl Waiting for Waiter {
         self.arrival.still_waits().map_err(told)
     }
 
+    fn owed(&mut self, errand: &Errand) -> Result<(), EndError> {
+        self.arrival.owed(&filler::described(errand, &self.addresses)?).map_err(told)
+    }
+
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ends::ImageSource>) -> Result<(), EndError> {
         let manifest = Manifest::from_value(dumped, Path::new("sent"))?;
-        let fetch = Arc::new(images::Source(Arc::clone(&images)));
-        self.arrival.restore(&manifest, images::Source(images), fetch).map_err(told)
+        self.arrival.restore(&manifest, images::Source(images)).map_err(told)
     }
 
     fn compare(&mut self, fingerprint: &[u8]) -> Result<u64, EndError> {
@@ -89,7 +96,7 @@ impl Waiting for Waiter {
 
 /// An application that runs, and is owed memory.
 #[derive(Debug)]
-struct Owing(fastmig_engine::migration::Owing);
+pub(super) struct Owing(pub(super) fastmig_engine::migration::Owing);
 
 impl ends::Owing for Owing {
     fn wait(&self, patience: Duration) -> Result<bool, String> {

@@ -92,6 +92,7 @@ impl Migrations {
             progress: &teller,
             faults: self.faults.as_ref(),
             cancel: &cancel,
+            counter: &self.counter,
         };
         let ended = source.run(leaving, &plan);
         self.live.ended(plan.id, Role::Source);
@@ -121,7 +122,7 @@ impl Migrations {
             .then(|| self.host.recipe(container.key(), &request.bind_map))
             .transpose()
             .map_err(refused)?;
-        let agreed = Agreed { hooks: request.hooks, from: name.clone() };
+        let agreed = Agreed { hooks: request.hooks, from: name.clone(), address: self.address.clone() };
         let wanted = Wanted {
             container: request.into.clone().unwrap_or(name),
             create,

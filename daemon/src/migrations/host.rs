@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastmig_engine::migration::Verdict;
 use fastmig_engine::{Config, Container, Key, Kind};
@@ -10,6 +11,7 @@ use fastmig_migrate::destination::{Host, Placed};
 use fastmig_migrate::ends::{
     Choice, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
 };
+use fastmig_migrate::fetch::Errand;
 use fastmig_migrate::journal::Record;
 use fastmig_migrate::options::{Strategy, Wanted};
 use fastmig_migrate::source::Origin;
@@ -20,6 +22,7 @@ use serde_json::Value;
 
 use super::live::Live;
 use super::located::{Agreed, Located};
+use crate::pki::peers::Peers;
 use crate::{ends, inventory};
 
 /// Finds and makes containers, and settles what a dead daemon left.
@@ -28,11 +31,20 @@ pub(super) struct ThisHost {
     config: Arc<Config>,
     recreator: Recreator,
     live: Arc<Live>,
+    peers: Peers,
 }
 
 impl ThisHost {
-    pub(super) fn new(config: Arc<Config>, recreator: Recreator, live: Arc<Live>) -> Self {
-        Self { config, recreator, live }
+    pub(super) fn new(config: Arc<Config>, recreator: Recreator, live: Arc<Live>, peers: Peers) -> Self {
+        Self { config, recreator, live, peers }
+    }
+
+    /// Where another host is found: where it is known to be, or else where it says that it is.
+    fn addresses(&self, peer: &str, said: Option<&str>) -> Vec<String> {
+        let known = self.peers.address(peer).ok();
+        let mut all: Vec<String> = known.into_iter().chain(said.map(str::to_owned)).collect();
+        all.dedup();
+        all
     }
 
     /// How to make a container once more on another host.
@@ -99,8 +111,9 @@ impl Host for ThisHost {
         let agreed = Agreed::deserialize(&wanted.options)?;
         let (key, created) = self.place(wanted)?;
         let undo = Undo { created, recreator: self.recreator.clone() };
-        let waiting =
-            ends::waiting(self.config.clone(), &key, &id.to_string()).inspect_err(|_| undo.run())?;
+        let addresses = self.addresses(peer, agreed.address.as_deref());
+        let waiting = ends::waiting(self.config.clone(), &key, &id.to_string(), addresses);
+        let waiting = waiting.inspect_err(|_| undo.run())?;
         let container = Container::open(self.config.clone(), &key)?;
         let located = Located { created: undo.created.clone(), ..Located::at(&container, agreed.hooks) };
         self.live.placed(id, peer, &agreed.from, key.id());
@@ -110,6 +123,11 @@ impl Host for ThisHost {
 
     fn found(&self, record: &Record) -> Result<Box<dyn Waiting>, EndError> {
         Ok(Box::new(self.settled(record)?))
+    }
+
+    fn forsaken(&self, record: &Record, reason: &str) -> Result<(), EndError> {
+        let Some(container) = self.settled(record)?.container else { return Ok(()) };
+        container.forsake(reason).map_err(|e| e.report().into())
     }
 }
 
@@ -177,6 +195,10 @@ impl Waiting for Made {
         self.waiting.compare(fingerprint)
     }
 
+    fn owed(&mut self, errand: &Errand) -> Result<(), EndError> {
+        self.waiting.owed(errand)
+    }
+
     fn restore(&mut self, dumped: &Value, images: Arc<dyn ImageSource>) -> Result<(), EndError> {
         self.waiting.restore(dumped, images)
     }
@@ -213,6 +235,28 @@ impl Settled {
     fn settle(&self, verdict: Verdict) -> Result<(), EndError> {
         let Some(container) = &self.container else { return Ok(()) };
         container.settle(&self.id, verdict).map_err(|e| e.report().into())
+    }
+}
+
+/// An application that was owed memory, and is gone with its container.
+#[derive(Debug)]
+struct Gone;
+
+impl Owing for Gone {
+    fn wait(&self, _: Duration) -> Result<bool, String> {
+        Err("its container was removed".into())
+    }
+
+    fn told(&self) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn settle(self: Box<Self>) -> Result<(), EndError> {
+        Ok(())
+    }
+
+    fn lose(self: Box<Self>, _: &str) -> Result<(), EndError> {
+        Ok(())
     }
 }
 
@@ -320,6 +364,13 @@ impl Waiting for Settled {
 
     fn release(self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
         self.settle(Verdict::Here).map(|()| None)
+    }
+
+    fn follow(self: Box<Self>) -> Result<Box<dyn Owing>, EndError> {
+        match &self.container {
+            Some(container) => ends::follow(container, &self.id),
+            None => Ok(Box::new(Gone)),
+        }
     }
 
     fn lose(self: Box<Self>, reason: &str) -> Result<(), EndError> {

@@ -29,6 +29,9 @@ pub(super) struct Agreed {
     pub(super) hooks: bool,
     /// What the container is called at the source.
     pub(super) from: String,
+    /// Where the source's daemon listens, as far as it knows.
+    #[serde(default)]
+    pub(super) address: Option<String>,
 }
 
 impl Located {

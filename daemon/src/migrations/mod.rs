@@ -32,6 +32,7 @@ use fastmig_engine::Config;
 use fastmig_migrate::cancel::Cancel;
 use fastmig_migrate::destination::Destination;
 use fastmig_migrate::journal::{Journal, JournalError};
+use fastmig_migrate::source::Counter;
 use fastmig_recreate::Recreator;
 
 use self::dial::Hosts;
@@ -40,9 +41,9 @@ use self::hooks::Commands;
 use self::host::ThisHost;
 use self::live::Live;
 use crate::events::Bus;
-use crate::pki::identity::Identity;
+use crate::pki::identity::{HostSettings, Identity};
 use crate::pki::peers::Peers;
-use crate::pki::PkiError;
+use crate::pki::{PkiError, Place};
 
 /// All that this host takes part in.
 #[derive(Debug)]
@@ -55,6 +56,10 @@ pub struct Migrations {
     hosts: Hosts,
     live: Arc<Live>,
     faults: Arc<StopAt>,
+    /// Where other hosts find this one.
+    address: Option<String>,
+    /// Where what this host owes is fetched.
+    counter: Arc<Counter>,
     /// Ends questions that go on for as long as another host is silent.
     leaving: Cancel,
 }
@@ -85,13 +90,17 @@ impl Migrations {
         let journal = Arc::new(Journal::open(&config.daemon.state_dir.join("journal"))?);
         let recreator = Recreator::new(config.clone());
         let live = Arc::new(Live::new(name, bus));
-        let host = Arc::new(ThisHost::new(config.clone(), recreator, live.clone()));
+        let host = Arc::new(ThisHost::new(config.clone(), recreator, live.clone(), peers.clone()));
         let commands = Arc::new(Commands::new(config.clone()));
         let faults = Arc::new(StopAt::from_environment());
         let mut destination = Destination::new(host.clone(), journal.clone());
         destination.hooks = commands.clone();
         destination.faults = faults.clone();
         let told = live.clone();
+        let counter = destination.counter.clone();
+        let settings = HostSettings::load(&Place::below(&config.daemon.state_dir))?;
+        let address = settings.and_then(|host| host.address);
+        let address = address.or_else(|| config.daemon.listen().map(|address| address.to_string()));
         destination.progress = Arc::new(move |id| told.arrival(id));
         Ok(Self {
             name: name.to_owned(),
@@ -102,6 +111,8 @@ impl Migrations {
             live,
             faults,
             leaving: Cancel::default(),
+            address,
+            counter,
             journal,
         })
     }

@@ -24,6 +24,9 @@ impl Daemon {
             if recovered.needs_peer() {
                 let daemon = self.clone();
                 tokio::task::spawn_blocking(move || daemon.ask(&recovered.record));
+            } else if recovered.is_owed() {
+                let daemon = self.clone();
+                tokio::task::spawn_blocking(move || daemon.follow(&recovered.record));
             }
         }
     }
@@ -34,6 +37,18 @@ impl Daemon {
         let migrations = &self.migrations;
         let recovered = migrations.recovery(&limits).ask(record, &NoProgress, &migrations.leaving);
         self.note(&recovered);
+    }
+
+    /// Looks after an application whose memory is still on its way: to its end, unless this daemon ends before.
+    fn follow(&self, record: &Record) {
+        let limits = Limits::default();
+        let migrations = &self.migrations;
+        let progress = migrations.live.arrival(record.id);
+        if let Some(located) = Located::read(&record.facts) {
+            migrations.live.placed(record.id, &record.peer, &record.container, &located.id);
+        }
+        let recovery = migrations.recovery(&limits);
+        self.note(&recovery.follow(record, progress.as_ref(), &migrations.leaving));
     }
 
     /// The operation that began it is told how it ended.
@@ -74,6 +89,7 @@ impl Migrations {
             hooks: self.commands.as_ref(),
             peers: &self.hosts,
             limits,
+            counter: &self.counter,
         }
     }
 }

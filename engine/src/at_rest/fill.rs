@@ -16,7 +16,6 @@ use super::map::{self, Map};
 use super::{PAGE, STEP, STEP_BYTES};
 use crate::image::{open_nofollow, Image, ImageError};
 use crate::migration::filled::Filled;
-use crate::migration::owed::Creditor;
 use crate::migration::plan::{Layout, Plan};
 use crate::migration::Room;
 use crate::Error;
@@ -38,7 +37,11 @@ pub(crate) enum Coming {
 ///
 /// # Errors
 /// When a page is not what was written, by the name of its file; when there is no room.
-pub(crate) fn fill(image: &Image, filled: &mut Filled, coming: Coming) -> Result<Option<Creditor>, Error> {
+pub(crate) fn fill(
+    image: &Image,
+    filled: &mut Filled,
+    coming: Coming,
+) -> Result<Option<Arc<dyn Origin>>, Error> {
     let (map, contents) = Map::open(&image.path)?;
     let Split { before, after } = match coming {
         Coming::Before => Split::nothing_later(&map),
@@ -56,7 +59,7 @@ pub(crate) fn fill(image: &Image, filled: &mut Filled, coming: Coming) -> Result
     Filling { pages: &pages, layout: Layout::of(&first), room }.run()?;
     filled.round_is_there()?;
     announce(image, filled, &last)?;
-    Ok(later.then(|| Creditor::Checkpoint(Arc::new(pages))))
+    Ok(later.then(|| Arc::new(pages) as Arc<dyn Origin>))
 }
 
 fn announce(image: &Image, filled: &mut Filled, plan: &Plan) -> Result<Room, Error> {

@@ -9,11 +9,10 @@ use std::time::Duration;
 use fastmig_control::{State, INIT_PATH};
 use fastmig_criu::{Common, ImageSource, Launch, RestoreOptions, StreamedRestore};
 
-use super::filled::{Filled, Room};
-use super::filling::Filling;
+use super::filled::{Filled, Room, Takes};
+use super::filler::Filler;
 use super::fingerprint::Fingerprint;
 use super::mark::{Mark, Role};
-use super::owed::{Creditor, Fetch};
 use super::owing::Owing;
 use super::ticket::Ticket;
 use super::Way;
@@ -45,7 +44,7 @@ pub struct Arrival {
     /// From the last round on.
     gate: Option<Gate>,
     /// What the restored application misses.
-    filling: Option<Filling>,
+    filler: Option<Filler>,
     /// This host's, read before the freeze: the kernel takes its time for an answer.
     cpu_features: BTreeSet<String>,
     /// It is decided that the application runs here, or does not.
@@ -88,12 +87,12 @@ impl Container {
         }
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
-        let (ticket, criu, gate, filling, decided) = (None, None, None, None, false);
+        let (ticket, criu, gate, filler, decided) = (None, None, None, None, false);
         let cpu_features = cpu_features();
         let traced = Traced::on(&self.config, &self.key, Some(id));
         traced.tell("began", "arrive", None, None);
         let (id, container) = (id.into(), self.clone());
-        Ok(Arrival { id, traced, container, ticket, criu, gate, filling, cpu_features, decided, operation })
+        Ok(Arrival { id, traced, container, ticket, criu, gate, filler, cpu_features, decided, operation })
     }
 }
 
@@ -191,16 +190,32 @@ impl Arrival {
         }
     }
 
+    /// What the last round owes is fetched by `errand`, by a process that needs us no longer than until it is decided that the
+    /// application lives here.
+    ///
+    /// # Errors
+    /// When it cannot be started, or nothing is owed.
+    pub fn owed(&mut self, errand: &str) -> Result<(), Error> {
+        let debt = match &self.criu {
+            Some(Ready::Filled(filled)) => filled.debt(),
+            _ => None,
+        };
+        let id = self.container.key().id();
+        let debt = debt.ok_or_else(|| Error::OutOfTurn { id: id.into(), action: "fill" })?;
+        let started = Filler::start(&self.container, errand, debt);
+        self.filler = Some(started.map_err(|e| self.cannot_fill(e))?);
+        Ok(())
+    }
+
+    fn cannot_fill(&self, e: io::Error) -> Error {
+        Error::io("fill the memory of the application in", &self.container.directory.file(""), e)
+    }
+
     /// Restores what `manifest` describes from `images`. It is whole then, the init's child, and frozen.
     ///
     /// # Errors
     /// When it does not fit, or CRIU fails: the container is in standby then.
-    pub fn restore(
-        &mut self,
-        manifest: &Manifest,
-        images: impl ImageSource + 'static,
-        fetch: Arc<dyn Fetch>,
-    ) -> Result<(), Error> {
+    pub fn restore(&mut self, manifest: &Manifest, images: impl ImageSource + 'static) -> Result<(), Error> {
         let _scope = self.traced.enter();
         let images: Arc<dyn ImageSource> = Arc::new(images);
         let (Some(ready), Some(ticket)) = (self.criu.take(), self.ticket.take()) else {
@@ -215,19 +230,20 @@ impl Arrival {
         manifest.check_fit(stream, self.operation.record.terminal, &self.cpu_features)?;
         let container = self.container.clone();
         let recipient = Recipient::admit(&container, manifest, stream)?;
+        let images = recipient.watch(images);
         self.mark(&ready)?;
         // Kept while CRIU restores.
         let _gate = self.gate.take().map_or_else(|| self.open_gate(), Ok)?;
         recipient.expect()?;
-        let result = self.run_criu(ready, &images, fetch, &recipient).and_then(|filling| {
+        let result = self.run_criu(ready, &images, &recipient).and_then(|()| {
             recipient.adopt()?;
-            self.filling = filling;
-            self.fill()
+            // What is missing begins to come; nothing of the application has run.
+            self.filler.as_ref().map_or(Ok(()), Filler::go_on).map_err(|e| self.cannot_fill(e))
         });
         if let Err(e) = &result {
-            self.filling = None;
             self.operation.record.last_failure = Some(Failure::now("migrate into", e));
             recipient::clear(&container);
+            self.stop_filling();
             self.forget_mark()?;
         }
         result
@@ -240,8 +256,9 @@ impl Arrival {
     /// From the first restored process on, only the migration decides what becomes of them.
     fn mark(&mut self, ready: &Ready) -> Result<(), Error> {
         let criu = ProcessMark::of(ready.pid());
+        let filler = self.filler.as_ref().and_then(Filler::mark);
         self.operation.record.migration =
-            Some(Mark { fenced: true, criu, ..Mark::new(&self.id, Role::Arriving) });
+            Some(Mark { fenced: true, criu, filler, ..Mark::new(&self.id, Role::Arriving) });
         self.operation.save()
     }
 
@@ -249,32 +266,29 @@ impl Arrival {
         &self,
         ready: Ready,
         images: &Arc<dyn ImageSource>,
-        fetch: Arc<dyn Fetch>,
         recipient: &Recipient<'_>,
-    ) -> Result<Option<Filling>, Error> {
+    ) -> Result<(), Error> {
         let (criu, log) = (ready.pid(), ready.log());
         let mut hold = Hold::new(&self.container, recipient, criu);
         let mut follow = |stage| hold.follow(stage);
-        let filling = match ready {
-            Ready::Streamed { restore, .. } => restore.restore(images, &mut follow).map(|()| None)?,
+        match ready {
+            Ready::Streamed { restore, .. } => restore.restore(images, &mut follow)?,
             Ready::Filled(filled) => {
-                filled.restore(images.as_ref(), Some(Creditor::Source(fetch)), &mut follow)?
+                if filled.debt().is_some() && self.filler.is_none() {
+                    let id = self.container.key().id().into();
+                    return Err(Error::OutOfTurn { id, action: "restore into" });
+                }
+                let brings = self.filler.as_ref().map(|filler| filler as &dyn Takes);
+                filled.restore(images.as_ref(), brings, &mut follow)?;
             }
-        };
+        }
         if recipient.host_root()?.is_none() {
             let problem = "names another root than CRIU restored";
             let file = crate::image::MANIFEST.into();
             return Err(ImageError::Damaged { path: STREAM.into(), file, problem }.into());
         }
         crate::logs::forget(&log);
-        Ok(filling)
-    }
-
-    /// What is missing begins to come; nothing of the application has run.
-    fn fill(&mut self) -> Result<(), Error> {
-        let cgroup = self.container.application_cgroup()?;
-        let Some(filling) = &mut self.filling else { return Ok(()) };
-        filling.go_on(&cgroup).map_err(|e| Error::io("fill the memory in", cgroup.directory(), e))
+        Ok(())
     }
 
     /// Compares all memory of what was restored with a [`super::Departure::fingerprint`]. How many pages were compared.
@@ -282,12 +296,11 @@ impl Arrival {
     /// # Errors
     /// When they differ.
     pub fn compare(&self, fingerprint: &[u8]) -> Result<u64, Error> {
-        if let Some(filling) = &self.filling {
+        if let Some(filler) = &self.filler {
             // What is not there cannot be compared: all of it comes first.
-            let cgroup = self.container.application_cgroup()?;
-            let failed = |e: io::Error| Error::io("fill the memory in", cgroup.directory(), e);
-            let filled = filling.wait(COMPARED).map_err(|reason| failed(io::Error::other(reason)))?;
-            filled.then_some(()).ok_or(io::ErrorKind::TimedOut.into()).map_err(failed)?;
+            let filled =
+                filler.wait(COMPARED).map_err(|reason| self.cannot_fill(io::Error::other(reason)))?;
+            filled.then_some(()).ok_or_else(|| self.cannot_fill(io::ErrorKind::TimedOut.into()))?;
         }
         let problem = "is no fingerprint of memory";
         let damaged = || ImageError::Damaged { path: STREAM.into(), file: "fingerprint".into(), problem };
@@ -310,12 +323,7 @@ impl Arrival {
         };
         let lives = root.is_some_and(|root| !application::is_zombie(root));
         if lives && cgroup.holds().map_err(failed)? {
-            if let Some(filling) = &mut self.filling {
-                let comes = filling.wait(Duration::ZERO);
-                comes.map_err(|reason| failed(io::Error::other(reason)))?;
-                filling.watch(&cgroup).map_err(failed)?;
-            }
-            return Ok(());
+            return self.filler.as_ref().map_or(Ok(()), Filler::watch).map_err(|e| self.cannot_fill(e));
         }
         Err(Error::Lost { id: container.key().id().into() })
     }
@@ -330,9 +338,9 @@ impl Arrival {
         let cgroup = self.container.application_cgroup()?;
         cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))?;
         self.operation.unlock_network();
-        if self.filling.is_some() {
+        if let Some(filler) = self.filler.take() {
             // Its mark stays, fenced: nobody else may touch it.
-            return Ok(Some(Owing::new(self)));
+            return Ok(Some(Owing::new(self, filler)));
         }
         self.forget_mark()?;
         Ok(None)
@@ -346,38 +354,29 @@ impl Arrival {
         self.traced.tell("failed", "arrive", None, None);
         self.criu = None;
         self.give_up()?;
-        self.filling = None;
         self.decided = true;
         Ok(())
     }
 
-    /// It cannot run on: it is killed, and the container is in standby.
-    pub(super) fn lose(mut self, reason: &str) -> Result<(), Error> {
-        super::settle::empty(&self.container, self.operation.record.migration.as_ref())?;
-        self.filling = None;
-        self.operation.record.last_failure = Some(Failure::because("migrate into", reason));
-        self.forget_mark()
-    }
-
-    /// All that was missing is there.
-    pub(super) fn settle(mut self) -> Result<(), Error> {
-        if let Some(filling) = self.filling.take() {
-            let filled = filling.end(&self.container.application_cgroup()?);
-            tracing::debug!(?filled, "all memory is here");
-        }
-        self.forget_mark()
-    }
-
-    pub(super) fn filling(&self) -> Option<&Filling> {
-        self.filling.as_ref()
+    pub(super) fn operation(&mut self) -> &mut Operation {
+        &mut self.operation
     }
 
     fn give_up(&mut self) -> Result<(), Error> {
         if self.operation.record.migration.is_none() {
+            self.stop_filling();
             return Ok(());
         }
         super::settle::empty(&self.container, self.operation.record.migration.as_ref())?;
+        self.stop_filling();
         self.forget_mark()
+    }
+
+    /// There is nothing to be filled any more.
+    fn stop_filling(&mut self) {
+        if let Some(filler) = self.filler.take() {
+            filler.stop();
+        }
     }
 
     fn forget_mark(&mut self) -> Result<(), Error> {
@@ -389,10 +388,6 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         if self.decided {
-            // Whoever waits for memory waits until the one who settles this has killed it: wrong content is worse.
-            if let Some(filling) = self.filling.take() {
-                std::mem::forget(filling);
-            }
             return;
         }
         self.criu = None;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -13,9 +14,8 @@ use fastmig_criu::{ImageSource, Launch, LazySocket, Notification, RestoreOptions
 use fastmig_memory::fill::Missing;
 use fastmig_memory::spans::{common, union, without};
 
-use super::filling::Filling;
 use super::headroom;
-use super::owed::{Creditor, Debt};
+use super::owed::Debt;
 use super::plan::{is_holder, Area, Layout, Mapping, Pages, Plan};
 use super::shared::Segments;
 use super::spool::Spool;
@@ -36,6 +36,15 @@ const COLLAPSE: Duration = Duration::from_secs(10);
 
 /// How long CRIU may take to hand over what it has said that it has handed over.
 const HANDED: Duration = Duration::from_secs(5);
+
+/// Brings what processes miss.
+pub(crate) trait Takes: Sync {
+    /// The userfaultfd of one of them.
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn take(&self, process: i32, uffd: OwnedFd) -> io::Result<()>;
+}
 
 /// A CRIU that waits to restore, and whose memory is filled meanwhile.
 #[derive(Debug)]
@@ -208,14 +217,23 @@ impl Filled {
         pages.spans().flat_map(cut).collect()
     }
 
-    /// Restores; `follow` is told of CRIU's stages. What is owed to the application then comes from `creditor`; without one
-    /// nothing is.
+    /// What follows when the application runs.
+    pub(super) const fn debt(&self) -> Option<&Debt> {
+        self.debt.as_ref()
+    }
+
+    /// Where it lies.
+    pub(crate) fn missing(&self) -> &[Missing] {
+        self.debt.as_ref().map(Debt::missing).unwrap_or_default()
+    }
+
+    /// Restores; `follow` is told of CRIU's stages. Whoever brings what is missing gets the userfaultfds.
     pub(crate) fn restore(
         self,
         images: &dyn ImageSource,
-        creditor: Option<Creditor>,
+        brings: Option<&dyn Takes>,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-    ) -> Result<Option<Filling>, Error> {
+    ) -> Result<(), Error> {
         let Self { session, options, view, spool, work, mappings, debt, .. } = self;
         let mappings = mappings.ok_or_else(|| damaged("is not all there"))?;
         let path = spool.path();
@@ -235,17 +253,17 @@ impl Filled {
             }
             follow(stage)
         };
-        let (Some(debt), Some(creditor)) = (debt, creditor) else {
+        let Some(brings) = brings else {
             let restored = session.restore(&options, &mut follow);
             // CRIU can only say that it was told to stop.
             return match doubt {
                 Some(doubt) => Err(doubt.into()),
-                None => Ok(restored.map(|_| None)?),
+                None => Ok(restored.map(drop)?),
             };
         };
         view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };
-        restore_owing(session, &options, &work, debt, creditor, &mut follow).map(Some)
+        restore_owing(session, &options, &work, brings, &mut follow)
     }
 }
 
@@ -254,18 +272,15 @@ fn restore_owing(
     session: Session,
     options: &RestoreOptions,
     work: &Path,
-    debt: Debt,
-    creditor: Creditor,
+    brings: &dyn Takes,
     follow: &mut dyn FnMut(Notification) -> Result<(), String>,
-) -> Result<Filling, Error> {
+) -> Result<(), Error> {
     let failed = |e| Error::io("have memory follow through", work, e);
-    let (origin, missing) = debt.origin(creditor);
-    let filling = Filling::begin(origin, missing).map_err(failed)?;
     let socket = LazySocket::listen(work).map_err(failed)?;
     let listener = socket.listener().map_err(failed)?;
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let receive = || LazySocket::receive(&listener, &stop, |pid, uffd| filling.add(pid, uffd));
+        let receive = || LazySocket::receive(&listener, &stop, |pid, uffd| brings.take(pid, uffd));
         let mut handed = Some(scope.spawn(receive));
         let restored = session.restore(options, &mut |stage| {
             if let Some(handed) = (stage == Notification::PreResume).then(|| handed.take()).flatten() {
@@ -285,7 +300,7 @@ fn restore_owing(
         stop.store(true, Ordering::Release);
         restored
     })?;
-    Ok(filling)
+    Ok(())
 }
 
 /// Lets CRIU say of each mapping which one it is, when it maps it. Where CRIU's own place for the mappings of a process should

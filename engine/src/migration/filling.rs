@@ -14,12 +14,19 @@ use fastmig_memory::fill::{Fill, Filled, Missing, Origin};
 use fastmig_memory::spans::{union, without};
 use fastmig_memory::Span;
 
+use super::filled::Takes;
 use crate::application;
 use crate::cgroup::ApplicationCgroup;
 use crate::survivor::Survivor;
 
 /// The first descriptor that is the watcher's for no use of its own.
 const FIRST: i32 = 10;
+
+impl Takes for Filling {
+    fn take(&self, process: i32, uffd: OwnedFd) -> io::Result<()> {
+        self.add(process, uffd)
+    }
+}
 
 /// What is missing, and how it comes.
 #[derive(Debug)]
@@ -30,7 +37,7 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn begin(origin: Arc<dyn Origin>, missing: Vec<Missing>) -> io::Result<Self> {
+    pub(crate) fn begin(origin: Arc<dyn Origin>, missing: Vec<Missing>) -> io::Result<Self> {
         Ok(Self { fill: Fill::new(origin)?, missing, watcher: None })
     }
 
@@ -62,6 +69,11 @@ impl Filling {
             self.watcher = Some(watch(cgroup, self.fill.descriptors()?)?);
         }
         Ok(())
+    }
+
+    /// Nothing depends on us any more.
+    pub(crate) fn unwatch(&mut self) {
+        self.watcher = None;
     }
 
     pub(crate) fn wait(&self, patience: Duration) -> Result<bool, String> {

@@ -27,10 +27,13 @@ pub struct Mark {
     /// The CRIU that holds what was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) criu: Option<ProcessMark>,
+    /// The process that brings what was restored the memory that it misses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) filler: Option<ProcessMark>,
 }
 
 impl Mark {
     pub(crate) fn new(id: &str, role: Role) -> Self {
-        Self { id: id.into(), role, fenced: false, criu: None }
+        Self { id: id.into(), role, fenced: false, criu: None, filler: None }
     }
 }

@@ -19,7 +19,7 @@
 //! | `tracked`, `filled` | memory that travels in rounds while the application runs, at either end |
 //! | `headroom` | how much more memory the container that waits may hold |
 //! | `shared` | shared memory among it |
-//! | `withheld`, [`owed`], `filling`, [`owing`] | memory that follows an application that has moved |
+//! | `withheld`, [`owed`], `filling`, [`filler`], [`owing`] | memory that follows an application that has moved |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
 //! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
@@ -34,6 +34,7 @@
 pub mod arrival;
 pub mod departure;
 pub(crate) mod filled;
+pub mod filler;
 pub(crate) mod filling;
 mod fingerprint;
 mod headroom;

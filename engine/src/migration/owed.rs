@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastmig_memory::fill::{Missing, Origin};
 use fastmig_memory::{Reader, Span};
@@ -160,20 +161,25 @@ pub trait Fetch: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it does not come any more.
     fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()>;
-}
 
-/// Who has what is owed.
-#[derive(Debug)]
-pub(crate) enum Creditor {
-    /// The application that has stayed behind, frozen.
-    Source(Arc<dyn Fetch>),
-    /// A checkpoint here.
-    Checkpoint(Arc<dyn Origin>),
+    /// The application may run from here on: it waits for a source that is out of reach as long as was asked for.
+    ///
+    /// # Errors
+    /// When nothing comes any more already: why.
+    fn be_patient(&self) -> Result<(), String>;
+
+    /// Nothing comes any more.
+    fn close(&self, reason: &str);
+
+    /// Tells the source that all is here, if it can be reached within `limit`.
+    fn say_all_is_here(&self, bytes: u64, faults: u64, milliseconds: u64, limit: Duration);
 }
 
 /// What is owed at the destination.
 #[derive(Debug)]
 pub(super) struct Debt {
+    pub(super) number: u32,
+    pub(super) owed: Vec<Pages>,
     layout: OwedLayout,
     missing: Vec<Missing>,
 }
@@ -187,19 +193,16 @@ impl Debt {
             of: pages.process,
             spans: spans(pages),
         });
-        (layout.size > 0).then(|| Self { missing: missing.collect(), layout })
+        let missing = missing.collect();
+        (layout.size > 0).then(|| Self { number, owed: owed.to_vec(), missing, layout })
     }
 
     pub(super) fn missing(&self) -> &[Missing] {
         &self.missing
     }
 
-    pub(super) fn origin(self, creditor: Creditor) -> (Arc<dyn Origin>, Vec<Missing>) {
-        let origin = match creditor {
-            Creditor::Source(fetch) => Arc::new(Fetched { layout: self.layout, fetch }),
-            Creditor::Checkpoint(origin) => origin,
-        };
-        (origin, self.missing)
+    pub(super) fn fetched_by(self, fetch: Arc<dyn Fetch>) -> (Arc<dyn Origin>, Vec<Missing>) {
+        (Arc::new(Fetched { layout: self.layout, fetch }), self.missing)
     }
 }
 

@@ -3,7 +3,9 @@
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
+use super::filler::Filler;
 use super::mark::{Mark, Role};
+use super::owing::Owing;
 use super::{owed, throttle};
 use crate::container::Container;
 use crate::frozen::end_repair;
@@ -36,6 +38,36 @@ impl Container {
         self.settle_for(id, verdict, None)
     }
 
+    /// The application of migration `id`, which is decided to run here, and whoever brings its memory, when the process that
+    /// began it is gone. It runs from here on.
+    ///
+    /// # Errors
+    /// When the container is another migration's, or the application cannot be thawed.
+    pub fn follow(&self, id: &str) -> Result<Owing, Error> {
+        let mut operation = self.begin_settling()?;
+        let out_of_turn = || Error::OutOfTurn { id: self.key.id().into(), action: "fill" };
+        let mark = operation.record.migration.clone().ok_or_else(out_of_turn)?;
+        if mark.id != id {
+            return Err(Error::Migrating { id: self.key.id().into(), migration: mark.id });
+        }
+        let filler = Filler::of(self, mark.filler);
+        if !self.has_ended()? {
+            self.let_go(&mark, operation.record.network_lock.take())?;
+        }
+        operation.save()?;
+        Ok(Owing::found(self.clone(), operation, filler))
+    }
+
+    /// What is owed to the application of this container does not come any more.
+    ///
+    /// # Errors
+    /// When whoever waits for it cannot be told.
+    pub fn forsake(&self, reason: &str) -> Result<(), Error> {
+        let filler = self.migration()?.and_then(|mark| mark.filler);
+        let told = Filler::of(self, filler).lose(reason);
+        told.map_err(|e| Error::io("tell who fills the memory of", &self.directory.file(""), e))
+    }
+
     /// Settles migration `id` whose application ran here, and cannot run on: it is killed, and its state says why.
     ///
     /// # Errors
@@ -54,7 +86,10 @@ impl Container {
             Verdict::Here => {
                 self.let_go(&mark, operation.record.network_lock.take())?;
             }
-            Verdict::Elsewhere => empty(self, Some(&mark))?,
+            Verdict::Elsewhere => {
+                empty(self, Some(&mark))?;
+                Filler::of(self, mark.filler).stop();
+            }
         }
         owed::forget(self);
         if failure.is_some() {

@@ -6,10 +6,13 @@
 
 mod following;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use fastmig_control::INIT_PATH;
 use fastmig_criu::{Common, Launch, Notification, RestoreOptions};
+use fastmig_memory::fill::Origin;
 use serde::Serialize;
 
 use following::Following;
@@ -19,8 +22,8 @@ use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::hold::Hold;
 use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
-use crate::migration::filled::Filled;
-use crate::migration::owed::Creditor;
+use crate::migration::filled::{Filled, Takes};
+use crate::migration::filling::Filling;
 use crate::recipient::{self, Recipient};
 use crate::resources::Resources;
 use crate::root_files;
@@ -165,7 +168,7 @@ fn options(
 struct Memory {
     filled: Filled,
     /// Who has what comes later.
-    creditor: Option<Creditor>,
+    creditor: Option<Arc<dyn Origin>>,
 }
 
 /// Nothing for a checkpoint whose memory CRIU reads.
@@ -221,19 +224,18 @@ fn run_criu<'a>(
     let (restored, log) = if let Some(Memory { filled, creditor }) = memory {
         let log = filled.log.clone();
         stages.hold = creditor.is_some().then(|| Hold::new(container, recipient, filled.pid()));
-        let restored =
-            filled.restore(&at_rest::Images::of(&image), creditor, &mut |stage| stages.follow(stage));
+        let begin = |origin| Filling::begin(origin, filled.missing().to_vec());
+        let filling = creditor.map(begin).transpose();
+        let filling = filling.map_err(|e| Error::io("have memory follow from", &request.path, e))?;
+        let brings = filling.as_ref().map(|filling| filling as &dyn Takes);
+        let images = recipient.watch(Arc::new(at_rest::Images::of(&image)));
+        let restored = filled.restore(images.as_ref(), brings, &mut |stage| stages.follow(stage));
         // Who is at the root's number is the root.
-        (restored.map(|filling| (stages.root, filling)), log)
+        (restored.map(|()| (stages.root, filling)), log)
     } else {
-        let bundle = container.criu_bundle()?;
-        let mut launch = recipient::launch(container, &bundle, capabilities::Memory::IsThere)?;
-        let options = options(container, request, &image.manifest, &mut launch)?;
-        let options = RestoreOptions { images: launch.pass_directory(image.directory.into()), ..options };
         let log = crate::logs::new_log(&container.config, container.key(), "restore")?;
-        let work = crate::logs::work_directory(&container.config)?;
-        let restored = launch.start(&work, &log)?.restore(&options, &mut |stage| stages.follow(stage));
-        (restored.map(|pid| (Some(pid), None)).map_err(Error::from), log)
+        let restored = run_plain_criu(container, request, image, &log, &mut stages);
+        (restored.map(|pid| (pid, None)), log)
     };
     crate::logs::copy(&log, request.work_path.as_deref(), "restore.log");
     let (pid, filling) = restored?;
@@ -247,4 +249,28 @@ fn run_criu<'a>(
         .into());
     }
     filling.map(|filling| Following::begin(container, &request.path, filling)).transpose()
+}
+
+/// Restores from CRIU's own images. Who is the root then.
+fn run_plain_criu(
+    container: &Container,
+    request: &Request,
+    image: Image,
+    log: &Path,
+    stages: &mut Stages<'_>,
+) -> Result<Option<i32>, Error> {
+    let bundle = container.criu_bundle()?;
+    let mut launch = recipient::launch(container, &bundle, capabilities::Memory::IsThere)?;
+    let options = options(container, request, &image.manifest, &mut launch)?;
+    let work = crate::logs::work_directory(&container.config)?;
+    let images = Arc::new(at_rest::Images::of(&image));
+    if stages.recipient.may_read(images.as_ref())? {
+        let options = RestoreOptions { images: launch.pass_directory(image.directory.into()), ..options };
+        let restored = launch.start(&work, log)?.restore(&options, &mut |stage| stages.follow(stage));
+        return Ok(Some(restored?));
+    }
+    let images = stages.recipient.watch(images);
+    let restore = launch.start_restore(&work, log, INIT_PATH.as_ref(), options)?;
+    restore.restore(&images, &mut |stage| stages.follow(stage))?;
+    Ok(stages.root)
 }

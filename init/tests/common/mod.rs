@@ -61,6 +61,8 @@ pub(crate) struct Setup {
     pub(crate) path: Option<OsString>,
     /// Another binary than [`init_binary`].
     pub(crate) init: Option<PathBuf>,
+    /// The AppArmor profile that the application is to go under.
+    pub(crate) profile: Option<&'static str>,
     /// Environment variables of the container.
     pub(crate) env: Vec<(&'static str, OsString)>,
 }
@@ -102,7 +104,8 @@ impl Container {
         unshare.args(["--pid", "--fork", "--mount", "--mount-proc", "--kill-child=KILL", "--"]);
         unshare.args(setup.wrapper);
         unshare.arg(setup.init.unwrap_or_else(init_binary));
-        unshare.args(["--control-fd", &CONTROL_FD.to_string(), "--"]).args(command);
+        unshare.args(["--control-fd", &CONTROL_FD.to_string()]);
+        unshare.args(setup.profile.iter().flat_map(|name| ["--profile", name])).arg("--").args(command);
         unshare.current_dir(directory.path()).envs(setup.env);
         if let Some(path) = setup.path {
             unshare.env("PATH", path);

@@ -99,7 +99,7 @@ fn huge_pages_are_joined_again() {
     // Soft-dirty bits are of huge pages as well, which stay whole.
     assert!(split < before || method == Method::SoftDirty);
     // Each needs 2 MiB in one piece, which a machine whose memory is in small pieces may not have for every one.
-    assert!(joined > split && joined >= before / 8 * 7, "{joined} of {before} kB");
+    assert!((joined > split || split == before) && joined >= before / 8 * 7, "{joined} of {before} kB");
 }
 
 #[test]
@@ -198,11 +198,19 @@ fn what_devices_write_is_seen() {
     }
     let (mut tracker, mut receiver) = (Tracker::new(method), Receiver::default());
     for _ in 0..turns(20) {
-        for _ in 0..3 {
+        let mut tracked = 0;
+        for _ in 0..30 {
             let processes = tree.processes();
             let round = tracker.round(&processes).unwrap();
-            assert!(round.cost.stop > Duration::ZERO, "it was not waited for");
             receiver.take_round(&round, &processes);
+            // Whom a device keeps in a call for long is left for a round.
+            if round.cost.untracked == 0 {
+                assert!(round.cost.stop > Duration::ZERO, "it was not waited for");
+                tracked += 1;
+            }
+            if tracked == 3 {
+                break;
+            }
         }
         let (_, covered) = last(&tree, &mut tracker, &mut receiver);
         assert!(covered.own >= 512, "{covered:?}");

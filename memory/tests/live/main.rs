@@ -39,6 +39,7 @@ fn target() {
         "dense" => roles::dense(argument),
         "signals" => roles::signals(),
         "direct" => roles::direct(argument),
+        "grows" => roles::grows(),
         "filtered" => roles::filtered(),
         "family" => roles::family(),
         "huge" => roles::huge(),

@@ -248,3 +248,38 @@ pub(crate) fn direct(path: &str) -> ! {
     read(file, start);
     std::process::exit(95)
 }
+
+/// Maps memory, lets it grow and shrink where it is, moves it, and gives it up, as fast as it can; tells how often the kernel
+/// found a mapping in the way of that which is none of its own, once it is asked.
+pub(crate) fn grows() -> ! {
+    const PART: usize = 1 << 20;
+    const PARTS: usize = 24;
+    static ERRORS: AtomicBool = AtomicBool::new(false);
+    let _ = filled(4 * MIB);
+    let grow = || loop {
+        // Nothing else lies there: it can always grow.
+        let place = sys::map(None, 2 * PARTS * PART);
+        sys::unmap(place + PART, (2 * PARTS - 1) * PART);
+        for page in (place..place + PART).step_by(PAGE) {
+            sys::put(page, page as u64);
+        }
+        let mut at = place;
+        for parts in 1..PARTS {
+            match sys::remap_or_error(at, parts * PART, (parts + 1) * PART) {
+                Ok(moved) => at = moved,
+                Err(e) => {
+                    ERRORS.store(true, Ordering::Relaxed);
+                    say(&format!("{e} after {parts} parts"));
+                    wait();
+                }
+            }
+        }
+        sys::unmap(at, PARTS * PART);
+    };
+    std::thread::spawn(grow);
+    say("ready");
+    wait();
+    say(if ERRORS.load(Ordering::Relaxed) { "bad" } else { "good" });
+    wait();
+    std::process::exit(0)
+}

@@ -51,6 +51,16 @@ pub(crate) fn protect(start: usize, length: usize, protection: i32) {
     assert_eq!(unsafe { libc::mprotect(start as *mut libc::c_void, length, protection) }, 0);
 }
 
+/// The new start of memory that grows.
+pub(crate) fn remap_or_error(start: usize, length: usize, new: usize) -> std::io::Result<usize> {
+    // SAFETY: moves only what these tests have mapped themselves.
+    let moved = unsafe { libc::mremap(start as *mut libc::c_void, length, new, libc::MREMAP_MAYMOVE) };
+    if moved == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(moved as usize)
+}
+
 /// The new start; nothing where the kernel refuses (it moves no more than one mapping).
 pub(crate) fn remap(start: usize, length: usize, new: usize, onto: Option<usize>) -> Option<usize> {
     let flags = libc::MREMAP_MAYMOVE | onto.map_or(0, |_| libc::MREMAP_FIXED);

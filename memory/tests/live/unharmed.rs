@@ -180,3 +180,26 @@ fn a_process_that_runs_is_not_taken_for_frozen() {
     let error = tracker.last(&tree.processes()).unwrap_err();
     assert!(matches!(error, fastmig_memory::Error::NotFrozen { .. }), "{error}");
 }
+
+/// A mapping that grows while it is being registered stays one.
+#[test]
+fn what_grows_meanwhile_can_be_moved() {
+    let Some(method) = method() else { return };
+    let mut tree = Tree::start("grows");
+    assert_eq!(tree.hear(), "ready");
+    let (processes, begun) = (tree.processes(), std::time::Instant::now());
+    let mut tracker = Tracker::new(method);
+    let mut rounds = 0;
+    while begun.elapsed() < Duration::from_secs(if is_slow() { 20 } else { 4 }) {
+        tracker.round(&processes).unwrap();
+        rounds += 1;
+        if rounds % 50 == 0 {
+            // All is new again.
+            tracker.end(false);
+            tracker = Tracker::new(method);
+        }
+    }
+    eprintln!("{rounds} rounds");
+    tree.tell();
+    assert_eq!(tree.hear(), "good");
+}

@@ -11,6 +11,7 @@ use super::take_in::waiting_of;
 use crate::chunk::CHUNK;
 use crate::ends::Place;
 use crate::error::Error;
+use crate::fetch::Errand;
 use crate::files::StreamIn;
 use crate::images::{PullReader, Puller};
 use crate::phase::Phase;
@@ -70,14 +71,21 @@ impl Arrival<'_> {
         owed: Vec<(String, u64)>,
     ) -> Result<Filling, Error> {
         self.owes = !owed.is_empty();
-        let limits = &self.session.limits;
+        let (session, id) = (self.session, self.id);
+        let limits = &session.limits;
         let puller = &self.session.puller;
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::LastRound, limits.frozen, |deadline| {
             let plan = hear_plan(talk, deadline)?;
             let place = waiting.round(&plan).map_err(Error::end("make room for memory"))?;
             let filling = begin(puller, memory, &place)?;
-            puller.announce_owed(owed)?;
+            if let [(name, size)] = owed.as_slice() {
+                let image = (puller.leave_out(name)?, name.clone(), *size);
+                let errand = Errand::new(id, &session.peer, &session.token, image, session.streams(), limits);
+                waiting.owed(&errand).map_err(Error::end("have its memory follow"))?;
+            } else if !owed.is_empty() {
+                return Err(WireError::Malformed("more than one image of owed memory".to_owned()).into());
+            }
             Ok(filling)
         })
     }

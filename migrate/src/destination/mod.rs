@@ -32,6 +32,7 @@ use crate::id::MigrationId;
 use crate::journal::{Journal, Record};
 use crate::options::{Bounds, Limits, Wanted};
 use crate::progress::Progress;
+use crate::source::Counter;
 use crate::transport::Connection;
 pub use serve::Served;
 use serve::Session;
@@ -71,6 +72,15 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When the container cannot be found out about.
     fn found(&self, record: &Record) -> Result<Box<dyn Waiting>, EndError>;
+
+    /// What is owed to the application of a migration does not come any more.
+    ///
+    /// # Errors
+    /// When whoever waits for it cannot be told.
+    fn forsaken(&self, record: &Record, reason: &str) -> Result<(), EndError> {
+        let _ = (record, reason);
+        Ok(())
+    }
 }
 
 /// Who is told of a migration that arrives.
@@ -92,6 +102,8 @@ pub struct Destination {
     pub limits: Limits,
     /// What may be kept in memory.
     pub bounds: Bounds,
+    /// Where what this host owes others is fetched.
+    pub counter: Arc<Counter>,
     sessions: Mutex<HashMap<MigrationId, Arc<Session>>>,
 }
 
@@ -113,6 +125,7 @@ impl Destination {
             faults: Arc::new(crate::faults::NoFaults),
             limits: Limits::default(),
             bounds: Bounds::default(),
+            counter: Arc::default(),
             sessions: Mutex::default(),
         }
     }

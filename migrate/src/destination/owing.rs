@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::run::{Arrival, End};
+use crate::cancel::Cancel;
 use crate::ends::Owing;
 use crate::error::{chain, Error};
 use crate::journal::Role;
 use crate::phase::Phase;
 use crate::phases::milliseconds;
+use crate::recover::WITHOUT_MEMORY;
 use crate::report::Outcome;
 use crate::state::State;
 use crate::talk::Talk;
@@ -43,7 +45,8 @@ impl Arrival<'_> {
         let filled = self.fill(talk, &mut heard, owing.as_ref());
         self.filled = owing.told();
         match filled {
-            Ok(Ok(())) => self.all_is_here(talk, heard, owing, milliseconds(begun.elapsed())),
+            Ok(Ok(true)) => self.all_is_here(talk, heard, owing, milliseconds(begun.elapsed())),
+            Ok(Ok(false)) => (Outcome::Undecided, Some("the daemon ends; memory is still on its way".into())),
             Ok(Err(reason)) => self.lost(talk, owing, &reason),
             Err(error) => {
                 std::mem::forget(owing);
@@ -58,10 +61,10 @@ impl Arrival<'_> {
         talk: &mut Talk,
         heard: &mut Result<(), Error>,
         owing: &dyn Owing,
-    ) -> Result<Result<(), String>, Error> {
-        let mut filled = None;
+    ) -> Result<Result<bool, String>, Error> {
+        let (mut filled, cancel) = (None, &self.session.cancel);
         let run = self.phases.run(Phase::Fill, LONG, |_| {
-            filled = Some(fill(talk, heard, owing));
+            filled = Some(fill(talk, heard, owing, cancel));
             Ok(())
         });
         match run {
@@ -69,7 +72,7 @@ impl Arrival<'_> {
             Err(error) => self.warnings.push(chain(&error)),
             Ok(()) => {}
         }
-        Ok(filled.unwrap_or_else(|| fill(talk, heard, owing)))
+        Ok(filled.unwrap_or_else(|| fill(talk, heard, owing, cancel)))
     }
 
     fn all_is_here(
@@ -125,7 +128,7 @@ impl Arrival<'_> {
     /// What is owed does not come: the application cannot run on.
     fn lost(&mut self, talk: &mut Talk, owing: Box<dyn Owing>, reason: &str) -> End {
         let (destination, id) = (self.destination, self.id);
-        let reason = format!("the application was killed, for it cannot run without its memory: {reason}");
+        let reason = format!("{WITHOUT_MEMORY}: {reason}");
         tracing::error!(reason, "an application is lost");
         self.session.puller.close(&reason);
         match owing.lose(&reason) {
@@ -143,9 +146,17 @@ impl Arrival<'_> {
     }
 }
 
-/// Waits until all is here; the source hears of us as long as it can.
-fn fill(talk: &mut Talk, heard: &mut Result<(), Error>, owing: &dyn Owing) -> Result<(), String> {
+/// Waits until all is here, or this daemon ends, which is nothing to whoever fetches it; the source hears of us as long as it can.
+fn fill(
+    talk: &mut Talk,
+    heard: &mut Result<(), Error>,
+    owing: &dyn Owing,
+    cancel: &Cancel,
+) -> Result<bool, String> {
     while !owing.wait(SPEAK)? {
+        if cancel.is_leaving() {
+            return Ok(false);
+        }
         if heard.is_ok() {
             let (bytes, faults) = owing.told();
             let filling = Message::Filling { bytes, faults };
@@ -153,5 +164,5 @@ fn fill(talk: &mut Talk, heard: &mut Result<(), Error>, owing: &dyn Owing) -> Re
             *heard = said.map_err(Error::from);
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -10,15 +10,18 @@ use crate::cancel::Cancel;
 use crate::error::{chain, Error};
 use crate::id::MigrationId;
 use crate::images::Puller;
-use crate::journal::{JournalError, Role};
+use crate::journal::{JournalError, Record, Role};
 use crate::options::{Limits, Wanted};
 use crate::report::Report;
+use crate::source::counter::Here;
 use crate::state::State;
 use crate::transport::{Connection, Deadline};
 use crate::wire::{Channel, Hello, Message, Purpose, Received, Verdict, WireError};
 
 /// The most that is waited for a peer that was refused to close.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Or not yet, by a daemon that has just started.
+const NOTHING_OWED: &str = "no memory is owed to you here";
 /// How often a migration that is given up is looked for.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
@@ -92,7 +95,16 @@ pub(super) fn serve(destination: &Destination, connection: Box<dyn Connection>, 
         return refuse(channel, peer, "the first message must be hello");
     };
     tracing::debug!(peer, software, protocol, "a connection");
+    let fetches = matches!(purpose, Purpose::Fetch { .. } | Purpose::AllIsHere { .. });
+    if fetches != channel.is_source() {
+        return refuse(channel, peer, "that is for the other side to ask");
+    }
     match purpose {
+        Purpose::Fetch { token } => let_fetch(destination, channel, peer, &token, protocol),
+        Purpose::AllIsHere { token, bytes, faults, milliseconds } => {
+            let here = Here { bytes, faults, milliseconds };
+            hear_end(destination, channel, peer, &token, here)
+        }
         Purpose::Migrate { wanted, frozen_ms, apart_ms } => {
             let [frozen, apart] = [frozen_ms, apart_ms].map(Duration::from_millis);
             let limits = limits_for(&destination.limits, frozen, apart);
@@ -220,8 +232,7 @@ fn attach(destination: &Destination, mut channel: Channel, peer: &str, token: &s
     };
     let lane = channel.lane();
     let first = session.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane);
-    // While memory is owed, connections that break are made again.
-    let new = (1..=destination.bounds.streams).contains(&lane) && (first || session.puller.is_patient());
+    let new = (1..=destination.bounds.streams).contains(&lane) && first;
     if !new {
         return refuse(channel, peer, "too many data connections, or the same one twice");
     }
@@ -256,10 +267,44 @@ fn answer(destination: &Destination, mut channel: Channel, peer: &str) -> Served
 
 /// The source says that what it owes does not come any more.
 fn gone(destination: &Destination, mut channel: Channel, peer: &str) -> Served {
-    let session = sessions(destination).get(&channel.id()).cloned();
-    if let Some(session) = session.filter(|session| session.peer == peer && session.puller.is_patient()) {
-        session.puller.close("the source has lost what it owed");
+    let record = destination.journal.record(channel.id(), Role::Destination);
+    let owed = |record: &Record| record.peer == peer && record.state == State::Filling;
+    if let Some(record) = record.ok().filter(owed) {
+        if let Err(error) = destination.host.forsaken(&record, "the source has lost what it owed") {
+            return refuse(channel, peer, &chain(error.as_ref()));
+        }
     }
+    finish(destination, &mut channel, &Message::Done)
+}
+
+/// Whom this host owes memory asks for it on this connection.
+fn let_fetch(
+    destination: &Destination,
+    mut channel: Channel,
+    peer: &str,
+    token: &str,
+    protocol: u32,
+) -> Served {
+    let Some(desk) = destination.counter.find(channel.id(), peer, token) else {
+        return refuse(channel, peer, NOTHING_OWED);
+    };
+    let welcome = Message::Welcome { protocol, token: None, lacks_image: false };
+    let welcomed = channel.send(&welcome, &[], Deadline::after(destination.limits.connect));
+    if let Err(error) = welcomed {
+        return Served::Refused(chain(&error));
+    }
+    match desk.come(channel) {
+        Ok(()) => Served::Data,
+        Err(channel) => refuse(*channel, peer, "too many connections for what is owed"),
+    }
+}
+
+/// What this host owed is all there.
+fn hear_end(destination: &Destination, mut channel: Channel, peer: &str, token: &str, here: Here) -> Served {
+    let Some(desk) = destination.counter.find(channel.id(), peer, token) else {
+        return refuse(channel, peer, NOTHING_OWED);
+    };
+    desk.note_here(here);
     finish(destination, &mut channel, &Message::Done)
 }
 

@@ -176,7 +176,6 @@ impl Arrival<'_> {
         let (destination, session, id) = (self.destination, self.session, self.id);
         let waiting = waiting_of(&mut self.waiting)?;
         let filling = std::mem::take(&mut self.filling);
-        let owes = self.owes;
         let images = Arrived { store: Arc::clone(&self.store), puller: Arc::clone(&session.puller) };
         self.phases.run(Phase::Restore, session.limits.frozen, |deadline| {
             let give_up = |reason: &str| session.puller.close(reason);
@@ -185,9 +184,7 @@ impl Arrival<'_> {
                 waiting.restore(dumped, Arc::new(images)).map_err(Error::end("restore the application"))
             })?;
             tracing::debug!(most_bytes = session.puller.most_open(), "all memory is here");
-            if !owes {
-                session.puller.close("all memory is here");
-            }
+            session.puller.close("all memory is here");
             destination.journal.step(id, Role::Destination, State::Held, None)?;
             talk.say(&Message::Held, &[], deadline)
         })
@@ -196,16 +193,10 @@ impl Arrival<'_> {
     /// The source's commit makes it ours: on disk, before anything of it runs.
     fn wait_for_commit(&mut self, talk: &mut Talk) -> Result<(), Error> {
         let (destination, id) = (self.destination, self.id);
-        let (owes, puller, apart) = (self.owes, &self.session.puller, self.session.limits.apart);
-        let next = if owes { State::Filling } else { State::Committed };
+        let next = if self.owes { State::Filling } else { State::Committed };
         let waiting = waiting_of(&mut self.waiting)?;
         self.phases.run(Phase::Commit, self.session.limits.held, |deadline| {
             talk.expect("commit", deadline, |message| matches!(message, Message::Commit).then_some(()))?;
-            if owes {
-                // Before it is decided: whoever waits for what does not come must not run here alone.
-                let patient = puller.be_patient(apart);
-                patient.map_err(|reason| Error::end("have its memory follow")(reason.into()))?;
-            }
             waiting.verify().map_err(Error::end("keep the application for its release"))?;
             destination.journal.step(id, Role::Destination, next, None)?;
             Ok(())

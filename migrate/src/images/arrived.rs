@@ -1,6 +1,6 @@
 //! All images, as the restore opens them: pushed ones from memory, the application's memory as it comes.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 
 use super::{Puller, Store};
@@ -23,9 +23,5 @@ impl ImageSource for Arrived {
 
     fn names(&self) -> Vec<String> {
         self.store.names()
-    }
-
-    fn fetch(&self, image: &str, offset: u64, into: &mut [u8], urgent: bool) -> io::Result<()> {
-        self.puller.fetch(image, offset, into, urgent)
     }
 }

@@ -19,6 +19,9 @@ const AHEAD: usize = 2;
 /// How often a thread that waits looks whether it is still needed.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
+/// Why owed memory does not come.
+const UNREACHABLE: &str = "the other host cannot be reached any more";
+
 /// The memory of an application on its way.
 #[derive(Debug)]
 pub(crate) struct Puller {
@@ -47,11 +50,7 @@ impl Puller {
 
     /// One more connection, which gets a thread.
     pub(crate) fn attach(self: &Arc<Self>, channel: Channel) -> io::Result<()> {
-        {
-            let mut state = self.lock();
-            state.connections += 1;
-            state.owed.found_again();
-        }
+        self.lock().connections += 1;
         let puller = Arc::clone(self);
         let spawned =
             thread::Builder::new().name("fastmig-pull".to_owned()).spawn(move || puller.work(channel));
@@ -87,21 +86,26 @@ impl Puller {
         Ok(())
     }
 
-    /// Memory that is owed: it can be fetched in any order.
-    pub(crate) fn announce_owed(&self, memory: Vec<(String, u64)>) -> Result<(), Error> {
+    /// An image that others ask for: its number.
+    pub(crate) fn leave_out(&self, name: &str) -> Result<u32, Error> {
         let malformed = |what: &str| Error::from(WireError::Malformed(format!("owed memory {what}")));
         let mut state = self.lock();
-        for (name, size) in memory {
-            if !is_name(&name) || state.names.len() >= MOST_IMAGES || state.names.contains(&name) {
-                return Err(malformed("whose name is none"));
-            }
-            let image = u32::try_from(state.names.len()).map_err(|_| malformed("too many"))?;
-            state.owed.announce(name.clone(), image, size);
-            // Nobody opens it.
-            state.names.push(String::new());
-            state.window.pass_over(1);
+        if !is_name(name) || state.names.len() >= MOST_IMAGES || state.names.iter().any(|known| known == name)
+        {
+            return Err(malformed("whose name is none"));
         }
-        Ok(())
+        let image = u32::try_from(state.names.len()).map_err(|_| malformed("too many"))?;
+        // Nobody opens it.
+        state.names.push(String::new());
+        state.window.pass_over(1);
+        Ok(image)
+    }
+
+    /// Memory that is owed: it can be fetched in any order.
+    pub(crate) fn owe(&self, image: u32, name: &str, size: u64) {
+        let mut state = self.lock();
+        state.owed.announce(name.to_owned(), image, size);
+        state.owed.lost();
     }
 
     /// From here on the other host may be out of reach for so long.
@@ -117,8 +121,27 @@ impl Puller {
         Ok(())
     }
 
-    pub(crate) fn is_patient(&self) -> bool {
-        self.lock().owed.is_patient()
+    /// Nobody could be reached: that may go on for too long.
+    pub(crate) fn cannot_connect(&self) {
+        let mut state = self.lock();
+        if state.connections == 0 && state.owed.is_hopeless() {
+            state.over.get_or_insert_with(|| UNREACHABLE.to_owned());
+            self.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().over.is_some()
+    }
+
+    /// Works on one more connection until it is of no more use.
+    pub(crate) fn work_here(&self, channel: Channel) {
+        {
+            let mut state = self.lock();
+            state.connections += 1;
+            state.owed.found_again();
+        }
+        self.work(channel);
     }
 
     /// Fills `into` from `offset` of an image that is owed.
@@ -132,7 +155,7 @@ impl Puller {
                 return Ok(());
             }
             if state.over.is_none() && state.connections == 0 && state.owed.is_hopeless() {
-                state.over = Some("the other host cannot be reached any more".to_owned());
+                state.over = Some(UNREACHABLE.to_owned());
             }
             if let Some(over) = &state.over {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, over.clone()));

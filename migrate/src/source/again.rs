@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::ask::{ask_once, rest};
-use super::serve::Line;
+use super::counter::{Counter, Desk};
 use crate::cancel::Cancel;
 use crate::chunk::Chooser;
 use crate::ends::Memory;
@@ -25,6 +25,7 @@ const MOST_STREAMS: u32 = 64;
 const SLOW: u32 = 3;
 
 /// Serves until the destination says that it needs nothing more, or, without an answer, until this daemon ends.
+#[allow(clippy::too_many_arguments, reason = "what a recovery works with")]
 pub(crate) fn serve(
     dialer: &dyn Dialer,
     record: &Record,
@@ -33,25 +34,19 @@ pub(crate) fn serve(
     limits: &Limits,
     progress: &dyn Progress,
     cancel: &Cancel,
+    counter: &Counter,
 ) -> Option<Verdict> {
     let (chooser, meter) = (Chooser::new(Compression::default()), Meter::new(progress));
     let server = MemoryServer::new(&chooser, &meter, limits.silence * SLOW);
+    let open = counter.open(record.id, &record.peer, &serving.token);
+    let desk = open.desk();
     server.show_again(serving.image, memory);
     server.owe();
     thread::scope(|scope| {
-        for lane in 1..=serving.streams.min(MOST_STREAMS) {
-            let line = Line {
-                dialer,
-                cancel,
-                id: record.id,
-                token: serving.token.clone(),
-                lane,
-                limit: limits.connect,
-            };
-            let server = &server;
-            scope.spawn(move || line.serve_on(server));
+        for _ in 0..serving.streams.clamp(1, MOST_STREAMS) {
+            scope.spawn(|| desk.serve_on(&server));
         }
-        let verdict = until_it_needs_no_more(dialer, record, limits, cancel, |_| {});
+        let verdict = until_it_needs_no_more(dialer, record, limits, cancel, |_| {}, Some(desk));
         server.stop();
         verdict
     })
@@ -64,9 +59,13 @@ pub(crate) fn until_it_needs_no_more(
     limits: &Limits,
     cancel: &Cancel,
     owing: impl Fn(&dyn Dialer),
+    desk: Option<&Arc<Desk>>,
 ) -> Option<Verdict> {
     let mut heard = true;
     loop {
+        if desk.and_then(|desk| desk.here()).is_some() {
+            return Some(Verdict::Committed);
+        }
         match ask_once(dialer, record.id, limits) {
             Ok(Verdict::Owing) => {
                 heard = true;

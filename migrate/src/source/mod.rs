@@ -6,12 +6,13 @@
 //! | `travel` | the phases up to a destination that holds the restored application |
 //! | `rounds` | memory that travels while the application runs |
 //! | `pace` | when that comes to an end |
-//! | `serve` | what is owed after the commit (`again`: by a daemon that has started anew) |
+//! | `serve` | what is owed after the commit (`again`: by a daemon that has started anew; `counter`: where it is fetched) |
 //! | `decide` | commit, and the way back from each phase |
 //! | `ask` | how did the destination decide? |
 
 pub(crate) mod again;
 pub(crate) mod ask;
+pub(crate) mod counter;
 mod decide;
 pub(crate) mod pace;
 mod rounds;
@@ -34,6 +35,7 @@ use crate::options::{Options, Wanted};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::transport::Dialer;
+pub use counter::Counter;
 
 /// What is to move, and where.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +85,8 @@ pub struct Source<'a> {
     pub faults: &'a dyn Faults,
     /// How it is told to stop.
     pub cancel: &'a Cancel,
+    /// Where what is owed is fetched.
+    pub counter: &'a Counter,
 }
 
 impl Debug for Source<'_> {

@@ -1,11 +1,13 @@
 //! A departure from its begin to its report.
 
+use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Instant;
 
 use serde_json::Value;
 
 use super::ask::hello;
+use super::counter::Desk;
 use super::{Plan, Source};
 use crate::chunk::Chooser;
 use crate::ends::{Files, Leaving};
@@ -39,6 +41,7 @@ pub(super) fn run(source: &Source<'_>, leaving: Box<dyn Leaving>, plan: &Plan) -
         account: Account::default(),
         hooked: false,
         frozen: None,
+        desk: None,
     };
     let (outcome, reason) = thread::scope(|scope| {
         let end = departure.go(scope, leaving);
@@ -105,6 +108,8 @@ pub(super) struct Departure<'a> {
     pub(super) hooked: bool,
     /// When it was stopped.
     pub(super) frozen: Option<Instant>,
+    /// Where what is owed is fetched.
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
 /// What the destination said first.
@@ -128,6 +133,8 @@ impl<'a> Departure<'a> {
             Err(error) => return self.go_back(None, leaving, &error),
         };
         self.account.token.clone_from(&welcome.token);
+        let open = self.source.counter.open(plan.id, &plan.peer, &welcome.token);
+        self.desk = Some(Arc::clone(open.desk()));
         let held = self.travel(scope, &mut talk, &welcome, leaving.as_mut());
         match held {
             Ok(()) => self.decide(talk, leaving),

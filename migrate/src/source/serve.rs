@@ -1,15 +1,16 @@
 //! What is owed after the commit. The application runs on the destination; here it stays stopped, with its memory, until all of
-//! that is there. Connections that break are made anew, by us: we are the one who can.
+//! that is there. It is fetched: connections that break are made anew by the one who needs them.
 
+use std::sync::Arc;
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use super::ask::{ask_once, hello, rest};
+use super::counter::Desk;
 use super::run::Departure;
 use super::Source;
-use crate::cancel::Cancel;
 use crate::error::{chain, Error};
 use crate::id::MigrationId;
-use crate::images::MemoryServer;
 use crate::phase::Phase;
 use crate::phases::milliseconds;
 use crate::progress::Event;
@@ -35,11 +36,23 @@ pub(super) enum Served {
     Unknown(String),
 }
 
-impl Departure<'_> {
+impl<'a> Departure<'a> {
+    /// What is owed can be fetched from now on.
+    pub(super) fn let_fetch<'scope>(&self, scope: &'scope Scope<'scope, '_>)
+    where
+        'a: 'scope,
+    {
+        let (Some(desk), Some(serving)) = (&self.desk, &self.account.serving) else { return };
+        for _ in 0..serving.streams {
+            let (desk, server) = (Arc::clone(desk), self.images.server);
+            scope.spawn(move || desk.serve_on(server));
+        }
+    }
+
     /// Waits until the destination has all that it is owed.
     pub(super) fn serve(&mut self, talk: Option<Talk>) -> Result<Served, Error> {
         let (source, id, limits) = (self.source, self.plan.id, &self.plan.options.limits);
-        let account = &mut self.account;
+        let (account, desk) = (&mut self.account, self.desk.clone());
         self.phases.run(Phase::Serve, LONG, |_| {
             let reason = match talk {
                 None => "the control connection is gone".to_owned(),
@@ -57,7 +70,11 @@ impl Departure<'_> {
                 },
             };
             account.warnings.push(format!("the control connection broke while memory was owed: {reason}"));
-            Ok(ask_on(source, id, limits, &reason))
+            let served = ask_on(source, id, limits, &reason, desk.as_deref());
+            if let Some(here) = desk.as_ref().and_then(|desk| desk.here()) {
+                (account.faults, account.filled_ms) = (here.faults, Some(here.milliseconds));
+            }
+            Ok(served)
         })
     }
 }
@@ -92,11 +109,16 @@ fn ask_on(
     id: crate::MigrationId,
     limits: &crate::options::Limits,
     reason: &str,
+    desk: Option<&Desk>,
 ) -> Served {
     let mut heard = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut reason = reason.to_owned();
     for attempts in 1.. {
+        // Whoever fills the memory there may tell it where no daemon does.
+        if desk.and_then(Desk::here).is_some() {
+            return Served::All(None);
+        }
         match ask_once(source.dialer, id, limits) {
             Ok(Verdict::Owing) => (heard, pause) = (Instant::now(), FIRST_PAUSE),
             Ok(Verdict::Committed) => return Served::All(None),
@@ -118,15 +140,12 @@ fn ask_on(
     Served::Unknown(reason)
 }
 
-/// A data connection, which can be made anew.
+/// A data connection.
 pub(super) struct Line<'a> {
     pub(super) dialer: &'a dyn Dialer,
-    pub(super) cancel: &'a Cancel,
     pub(super) id: MigrationId,
     pub(super) token: Token,
     pub(super) lane: u32,
-    /// For the connection to be made.
-    pub(super) limit: Duration,
 }
 
 impl Line<'_> {
@@ -138,32 +157,6 @@ impl Line<'_> {
             Message::Welcome { .. } => Ok(channel),
             Message::Refused { reason, .. } => Err(Error::Refused(reason)),
             other => Err(WireError::Unexpected { got: other.kind(), expected: "welcome" }.into()),
-        }
-    }
-
-    /// The connection is of no more use: as long as memory is owed, another takes its place.
-    pub(super) fn serve_on(&self, server: &MemoryServer<'_>) {
-        let mut pause = FIRST_PAUSE;
-        while !server.is_stopped() && !self.cancel.is_leaving() {
-            // It may have broken before the commit's answer came.
-            if !server.owes() {
-                std::thread::sleep(LISTEN);
-                continue;
-            }
-            match self.open(Deadline::after(self.limit)) {
-                Ok(mut channel) => {
-                    pause = FIRST_PAUSE;
-                    server.serve(&mut channel);
-                }
-                Err(error) => {
-                    let (lane, reason) = (self.lane, chain(&error));
-                    tracing::info!(lane, reason, "a data connection cannot be made again yet");
-                }
-            }
-            if !server.is_stopped() {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
         }
     }
 }

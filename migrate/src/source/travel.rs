@@ -42,6 +42,7 @@ impl<'a> Departure<'a> {
         self.rounds(talk, leaving)?;
         self.freeze(talk, leaving)?;
         self.last_round(talk, leaving)?;
+        self.let_fetch(scope);
         let last_files = self.last_files(talk, leaving)?;
         let dumped = self.dump(talk, leaving)?;
         self.hook(Phase::PostCheckpoint, Stage::PostCheckpoint)?;
@@ -119,14 +120,7 @@ impl<'a> Departure<'a> {
             let streams = plan.options.streams.max(1);
             for lane in 1..=streams {
                 let made = made.clone();
-                let line = Line {
-                    dialer: source.dialer,
-                    cancel: source.cancel,
-                    id: plan.id,
-                    token: token.to_owned(),
-                    lane,
-                    limit: plan.options.limits.connect,
-                };
+                let line = Line { dialer: source.dialer, id: plan.id, token: token.to_owned(), lane };
                 scope.spawn(move || {
                     match line.open(deadline) {
                         Ok(mut channel) => {
@@ -134,7 +128,6 @@ impl<'a> Departure<'a> {
                             // Nobody waits for this thread any more.
                             drop(made);
                             server.serve(&mut channel);
-                            line.serve_on(server);
                         }
                         Err(error) => drop(made.send(Some(error))),
                     }

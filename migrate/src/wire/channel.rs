@@ -49,7 +49,12 @@ impl Channel {
         Self::new(connection, Side::Source, id, lane)
     }
 
-    /// The destination's side of a connection, which learns from the first message what it belongs to. A peer of another
+    /// The destination's side of a connection that it has made.
+    pub(crate) fn open_from_destination(connection: Box<dyn Connection>, id: MigrationId, lane: u32) -> Self {
+        Self::new(connection, Side::Destination, id, lane)
+    }
+
+    /// The side of a connection that did not make it, which learns from the first message what it belongs to. A peer of another
     /// version is told so.
     pub(crate) fn accept(
         connection: Box<dyn Connection>,
@@ -59,7 +64,7 @@ impl Channel {
         let mut channel = Self::new(connection, Side::Destination, MigrationId::from_bytes([0; 16]), 0);
         channel.fill(HEAD, deadline)?;
         let head = channel.head()?;
-        (channel.id, channel.lane) = (head.id, head.lane);
+        (channel.id, channel.lane, channel.side) = (head.id, head.lane, head.from.other());
         channel.check(&head)?;
         channel.fill(HEAD + head.message + head.payload, deadline)?;
         let message = channel.incoming.get(HEAD..HEAD + head.message).unwrap_or_default();
@@ -88,6 +93,11 @@ impl Channel {
             incoming: Vec::new(),
             outgoing: Vec::new(),
         }
+    }
+
+    /// Whether this is the source's side.
+    pub(crate) fn is_source(&self) -> bool {
+        self.side == Side::Source
     }
 
     pub(crate) const fn id(&self) -> MigrationId {

@@ -32,6 +32,16 @@ pub(crate) enum Purpose {
     },
     /// One of its data connections.
     Data { token: Token },
+    /// The destination's, to the source: memory that is owed is asked for on it.
+    Fetch { token: Token },
+    /// The destination's, to the source: all that was owed is there.
+    AllIsHere {
+        token: Token,
+        bytes: u64,
+        faults: u64,
+        /// Since it began to come.
+        milliseconds: u64,
+    },
     /// How was it decided?
     Ask,
     /// The source knows how it was decided; the record may go.

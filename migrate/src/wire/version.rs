@@ -14,7 +14,7 @@ pub(crate) struct Versions {
 }
 
 /// What this one speaks.
-pub(crate) const SPOKEN: Versions = Versions { oldest: 3, newest: 3 };
+pub(crate) const SPOKEN: Versions = Versions { oldest: 4, newest: 4 };
 
 /// The newest version that `ours` and `theirs` have in common.
 pub(crate) fn agree(ours: Versions, theirs: Versions) -> Result<u32, WireError> {

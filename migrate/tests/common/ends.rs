@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use fastmig_migrate::ends::{
     Choice, Doubt, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
 };
+use fastmig_migrate::fetch::{Errand, Fetcher};
 use fastmig_migrate::journal::Role;
 use fastmig_migrate::options::Strategy;
+use fastmig_migrate::transport::Connection;
 use serde_json::{json, Value};
 
 use super::random;
@@ -27,7 +29,6 @@ pub enum Life {
 }
 
 /// Where the application lives. Both containers and all that is true of them, whatever the programs believe.
-#[derive(Debug)]
 pub struct World {
     pub lives: Mutex<Lives>,
     /// Images of memory.
@@ -52,6 +53,9 @@ pub struct World {
     pub spoils: AtomicBool,
     /// The source, or the destination, finds that CRIU has not seen memory as it should.
     pub doubts: Mutex<Option<Role>>,
+    /// How the destination comes to the source, and who fetches there what follows.
+    pub dial_source: Mutex<Option<Arc<Dial>>>,
+    pub follower: Mutex<Option<Arc<Follower>>>,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,12 @@ impl Lives {
         } else if let Some(since) = self.frozen_at.take() {
             self.longest_frozen = self.longest_frozen.max(since.elapsed());
         }
+    }
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("lives", &self.lives).finish_non_exhaustive()
     }
 }
 
@@ -107,6 +117,8 @@ impl World {
             aside_ms: AtomicU64::new(0),
             spoils: AtomicBool::new(false),
             doubts: Mutex::default(),
+            dial_source: Mutex::default(),
+            follower: Mutex::default(),
         })
     }
 
@@ -329,30 +341,40 @@ impl Memory for FakeOwed {
 #[derive(Debug)]
 struct FakeOwing {
     world: Arc<World>,
-    images: Arc<dyn ImageSource>,
+    follower: Arc<Follower>,
+}
+
+/// Who fetches what follows, whatever becomes of the daemon.
+#[derive(Debug)]
+pub struct Follower {
+    fetcher: Fetcher,
     done: AtomicU64,
 }
+
+/// Connects to the source.
+pub type Dial = dyn Fn() -> io::Result<Box<dyn Connection>> + Send + Sync;
 
 impl Owing for FakeOwing {
     fn wait(&self, patience: Duration) -> Result<bool, String> {
         let end = Instant::now() + patience;
         let size = self.world.placed.lock().unwrap().len();
         while Instant::now() < end {
-            let at = usize::try_from(self.done.load(Ordering::SeqCst)).unwrap();
+            let done = &self.follower.done;
+            let at = usize::try_from(done.load(Ordering::SeqCst)).unwrap();
             let mut piece = vec![0; (size - at).min(300_000)];
             if piece.is_empty() {
                 return Ok(true);
             }
-            let fetched = self.images.fetch("owed", at as u64, &mut piece, at % 2 == 0);
+            let fetched = self.follower.fetcher.fetch("owed", at as u64, &mut piece, at % 2 == 0);
             fetched.map_err(|error| error.to_string())?;
             self.world.placed.lock().unwrap()[at..at + piece.len()].copy_from_slice(&piece);
-            self.done.store((at + piece.len()) as u64, Ordering::SeqCst);
+            done.store((at + piece.len()) as u64, Ordering::SeqCst);
         }
         Ok(false)
     }
 
     fn told(&self) -> (u64, u64) {
-        (self.done.load(Ordering::SeqCst), 7)
+        (self.follower.done.load(Ordering::SeqCst), 7)
     }
 
     fn settle(self: Box<Self>) -> Result<(), EndError> {
@@ -390,13 +412,18 @@ impl Memory for FakeMemory {
 pub struct FakeWaiting {
     world: Arc<World>,
     decided: bool,
-    owes: bool,
-    images: Option<Arc<dyn ImageSource>>,
 }
 
 impl FakeWaiting {
     pub fn new(world: &Arc<World>) -> Box<Self> {
-        Box::new(Self { world: Arc::clone(world), decided: false, owes: false, images: None })
+        Box::new(Self { world: Arc::clone(world), decided: false })
+    }
+}
+
+impl FakeWaiting {
+    fn owing(&self) -> Option<Box<dyn Owing>> {
+        let follower = self.world.follower.lock().unwrap().clone()?;
+        Some(Box::new(FakeOwing { world: Arc::clone(&self.world), follower }))
     }
 }
 
@@ -423,8 +450,15 @@ impl Waiting for FakeWaiting {
         Ok(Files { entries: 1, bytes: files.len() as u64 })
     }
 
-    fn ready(&mut self, strategy: Strategy) -> Result<(), EndError> {
-        self.owes = matches!(strategy, Strategy::PostCopy | Strategy::Hybrid);
+    fn ready(&mut self, _: Strategy) -> Result<(), EndError> {
+        Ok(())
+    }
+
+    fn owed(&mut self, errand: &Errand) -> Result<(), EndError> {
+        let dial = self.world.dial_source.lock().unwrap().clone().ok_or("no way to the source")?;
+        let fetcher = Fetcher::start(errand.clone(), Box::new(move || dial()))?;
+        let follower = Follower { fetcher, done: AtomicU64::new(0) };
+        *self.world.follower.lock().unwrap() = Some(Arc::new(follower));
         Ok(())
     }
 
@@ -458,7 +492,6 @@ impl Waiting for FakeWaiting {
         if dumped["pid"] != 1001 {
             return Err("an application without its pid".into());
         }
-        self.images = Some(Arc::clone(&images));
         let images = &*images;
         expect(images, "core-1.img", &self.world.small)?;
         expect(images, "inventory.img", &[])?;
@@ -479,6 +512,9 @@ impl Waiting for FakeWaiting {
     }
 
     fn verify(&mut self) -> Result<(), EndError> {
+        if let Some(follower) = &*self.world.follower.lock().unwrap() {
+            follower.fetcher.be_patient()?;
+        }
         match self.world.lives().1 {
             Life::Held => Ok(()),
             other => Err(format!("the application is {other:?}").into()),
@@ -488,11 +524,13 @@ impl Waiting for FakeWaiting {
     fn release(mut self: Box<Self>) -> Result<Option<Box<dyn Owing>>, EndError> {
         self.decided = true;
         self.world.destination(Life::Running, "release");
-        let images = self.images.take().filter(|_| self.owes);
-        Ok(images.map(|images| {
-            let (world, done) = (Arc::clone(&self.world), AtomicU64::new(0));
-            Box::new(FakeOwing { world, images, done }) as Box<dyn Owing>
-        }))
+        Ok(self.owing())
+    }
+
+    fn follow(mut self: Box<Self>) -> Result<Box<dyn Owing>, EndError> {
+        self.decided = true;
+        self.world.destination(Life::Running, "follow");
+        self.owing().ok_or_else(|| "nobody fetches".into())
     }
 
     fn lose(mut self: Box<Self>, _: &str) -> Result<(), EndError> {

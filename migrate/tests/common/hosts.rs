@@ -17,7 +17,7 @@ use fastmig_migrate::options::{Limits, Options, Wanted};
 use fastmig_migrate::progress::NoProgress;
 use fastmig_migrate::recover::{Peers, Recovery};
 use fastmig_migrate::report::Report;
-use fastmig_migrate::source::{Origin, Plan, Source};
+use fastmig_migrate::source::{Counter, Origin, Plan, Source};
 use fastmig_migrate::state::State;
 use fastmig_migrate::transport::{Connection, Dialer};
 use fastmig_migrate::MigrationId;
@@ -80,6 +80,8 @@ pub struct Hosts {
     lost: AtomicBool,
     source_journal: Mutex<Arc<Journal>>,
     destination: Mutex<Option<Arc<Destination>>>,
+    /// The source, as those see it whom it owes memory.
+    counter: Mutex<Arc<Counter>>,
     directory: TempDir,
 }
 
@@ -101,9 +103,13 @@ impl Hosts {
             lost: AtomicBool::new(false),
             source_journal: Mutex::new(Arc::new(Journal::open(&directory.path().join("source")).unwrap())),
             destination: Mutex::new(None),
+            counter: Mutex::default(),
             directory,
         });
         hosts.start_destination();
+        let source = Arc::downgrade(&hosts);
+        let dial = move || source.upgrade().ok_or(io::ErrorKind::ConnectionRefused)?.dial_source();
+        *world.dial_source.lock().unwrap() = Some(Arc::new(dial));
         hosts
     }
 
@@ -124,6 +130,15 @@ impl Hosts {
         self.recovery(&journal, |recovery| {
             for recovered in recovery.settle_here() {
                 assert!(recovered.trouble.is_none(), "{recovered:?}");
+                if recovered.is_owed() {
+                    let (hosts, record, journal) = (Arc::clone(self), recovered.record, Arc::clone(&journal));
+                    thread::spawn(move || {
+                        hosts.recovery(&journal, |recovery| {
+                            let followed = recovery.follow(&record, &NoProgress, &Cancel::default());
+                            assert!(followed.trouble.is_none(), "{followed:?}");
+                        });
+                    });
+                }
             }
         });
         let host = Arc::new(FakeHost(Arc::clone(self)));
@@ -147,6 +162,7 @@ impl Hosts {
     pub fn restart_source(self: &Arc<Self>) {
         let journal = Arc::new(Journal::open(&self.path("source")).unwrap());
         *self.source_journal.lock().unwrap() = Arc::clone(&journal);
+        *self.counter.lock().unwrap() = Arc::default();
         self.world.source_died.store(false, Ordering::SeqCst);
         self.recovery(&journal, |recovery| {
             for recovered in recovery.settle_here() {
@@ -169,6 +185,7 @@ impl Hosts {
             hooks: self.hooks.as_ref(),
             peers: &peers,
             limits: &self.options.limits,
+            counter: &self.counter(),
         });
     }
 
@@ -201,6 +218,7 @@ impl Hosts {
             progress: &NoProgress,
             faults: faults.as_ref(),
             cancel,
+            counter: &self.counter(),
         };
         source.run(FakeLeaving::new(&self.world), plan)
     }
@@ -217,6 +235,20 @@ impl Hosts {
                 hosts.restart_destination();
             }
         });
+        Ok(ours)
+    }
+
+    fn counter(&self) -> Arc<Counter> {
+        Arc::clone(&self.counter.lock().unwrap())
+    }
+
+    /// A connection that the source serves.
+    fn dial_source(self: &Arc<Self>) -> io::Result<Box<dyn Connection>> {
+        let (ours, theirs) = self.network.pair()?;
+        let mut source = Destination::new(Arc::new(FakeHost(Arc::clone(self))), self.source_journal());
+        source.counter = self.counter();
+        source.limits = self.options.limits.clone();
+        thread::spawn(move || source.serve(theirs, "b"));
         Ok(ours)
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::bundle::{self, copy_tree};
-use super::cache::Cache;
+use super::cache::{lock_file, Cache};
 use super::command::Cmd;
 use super::dist::{self, cargo, repository, target_dir};
 use super::install::PROGRAMS_DIR;
@@ -49,6 +49,8 @@ pub fn build(cache: &Cache) -> Result<PathBuf> {
 
 fn build_package(cache: &Cache, out: &Path) -> Result<()> {
     let dist = dist::build()?;
+    // Two suites may want it at the same time.
+    let _alone = lock_file(&dist.join(".deb.lock"))?;
     bundle::export(cache, &dist.join("libexec"))?;
     ensure_tool()?;
     // cargo-deb finds what begins with target/release in the true target directory.

@@ -42,13 +42,14 @@ pub struct Case {
 pub struct Ctx {
     only: Option<String>,
     retries: u32,
+    brief: bool,
     session: OnceCell<Session>,
 }
 
 impl Ctx {
     /// For all cases, or for those with `only` in their name.
     pub fn new(only: Option<String>) -> Self {
-        Self { only, retries: 0, session: OnceCell::new() }
+        Self { only, retries: 0, brief: false, session: OnceCell::new() }
     }
 
     /// A case that fails is tried again up to so many times; each failure is printed all the same. For machines that
@@ -56,6 +57,17 @@ impl Ctx {
     #[must_use]
     pub fn with_retries(self, retries: u32) -> Self {
         Self { retries, ..self }
+    }
+
+    /// Of suites that know what of theirs is most worth its time, that alone.
+    #[must_use]
+    pub fn in_brief(self, brief: bool) -> Self {
+        Self { brief, ..self }
+    }
+
+    /// See [`Ctx::in_brief`].
+    pub fn is_brief(&self) -> bool {
+        self.brief
     }
 
     /// See [`Ctx::with_retries`].

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::cache::lock_file;
 use super::command::Cmd;
 use super::progress::long_step;
 
@@ -22,6 +23,7 @@ pub const FOR_FIXTURES: &[(&str, &str)] = &[("gcc", "gcc"), ("as", "binutils")];
 pub const FOR_MACHINES: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
+    ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ssh", "openssh-client"),
     ("unshare", "util-linux"),
@@ -29,10 +31,13 @@ pub const FOR_MACHINES: &[(&str, &str)] = &[
 ];
 
 /// Installs the packages of those programs that are missing.
-pub fn ensure(programs: &[(&str, &str)]) -> Result<()> {
-    let mut missing: Vec<&str> =
-        programs.iter().filter(|(name, _)| !is_installed(name)).map(|(_, p)| *p).collect();
-    missing.dedup();
+pub fn ensure(programs: &[(&str, &'static str)]) -> Result<()> {
+    if missing(programs).is_empty() {
+        return Ok(());
+    }
+    // Two suites may install at the same time, or the same.
+    let _alone = lock_file(&std::env::temp_dir().join("fastmig-tools.lock"))?;
+    let mut missing = missing(programs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -43,6 +48,13 @@ pub fn ensure(programs: &[(&str, &str)]) -> Result<()> {
         apt_get(&["update", "-q"])?;
         apt_get(&[&["install", "-q", "-y", "--no-install-recommends"], missing.as_slice()].concat())
     })
+}
+
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut missing: Vec<_> =
+        programs.iter().filter(|(name, _)| !is_installed(name)).map(|(_, package)| *package).collect();
+    missing.dedup();
+    missing
 }
 
 fn apt_get(args: &[&str]) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The AppArmor profiles for containers and for CRIU, all made from one template.
+//! The AppArmor profiles for containers, their inits, and for CRIU, all made from one template.
 
 mod glob;
 
@@ -18,7 +18,8 @@ const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 const TEMPLATE: &str = include_str!("../../../../apparmor/profiles.template");
 
 /// The profiles, by their names in the template, and what each is called.
-const PROFILES: &[(&str, &str)] = &[("container", "fastmig-container"), ("criu", "fastmig-criu")];
+const PROFILES: &[(&str, &str)] =
+    &[("container", "fastmig-container"), ("init", "fastmig-init"), ("criu", "fastmig-criu")];
 
 /// What all of them have: files whose names the container's root does not lead to are files all the same.
 const FLAGS: &str = "flags=(attach_disconnected,mediate_deleted)";
@@ -128,7 +129,9 @@ mod tests {
         let (container, criu) = (profile("container", "fastmig-container"), profile("criu", "fastmig-criu"));
         assert!(container.contains("deny mount,") && !criu.contains("deny mount,"));
         assert!(criu.contains("capability sys_admin,") && !container.contains("capability sys_admin,"));
-        for text in [container, criu] {
+        let init = profile("init", "fastmig-init");
+        assert!(init.contains("change_profile -> fastmig-container,") && !init.contains("file,"));
+        for text in [container, criu, init] {
             assert!(!text.contains('|') && !text.contains("<all"), "{text}");
             assert_eq!(text.matches('{').count(), text.matches('}').count(), "{text}");
         }

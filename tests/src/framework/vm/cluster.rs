@@ -1,4 +1,4 @@
-//! Two nodes with FastMig, which its Debian package has installed, whose daemons know each other.
+//! One node or two with FastMig, which its Debian package has installed, whose daemons know each other.
 
 use std::fs;
 use std::path::Path;
@@ -30,13 +30,13 @@ pub const WAIT_FOR_DAEMON: &str =
     "for turn in $(seq 100); do curl -sf --unix-socket /run/fastmig/api.sock http://fastmigd/healthz && exit; sleep 0.2; done; \
      journalctl -u fastmigd --no-pager | tail; exit 1";
 
-/// The two, `node1` and `node2`.
+/// `node1`, and mostly `node2`.
 #[derive(Debug)]
 pub struct Cluster {
     /// What they have in common.
     pub site: Arc<Site>,
     /// In the order of their names.
-    pub nodes: [Arc<Node>; 2],
+    pub nodes: Vec<Arc<Node>>,
 }
 
 impl Cluster {
@@ -45,10 +45,24 @@ impl Cluster {
     /// # Errors
     /// With what went wrong on which node.
     pub fn start(cache: &Cache, kernel: Kernel, images: &[&str]) -> Result<Self> {
+        let cluster = Self::boot(cache, kernel, images, &[1, 2])?;
+        cluster.join()?;
+        Ok(cluster)
+    }
+
+    /// Only `node1`, which knows nobody.
+    ///
+    /// # Errors
+    /// See [`Cluster::start`].
+    pub fn start_one(cache: &Cache, kernel: Kernel, images: &[&str]) -> Result<Self> {
+        Self::boot(cache, kernel, images, &[1])
+    }
+
+    fn boot(cache: &Cache, kernel: Kernel, images: &[&str], numbers: &[u8]) -> Result<Self> {
         let payload = tempfile::tempdir()?;
         fs::copy(deb::build(cache)?, payload.path().join("fastmig.deb"))?;
         let site = Site::open(cache, payload.path(), &store::of(cache, images)?)?;
-        let both = |number| {
+        let boot = |number| {
             let site = Arc::clone(&site);
             move || -> Result<Arc<Node>> {
                 let node = Node::boot(&site, number, kernel)?;
@@ -56,18 +70,16 @@ impl Cluster {
                 Ok(Arc::new(node))
             }
         };
-        let nodes = step(&format!("two machines, {kernel}"), || {
+        let nodes = step(&format!("{} with {kernel}", machines(numbers.len())), || {
             std::thread::scope(|scope| {
-                let (one, two) = (scope.spawn(both(1)), scope.spawn(both(2)));
-                let joined = |thread: std::thread::ScopedJoinHandle<'_, Result<Arc<Node>>>| {
+                let threads: Vec<_> = numbers.iter().map(|number| scope.spawn(boot(*number))).collect();
+                let nodes = threads.into_iter().map(|thread| {
                     thread.join().map_err(|_| anyhow::anyhow!("a machine's thread has panicked"))?
-                };
-                Ok::<_, anyhow::Error>([joined(one)?, joined(two)?])
+                });
+                nodes.collect::<Result<Vec<_>>>()
             })
         })?;
-        let cluster = Self { site, nodes };
-        cluster.join()?;
-        Ok(cluster)
+        Ok(Self { site, nodes })
     }
 
     /// The machines that `cargo xtask vm nodes` keeps, of which `directory` tells.
@@ -76,12 +88,12 @@ impl Cluster {
     /// When there are none.
     pub fn attach(cache: &Cache, directory: &Path) -> Result<Self> {
         let site = Site::of_others(cache, directory);
-        let nodes = [Arc::new(Node::attach(&site, 1)?), Arc::new(Node::attach(&site, 2)?)];
+        let nodes = vec![Arc::new(Node::attach(&site, 1)?), Arc::new(Node::attach(&site, 2)?)];
         Ok(Self { site, nodes })
     }
 
     fn join(&self) -> Result<()> {
-        let [first, second] = &self.nodes;
+        let (first, second) = (&self.nodes[0], &self.nodes[1]);
         let start = format!("systemctl enable --quiet --now fastmigd\n{WAIT_FOR_DAEMON}");
         first.sh("fastmigd init --name node1 --address 10.9.0.1:7443")?;
         first.sh(&start)?;
@@ -91,5 +103,13 @@ impl Cluster {
         let peers = first.sh("fastmigd peers")?;
         ensure!(peers.contains("node2"), "node1 knows only:\n{peers}");
         Ok(())
+    }
+}
+
+fn machines(count: usize) -> &'static str {
+    if count == 1 {
+        "a machine"
+    } else {
+        "two machines"
     }
 }

@@ -1,15 +1,17 @@
-//! A machine that stays up: booted from the disk of [`super::system`], entered by ssh, and gone with its guard.
+//! A machine that stays up: booted from the disk of [`super::system`], or taken as it then was, entered by ssh, and gone with
+//! its guard.
 
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, Context, Result};
 use nix::fcntl::Flock;
 use tempfile::TempDir;
 
+use super::saved::Saved;
 use super::{early, machine, system, Kernel};
 use crate::framework::background::Background;
 use crate::framework::cache::Cache;
@@ -48,6 +50,9 @@ const MACHINE: &[&str] = &[
 /// Nothing is to be hidden in an emulation, and mitigations only make it slower.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=10 mitigations=off net.ifnames=0";
 
+/// What the payload's disk holds, empty or not: a machine that goes on finds a disk of the same size.
+pub(super) const DISK_BYTES: u64 = 6 << 30;
+
 /// Makes an ext4 of the tree `$2`, with `$3` in it, in the file `$1`.
 const PAYLOAD: &str = r#"
 mkdir -p "$2/containerd"
@@ -77,8 +82,33 @@ sync
 pub struct Site {
     cache: Cache,
     directory: PathBuf,
-    /// Not where others boot the machines.
-    ours: Option<(TempDir, Flock<fs::File>)>,
+    /// Not where others boot the machines. Without the lock where the caller has it.
+    ours: Option<(TempDir, Option<Flock<fs::File>>)>,
+}
+
+/// How a machine comes up.
+pub(super) enum Start<'a> {
+    /// By its kernel, on a disk that keeps what is written; QEMU listens at the socket `monitor`.
+    Cold { disk: &'a Path, monitor: &'a Path },
+    /// As it was saved.
+    Saved(&'a Saved),
+}
+
+/// All that a machine is made of, but for its payload, as text.
+pub(super) fn recipe(cache: &Cache, kernel: Kernel) -> Result<String> {
+    let tree = kernel.tree(cache)?;
+    let files = [system::disk(cache)?, early::archive(cache, &tree)?, tree.image, key(cache)?];
+    Ok(format!("{files:?}\n{MACHINE:?}\n{COMMAND_LINE}"))
+}
+
+/// The private key that opens machines of this cache.
+fn key(cache: &Cache) -> Result<PathBuf> {
+    let directory = cache.get("disks", "key", "ed25519", |target| {
+        fs::create_dir(target)?;
+        let file = path_of(&target.join("key"))?;
+        Cmd::new(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", &file]).ok().map(drop)
+    })?;
+    Ok(directory.join("key"))
 }
 
 /// A running machine.
@@ -102,16 +132,29 @@ impl Site {
     pub fn open(cache: &Cache, payload: &Path, store: &Path) -> Result<Arc<Self>> {
         machine::prepare()?;
         let alone = machine::alone(cache)?;
-        let directory = tempfile::tempdir()?;
-        let path = directory.path().to_owned();
-        let site = Self { cache: cache.clone(), directory: path, ours: Some((directory, alone)) };
-        let (key, payload, store) = (path_of(&site.key())?, path_of(payload)?, path_of(store)?);
-        Cmd::new(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", &key]).ok()?;
+        let site = Self::with(cache, Some(alone))?;
+        let (payload, store) = (path_of(payload)?, path_of(store)?);
         let disk = path_of(&site.payload())?;
         let shell = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", PAYLOAD, "sh"];
         let arguments = [disk.as_str(), &payload, &store];
         Cmd::new(shell.into_iter().chain(arguments)).timeout(Duration::from_secs(300)).ok()?;
         Ok(Arc::new(site))
+    }
+
+    /// For one machine, of a caller who has a site already.
+    pub(super) fn alone(cache: &Cache) -> Result<Self> {
+        Self::with(cache, None)
+    }
+
+    fn with(cache: &Cache, alone: Option<Flock<fs::File>>) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().to_owned();
+        let site = Self { cache: cache.clone(), directory: path, ours: Some((directory, alone)) };
+        let key = key(cache)?;
+        for end in ["", "pub"] {
+            fs::copy(key.with_extension(end), site.key().with_extension(end))?;
+        }
+        Ok(site)
     }
 
     /// The machines that somebody else has booted, whose [`Site::directory`] this is.
@@ -131,7 +174,11 @@ impl Site {
         self.directory.join("key")
     }
 
-    fn payload(&self) -> PathBuf {
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub(super) fn payload(&self) -> PathBuf {
         self.directory.join("payload")
     }
 
@@ -146,20 +193,34 @@ impl Site {
 }
 
 impl Node {
-    /// Boots `node1` or `node2` (its `number`) on `kernel`, and returns when it takes commands.
+    /// Gives `node1` or `node2` (its `number`) on `kernel`, which takes commands and has its payload.
     ///
     /// # Errors
     /// When it does not come up; tells what it said last.
     pub fn boot(site: &Arc<Site>, number: u8, kernel: Kernel) -> Result<Self> {
+        let saved = Saved::of(site, number, kernel)?;
+        let node = Self::start(site, number, kernel, &Start::Saved(&saved))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        node.sh(&format!("date -s @{now} >/dev/null\n{MOUNT}"))?;
+        Ok(node)
+    }
+
+    /// Starts it, and returns when it takes commands.
+    pub(super) fn start(site: &Arc<Site>, number: u8, kernel: Kernel, start: &Start<'_>) -> Result<Self> {
         let name = format!("node{number}");
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let argv = arguments(site, &name, number, port, kernel)?;
+        let argv = arguments(site, (&name, number), port, kernel, start)?;
         let machine = Mutex::new(Some(Cmd::new(argv).spawn()?));
         fs::write(site.directory.join(format!("{name}.port")), port.to_string())?;
         let node = Self { site: Arc::clone(site), name, port, machine, door: Mutex::default() };
         node.wait_until_up()?;
-        node.sh(MOUNT)?;
         Ok(node)
+    }
+
+    /// Whether its QEMU runs.
+    pub(super) fn is_powered(&self) -> bool {
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.as_mut().is_some_and(Background::is_running)
     }
 
     /// One that others have booted, by its number.
@@ -238,11 +299,7 @@ impl Node {
     }
 
     fn wait_until_up(&self) -> Result<()> {
-        let answers = || {
-            let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-            machine.as_mut().is_some_and(|machine| !machine.is_running())
-                || self.ssh(&["true"]).timeout(KNOCK_LIMIT).ok().is_ok()
-        };
+        let answers = || !self.is_powered() || self.ssh(&["true"]).timeout(KNOCK_LIMIT).ok().is_ok();
         wait_until(BOOT_LIMIT, answers)
             .and_then(|()| self.ssh(&["true"]).ok().map(drop))
             .with_context(|| format!("{} does not come up; it said:\n{}", self.name, self.console()))?;
@@ -288,11 +345,15 @@ impl Drop for Node {
     }
 }
 
-fn arguments(site: &Site, name: &str, number: u8, port: u16, kernel: Kernel) -> Result<Vec<String>> {
+fn arguments(
+    site: &Site,
+    (name, number): (&str, u8),
+    port: u16,
+    kernel: Kernel,
+    start: &Start<'_>,
+) -> Result<Vec<String>> {
     let tree = kernel.tree(&site.cache)?;
-    let [disk, early, image, payload] =
-        [&system::disk(&site.cache)?, &early::archive(&site.cache, &tree)?, &tree.image, &site.payload()]
-            .map(|path| path_of(path));
+    let [early, image] = [&early::archive(&site.cache, &tree)?, &tree.image].map(|path| path_of(path));
     let key = fs::read_to_string(site.key().with_extension("pub"))?;
     let line = format!(
         "{COMMAND_LINE} systemd.hostname={name} systemd.set_credential=\"ssh.authorized_keys.root:{}\"",
@@ -302,10 +363,7 @@ fn arguments(site: &Site, name: &str, number: u8, port: u16, kernel: Kernel) -> 
     let mut argv: Vec<String> = begin.iter().chain(MACHINE).map(|&word| word.to_owned()).collect();
     argv.extend(["-serial".to_owned(), format!("file:{}", path_of(&site.console(name))?)]);
     argv.extend(["-kernel".to_owned(), image?, "-initrd".to_owned(), early?, "-append".to_owned(), line]);
-    // Written to a file without a name, which goes with the machine.
-    let drive = |file: &str, more: &str| format!("file={file},format=raw,if=virtio,{more}");
-    argv.extend(["-drive".to_owned(), drive(&disk?, "snapshot=on,cache=unsafe")]);
-    argv.extend(["-drive".to_owned(), drive(&payload?, "snapshot=on,cache=unsafe")]);
+    argv.extend(drives(site, start)?);
     argv.extend(card(
         &format!("user,id=outside,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
         "outside",
@@ -318,6 +376,27 @@ fn arguments(site: &Site, name: &str, number: u8, port: u16, kernel: Kernel) -> 
         &format!("52:54:00:09:00:{number:02x}"),
     ));
     Ok(argv)
+}
+
+/// The system's and the payload, and where the machine goes on from. What is written to a copy goes to a file without a name,
+/// which goes with the machine.
+fn drives(site: &Site, start: &Start<'_>) -> Result<Vec<String>> {
+    let drive = |file: &Path, format: &str, copy: bool| -> Result<[String; 2]> {
+        let copy = if copy { "on" } else { "off" };
+        let drive = format!("file={},format={format},if=virtio,snapshot={copy},cache=unsafe", path_of(file)?);
+        Ok(["-drive".to_owned(), drive])
+    };
+    let payload = drive(&site.payload(), "raw", true)?;
+    Ok(match start {
+        Start::Cold { disk, monitor } => {
+            let monitor = format!("unix:{},server=on,wait=off", path_of(monitor)?);
+            [drive(disk, "qcow2", false)?, payload, ["-qmp".to_owned(), monitor]].concat()
+        }
+        Start::Saved(saved) => {
+            let state = format!("exec:cat '{}'", path_of(&saved.state())?);
+            [drive(&saved.disk(), "qcow2", true)?, payload, ["-incoming".to_owned(), state]].concat()
+        }
+    })
 }
 
 fn card(network: &str, id: &str, address: &str) -> [String; 4] {

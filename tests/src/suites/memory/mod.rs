@@ -12,6 +12,7 @@ mod huge;
 mod lazily;
 mod limits;
 mod lost;
+mod outlived;
 mod sharing;
 mod snapshot;
 mod stage;
@@ -31,6 +32,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         changing::CASES,
         following::CASES,
         lost::CASES,
+        outlived::CASES,
         busy::CASES,
         sharing::CASES,
         limits::CASES,

@@ -17,15 +17,16 @@ use crate::suites::migration::stage as common;
 /// How long one attempt of a restore may take; CRIU's own limit is shorter.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An application with what an image can lie about: processes, a file, a deleted file, pipes and sockets.
+/// An application with what an image can lie about: processes, a thread, a file, a deleted file, pipes and sockets.
 const APPLICATION: &str = "
-import os, socket, time
+import os, socket, threading, time
 log = open('/tmp/app.log', 'a+'); log.write('x' * 100); log.flush()
 ghost = open('/tmp/ghost', 'w+'); os.unlink('/tmp/ghost'); ghost.write('g' * 100); ghost.flush()
 pipe = os.pipe()
 pair = socket.socketpair()
 if os.fork() == 0:
     while True: time.sleep(0.05)
+threading.Thread(target=time.sleep, args=(1e8,), daemon=True).start()
 print('ready', flush=True)
 while True: time.sleep(0.02)
 ";

@@ -3,6 +3,7 @@
 
 mod directory;
 mod files;
+mod filters;
 mod manifest;
 mod processes;
 
@@ -49,6 +50,10 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "hostile images: processes that are more than they were",
         run: |ctx| each(ctx, &[], processes::IMAGES).into(),
+    },
+    Case {
+        name: "hostile images: processes under other filters than their container's",
+        run: |ctx| each(ctx, &[], filters::IMAGES).into(),
     },
     Case {
         name: "hostile images: more than a user without new privileges",
@@ -121,6 +126,7 @@ mod tests {
         ("manifest", manifest::IMAGES),
         ("processes", processes::IMAGES),
         ("as user", processes::AS_USER),
+        ("filters", filters::IMAGES),
         ("files", files::IMAGES),
     ];
 

@@ -29,7 +29,7 @@ pub(super) const CASES: &[Case] = &[
 /// containerd's default profile, under the name that its CRI plugin gives it.
 const DEFAULT: &str = "--apparmor-default-profile cri-containerd.apparmor.d";
 
-const OURS: &str = "fastmig-container (enforce)";
+pub(super) const OURS: &str = "fastmig-container (enforce)";
 
 /// Tells which files below `/proc/sys` it may open for writing, at once and whenever it gets SIGUSR1; and a child's number.
 const TELL: &str = r#"
@@ -69,7 +69,7 @@ while os.path.exists("/tmp/watch"):
 print(sorted(seen))
 "#;
 
-fn node() -> Result<Arc<Node>> {
+pub(super) fn node() -> Result<Arc<Node>> {
     let node = Arc::clone(&super::cluster(Kernel::Trixie)?.nodes[0]);
     node.sh("printf '[confinement]\\napparmor = true\\n' >/etc/fastmig/config.toml")?;
     Ok(node)

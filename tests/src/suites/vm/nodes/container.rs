@@ -99,6 +99,16 @@ impl Container {
         Ok(())
     }
 
+    /// Fails unless the init is under its own profile, and every other process under its container's.
+    pub(super) fn require_init_label(&self) -> Result<()> {
+        let mut labels = self.labels()?;
+        let init = labels.remove(&1);
+        ensure!(init.as_deref() == Some("fastmig-init (enforce)"), "the init: {init:?}");
+        let of_container = |label: &String| label == "fastmig-container (enforce)";
+        ensure!(!labels.is_empty() && labels.values().all(of_container), "{labels:?}");
+        Ok(())
+    }
+
     /// What it has written.
     pub(super) fn output(&self) -> Result<String> {
         self.node.sh(&format!("cat /var/log/{}.log", self.id))

@@ -26,7 +26,7 @@ while True:
 
 fn rounds() -> Result<()> {
     let cluster = super::cluster(Kernel::Bookworm)?;
-    let [first, second] = &cluster.nodes;
+    let (first, second) = (&cluster.nodes[0], &cluster.nodes[1]);
     let said = first.sh("fastmig check")?;
     ensure!(said.contains("soft-dirty"), "{said}");
     let source =

@@ -51,6 +51,11 @@ fn lose_power(node: &Node) -> Result<()> {
 
 /// Runs redis on the first node, and a container that waits for it on the second.
 fn stage(cluster: &Cluster) -> Result<(Container, Container)> {
+    // Both ends alike: what comes from a node without profiles is not taken under one.
+    for node in &cluster.nodes {
+        node.sh("rm -f /etc/fastmig/config.toml; systemctl restart fastmigd")?;
+        node.sh(crate::framework::vm::cluster::WAIT_FOR_DAEMON)?;
+    }
     let source = Container::run(&cluster.nodes[0], "web", (FASTMIG, RESTART), "redis", &[])?;
     source.wait_for("redis-cli ping")?;
     let target = Container::in_standby(&cluster.nodes[1], "web", &["--seccomp"], "redis")?;
