@@ -17,6 +17,8 @@
 
 mod breakpoints;
 mod bundle;
+pub mod clock;
+mod credentials;
 mod explain;
 pub mod launch;
 mod lazy;
@@ -24,6 +26,7 @@ mod life;
 mod message;
 pub mod meter;
 mod options;
+mod person;
 mod pids;
 pub mod seccomp;
 pub mod session;
@@ -33,12 +36,14 @@ mod timers;
 pub mod view;
 
 pub use bundle::{Bundle, BundleError};
+pub use credentials::{is_core, with_bounding_set};
 pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
 pub use lazy::LazySocket;
 pub use life::Life;
 pub use meter::Meter;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
+pub use person::Person;
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};
 pub use stream::{ImageSink, ImageSource, PageImage, ProcessMemory, StreamedDump, StreamedRestore};

@@ -23,17 +23,38 @@ pub(crate) fn drop_bounding_set(keep: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the effective and permitted capabilities to `set`, the inheritable ones to none.
-pub(crate) fn set_capabilities(set: u64) -> io::Result<()> {
+/// Sets the effective and permitted capabilities to `set`.
+pub(crate) fn set_capabilities(set: u64, inheritable: u64) -> io::Result<()> {
     let header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
     let half = |shift: u32| CapabilityHalf {
         effective: u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0),
         permitted: u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0),
-        inheritable: 0,
+        inheritable: u32::try_from(inheritable >> shift & 0xffff_ffff).unwrap_or(0),
     };
     let halves = [half(0), half(32)];
     // SAFETY: both pointers are to live values laid out as capset(2) wants for this version.
     check_long(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) })
+}
+
+/// Whether capabilities outlive that root becomes another user.
+pub(crate) fn keep_capabilities(keep: bool) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0) })
+}
+
+/// Lets capabilities outlive the start of a program; they must be permitted and inheritable.
+pub(crate) fn raise_ambient(set: u64) -> io::Result<()> {
+    for capability in (0..64_u64).filter(|capability| set & (1 << capability) != 0) {
+        // SAFETY: takes integers only.
+        check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) })?;
+    }
+    Ok(())
+}
+
+/// No program that is started from here on brings privileges.
+pub(crate) fn gain_nothing() -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
 #[repr(C)]

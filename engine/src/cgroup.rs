@@ -195,6 +195,11 @@ impl ApplicationCgroup {
         fs::write(file, value)
     }
 
+    /// The file that freezes and thaws it.
+    pub(crate) fn switch(&self) -> PathBuf {
+        self.state_write(true).0
+    }
+
     fn state_write(&self, frozen: bool) -> (PathBuf, &'static str) {
         let (file, value) = match (self.unified, frozen) {
             (true, true) => ("cgroup.freeze", "1"),

@@ -61,6 +61,7 @@ mod hold;
 mod hugetlb;
 pub mod image;
 mod init;
+mod inside;
 mod json_lines;
 pub mod keeper;
 mod logs;

@@ -114,6 +114,7 @@ impl Filled {
         launch: Launch<'_>,
         options: RestoreOptions,
     ) -> Result<Self, Error> {
+        crate::inside::refuse_rounds(container)?;
         let spool = Spool::make(container)?;
         let command = COMMAND.min(container.config.limits.criu());
         let view = RestoreView::new(Limits { bytes: MOST_BYTES, command })?;

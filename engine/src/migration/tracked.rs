@@ -18,7 +18,7 @@ use super::spool::Spool;
 use super::withheld::{shared_with_children, Withheld};
 use crate::container::Container;
 use crate::subject::Subject;
-use crate::{application, Error};
+use crate::{application, inside, Error};
 
 /// A round of memory that is to travel.
 #[derive(Debug)]
@@ -131,6 +131,9 @@ impl Tracked {
         limit: Duration,
     ) -> Result<Self, Error> {
         let container = &subject.container;
+        if subject.inside.is_some() {
+            return Err(untracked(container, inside::NO_ROUNDS.into()));
+        }
         let method = fastmig_memory::probe().map_err(|e| untracked(container, e.into()))?;
         let view = DumpView::new()?;
         let mut launch = subject.launch()?.within(limit).with_dump_view(&view)?;
@@ -414,6 +417,19 @@ fn untracked(container: &Container, source: Box<dyn std::error::Error + Send + S
 
 fn over(container: &Container) -> Error {
     Error::OutOfTurn { id: container.key().id().into(), action: "track" }
+}
+
+impl Container {
+    /// Whether the memory of this container's application can travel while it runs, and by what method.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn trackable(&self) -> Result<&'static str, String> {
+        if inside::is_wanted(self) {
+            return Err(inside::NO_ROUNDS.into());
+        }
+        trackable()
+    }
 }
 
 /// Whether an application's memory can be tracked on this host.
