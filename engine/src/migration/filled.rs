@@ -181,6 +181,11 @@ impl Filled {
         Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
     }
 
+    /// The application stands still at the source.
+    pub(crate) fn has_all_rounds(&self) -> bool {
+        self.mappings.is_some()
+    }
+
     /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.
     fn require_headroom(&self, plan: &Plan) -> Result<(), Error> {
         let spans = plan.pages.iter().chain(&plan.owed).flat_map(Pages::spans);
