@@ -100,15 +100,6 @@ impl Bundle {
         arguments
     }
 
-    /// The whole command line of an RPC worker that speaks on descriptor `rpc` and works in descriptor `work`, under the
-    /// library if `viewed`.
-    #[must_use]
-    pub fn worker_arguments(&self, dir: &Path, work: i32, rpc: i32, viewed: bool) -> Vec<String> {
-        let mut arguments = self.global_arguments(dir, work, viewed);
-        arguments.extend(["swrk".into(), rpc.to_string()]);
-        arguments
-    }
-
     /// The command line of a CRIU that works in descriptor `work`, up to and without what it is to do.
     ///
     /// No configuration file and no plug-in is taken from the container, whose content is hostile input.

@@ -12,13 +12,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caps::{Capability, CapsHashSet};
+use caps::CapsHashSet;
 use nix::sched::{setns, CloneFlags};
 use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 
+use crate::person::{mask, Prepared};
 use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
 use crate::view::Passed;
-use crate::{sys, Bundle, CriuError, DumpOptions, Meter, RestoreOptions, Session};
+use crate::{sys, Bundle, CriuError, DumpOptions, Meter, Person, RestoreOptions, Session};
 
 /// Which AppArmor profile the next program of this process runs under.
 const PROFILE: &str = "/proc/self/attr/apparmor/exec";
@@ -34,7 +35,8 @@ pub struct Launch<'a> {
     capabilities: CapsHashSet,
     fds: Vec<OwnedFd>,
     oom_score_adj: Option<i32>,
-    profile: Option<&'static str>,
+    profile: Option<String>,
+    person: Option<Person>,
     view: Option<Passed>,
     meter: Arc<Meter>,
     limit: Duration,
@@ -93,6 +95,7 @@ impl<'a> Launch<'a> {
             fds: Vec::new(),
             oom_score_adj: None,
             profile: None,
+            person: None,
             view: None,
             meter: Arc::default(),
             limit,
@@ -165,8 +168,8 @@ impl<'a> Launch<'a> {
 
     /// Executes it under this AppArmor profile, which the kernel must have.
     #[must_use]
-    pub fn under_profile(mut self, profile: Option<&'static str>) -> Self {
-        self.profile = profile;
+    pub fn under_profile(mut self, profile: Option<impl Into<String>>) -> Self {
+        self.profile = profile.map(Into::into);
         self
     }
 
@@ -179,6 +182,16 @@ impl<'a> Launch<'a> {
     /// The bundle that it starts.
     pub(crate) fn bundle(&self) -> &Bundle {
         self.bundle
+    }
+
+    pub(crate) fn join_also(&mut self, namespace: File, kind: CloneFlags) {
+        if let Some(namespaces) = &mut self.namespaces {
+            namespaces.others.insert(0, (namespace, kind));
+        }
+    }
+
+    pub(crate) fn set_person(&mut self, person: Person) {
+        self.person = Some(person);
     }
 
     /// Starts it under the library that shows CRIU memory otherwise.
@@ -217,9 +230,10 @@ impl<'a> Launch<'a> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| LaunchError::Prepare { what: "make CRIU's socket", source: e.into() })?;
-        let work = self.pass_directory(open(work)?.into());
+        let work = self.pass_work(work)?;
         let rpc = self.pass(theirs);
-        let arguments = self.bundle.worker_arguments(self.seen_directory(), work, rpc, self.view.is_some());
+        let mut arguments = self.arguments(work);
+        arguments.extend(["swrk".into(), rpc.to_string()]);
         let (limit, meter) = (self.limit, Arc::clone(&self.meter));
         let view = self.view.as_ref().map(|view| view.variable(rpc));
         let child = self.execute(&arguments, view, work, log)?;
@@ -271,6 +285,9 @@ impl<'a> Launch<'a> {
     ) -> Result<Directory, LaunchError> {
         let failed = |source| LaunchError::Prepare { what: "make CRIU's stream sockets", source };
         let directory = Directory::make(work, purpose).map_err(failed)?;
+        if let Some(person) = &self.person {
+            directory.hand_to(person).map_err(failed)?;
+        }
         *images = self.pass_directory(directory.open().map_err(failed)?);
         Ok(directory)
     }
@@ -282,11 +299,27 @@ impl<'a> Launch<'a> {
         announcer: &Path,
         command: Vec<String>,
     ) -> Result<Child, LaunchError> {
-        let work = self.pass_directory(open(work)?.into());
-        let mut arguments = self.bundle.global_arguments(self.seen_directory(), work, false);
+        let work = self.pass_work(work)?;
+        let mut arguments = self.arguments(work);
         arguments.extend(command);
         arguments.extend(["--action-script".into(), announcer.to_string_lossy().into_owned()]);
         self.execute(&arguments, None, work, log)
+    }
+
+    /// Where it works: `work`, or the directory of who it is.
+    fn pass_work(&mut self, work: &Path) -> Result<RawFd, LaunchError> {
+        let directory = match &self.person {
+            Some(person) => open(person.work()?)?,
+            None => open(work)?,
+        };
+        Ok(self.pass_directory(directory.into()))
+    }
+
+    /// The command line up to what it is to do.
+    fn arguments(&self, work: RawFd) -> Vec<String> {
+        let mut arguments = self.bundle.global_arguments(self.seen_directory(), work, self.view.is_some());
+        arguments.extend(self.person.is_some().then(|| "--unprivileged".to_owned()));
+        arguments
     }
 
     /// The bundle, as seen from where the worker runs.
@@ -310,6 +343,8 @@ impl<'a> Launch<'a> {
         // No PATH: CRIU must not run a program of the container.
         let mut environment = vec!["PATH=/dev/null".to_owned(), "HOME=/".to_owned()];
         environment.extend(view);
+        // What it learns about the kernel, where it may write.
+        environment.extend(self.person.is_some().then(|| format!("XDG_RUNTIME_DIR=/proc/self/fd/{work}")));
         let program = Program {
             file: open(&loader)?,
             arguments: c_strings(arguments)?,
@@ -321,7 +356,8 @@ impl<'a> Launch<'a> {
         command.stdin(Stdio::null()).stdout(said).stderr(log_file);
         let mut entry = Entry {
             cgroups: self.cgroups,
-            capabilities: self.capabilities.iter().fold(0, |set, c: &Capability| set | c.bitmask()),
+            capabilities: mask(&self.capabilities),
+            person: self.person.as_ref().map(Person::prepared),
             oom_score_adj: self.oom_score_adj.map(|value| value.to_string()),
             profile: self.profile.map(|name| format!("exec {name}")),
             directory: work,
@@ -346,6 +382,7 @@ struct Program {
 struct Entry {
     cgroups: Vec<File>,
     capabilities: u64,
+    person: Option<Prepared>,
     oom_score_adj: Option<String>,
     /// What AppArmor is told.
     profile: Option<String>,
@@ -383,8 +420,13 @@ impl Entry {
             namespaces.join()?;
         }
         sys::new_session_keyring()?;
-        sys::drop_bounding_set(self.capabilities)?;
-        sys::set_capabilities(self.capabilities)?;
+        match &self.person {
+            Some(person) => person.enter(self.capabilities)?,
+            None => {
+                sys::drop_bounding_set(self.capabilities)?;
+                sys::set_capabilities(self.capabilities, 0)?;
+            }
+        }
         if let Some(work) = self.fds.iter().find(|fd| fd.as_raw_fd() == self.directory) {
             nix::unistd::fchdir(work)?;
         }
@@ -426,7 +468,7 @@ fn spawn(mut command: Command, pid_namespace: Option<File>) -> io::Result<Child>
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")))
 }
 
-fn open(path: &Path) -> Result<File, LaunchError> {
+pub(crate) fn open(path: &Path) -> Result<File, LaunchError> {
     File::open(path).map_err(|source| LaunchError::Open { path: path.into(), source })
 }
 

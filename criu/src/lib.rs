@@ -12,9 +12,13 @@
 //! 6. Its view of memory is ours where memory travels ahead of it: [`view`].
 //! 7. What its processes take is counted: [`meter`].
 //! 8. The filters that images would give to threads are compared with a process's: [`seccomp`].
-//! 9. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 9. What it needs of the kernel is there before it asks: `breakpoints`.
+//! 10. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
+mod breakpoints;
 mod bundle;
+pub mod clock;
+mod credentials;
 mod explain;
 pub mod launch;
 mod lazy;
@@ -22,6 +26,7 @@ mod life;
 mod message;
 pub mod meter;
 mod options;
+mod person;
 mod pids;
 pub mod seccomp;
 pub mod session;
@@ -31,12 +36,14 @@ mod timers;
 pub mod view;
 
 pub use bundle::{Bundle, BundleError};
+pub use credentials::{is_core, with_bounding_set};
 pub use explain::{explain, tail, Explanation};
 pub use launch::{Launch, LaunchError};
 pub use lazy::LazySocket;
 pub use life::Life;
 pub use meter::Meter;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
+pub use person::Person;
 pub use pids::set_last_pid;
 pub use session::{CriuError, Features, Notification, Session, Version};
 pub use stream::{ImageSink, ImageSource, PageImage, ProcessMemory, StreamedDump, StreamedRestore};

@@ -63,6 +63,13 @@ pub(crate) fn put_number(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(u8::try_from(value).unwrap_or(0));
 }
 
+/// A field that is a message or text.
+pub(crate) fn put_bytes(message: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_number(message, field << 3 | 2);
+    put_number(message, bytes.len() as u64);
+    message.extend(bytes);
+}
+
 /// The messages of an image, after its magic numbers; nothing when it is cut short.
 pub(crate) fn messages(image: &[u8]) -> Option<Vec<&[u8]>> {
     let mut rest = image.get(HEADER..)?;

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
-use crate::message::{fields, messages, number_of, put_number, Content, Field, HEADER};
+use crate::message::{fields, messages, number_of, put_bytes, put_number, Content, Field, HEADER};
 use crate::sys;
 
 /// The image that has the filters of all threads.
@@ -185,12 +185,6 @@ fn entry(program: &[u8], flags: u64, next: Option<usize>) -> Vec<u8> {
         put_number(&mut entry, value);
     }
     entry
-}
-
-fn put_bytes(message: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_number(message, field << 3 | 2);
-    put_number(message, bytes.len() as u64);
-    message.extend(bytes);
 }
 
 /// A filter of the list, and the place of the one that is added after it.

@@ -23,17 +23,38 @@ pub(crate) fn drop_bounding_set(keep: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the effective and permitted capabilities to `set`, the inheritable ones to none.
-pub(crate) fn set_capabilities(set: u64) -> io::Result<()> {
+/// Sets the effective and permitted capabilities to `set`.
+pub(crate) fn set_capabilities(set: u64, inheritable: u64) -> io::Result<()> {
     let header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
     let half = |shift: u32| CapabilityHalf {
         effective: u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0),
         permitted: u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0),
-        inheritable: 0,
+        inheritable: u32::try_from(inheritable >> shift & 0xffff_ffff).unwrap_or(0),
     };
     let halves = [half(0), half(32)];
     // SAFETY: both pointers are to live values laid out as capset(2) wants for this version.
     check_long(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) })
+}
+
+/// Whether capabilities outlive that root becomes another user.
+pub(crate) fn keep_capabilities(keep: bool) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0) })
+}
+
+/// Lets capabilities outlive the start of a program; they must be permitted and inheritable.
+pub(crate) fn raise_ambient(set: u64) -> io::Result<()> {
+    for capability in (0..64_u64).filter(|capability| set & (1 << capability) != 0) {
+        // SAFETY: takes integers only.
+        check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) })?;
+    }
+    Ok(())
+}
+
+/// No program that is started from here on brings privileges.
+pub(crate) fn gain_nothing() -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
 #[repr(C)]
@@ -92,10 +113,51 @@ fn check_long(result: libc::c_long) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that a message has just brought, and that is nobody else's.
+/// A descriptor that the kernel has just made for us, and that is nobody else's.
 pub(crate) fn received(number: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has made it for whoever reads the message.
+    // SAFETY: the kernel has made it for whoever reads the message, or made the call.
     unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// An event of the calling thread that never happens (perf_event_open(2), `PERF_COUNT_SW_DUMMY`).
+pub(crate) fn open_idle_event() -> io::Result<OwnedFd> {
+    const SOFTWARE: u32 = 1;
+    const DUMMY: u64 = 9;
+    const EXCLUDE_KERNEL: u64 = 1 << 5;
+    const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
+    let size = u32::try_from(size_of::<EventAttributes>()).unwrap_or(0);
+    let attributes =
+        EventAttributes { kind: SOFTWARE, size, config: DUMMY, flags: EXCLUDE_KERNEL, ..Default::default() };
+    let (this_thread, any_processor, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (0, -1, -1);
+    // SAFETY: reads `size` bytes of a live value; the rest are integers.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            this_thread,
+            any_processor,
+            no_group,
+            CLOSE_ON_EXEC,
+        )
+    };
+    check_long(fd)?;
+    RawFd::try_from(fd).map(received).map_err(io::Error::other)
+}
+
+/// `struct perf_event_attr`, in its first published size (`PERF_ATTR_SIZE_VER0`).
+#[repr(C)]
+#[derive(Default)]
+struct EventAttributes {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    breakpoint: u32,
+    config1: u64,
 }
 
 /// The instructions of the seccomp filter of this number that task `pid` has, which we have stopped: 0 is the oldest. Nothing

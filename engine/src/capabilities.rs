@@ -64,7 +64,7 @@ pub(crate) fn for_dump(config: &Config) -> CapsHashSet {
 /// For a restore into the container whose PID 1 is `init`: what CRIU hands on it must hold itself.
 pub(crate) fn for_restore(init: i32, config: &Config, memory: Memory) -> Result<CapsHashSet, Error> {
     let allowed = members(allowed_in(init)?);
-    let tracing = is_tracing_restricted().then_some(TO_TRACE);
+    let tracing = to_trace();
     let missing = (memory == Memory::MayFollow).then_some(TO_MISS_MEMORY);
     let nice = are_we_nice().then_some(TO_BE_LESS_NICE);
     let besides = tracing.into_iter().chain(missing).chain(nice).chain(allowed);
@@ -73,6 +73,11 @@ pub(crate) fn for_restore(init: i32, config: &Config, memory: Memory) -> Result<
 
 fn are_we_nice() -> bool {
     Process::myself().and_then(|process| process.stat()).is_ok_and(|stat| stat.nice > 0)
+}
+
+/// What a restore takes where the host lets nobody trace without.
+pub(crate) fn to_trace() -> Option<Capability> {
+    is_tracing_restricted().then_some(TO_TRACE)
 }
 
 fn is_tracing_restricted() -> bool {
@@ -98,7 +103,7 @@ fn members(set: u64) -> impl Iterator<Item = Capability> {
 }
 
 /// Without what the operator withholds. Nobody can hand on what it lacks itself; CRIU says what it then cannot do.
-fn held(wanted: CapsHashSet, config: &Config) -> CapsHashSet {
+pub(crate) fn held(wanted: CapsHashSet, config: &Config) -> CapsHashSet {
     let withheld = config.confinement.withheld();
     let ours = caps::read(None, CapSet::Permitted).unwrap_or_default();
     wanted.intersection(&ours).filter(|capability| !withheld.contains(*capability)).copied().collect()
@@ -141,5 +146,7 @@ mod tests {
         assert_eq!(dump.difference(&besides).cloned().collect::<BTreeSet<_>>(), listed("dump"));
         let restore = names(TO_RESTORE);
         assert_eq!(restore.difference(&besides).cloned().collect::<BTreeSet<_>>(), listed("restore"));
+        assert_eq!(names(crate::inside::TO_DUMP), listed("dump inside"));
+        assert_eq!(names(crate::inside::TO_RESTORE), listed("restore inside"));
     }
 }

@@ -8,6 +8,7 @@ use fastmig_criu::{Bundle, Features, Launch};
 use procfs::process::Process;
 use serde::Serialize;
 
+use crate::inside::Inside;
 use crate::start_options::TcpPolicy;
 use crate::state::ApplicationState;
 use crate::{application, capabilities, hugetlb, logs, Config, Container, Error};
@@ -136,6 +137,7 @@ impl Container {
         }
         findings.extend(pids.iter().flat_map(|&pid| set_aside(pid)));
         let tcp = tcp.map_or_else(|| self.tcp_policy(), Ok)?;
+        findings.extend(beyond_criu(self, tcp, &pids)?);
         if tcp == TcpPolicy::Refuse && has_established_tcp(self.pid()) {
             findings.push(Finding::blocker(
                 "the application has an established TCP connection",
@@ -160,6 +162,25 @@ impl Container {
             }
         }
         findings
+    }
+}
+
+/// What a CRIU inside the container could not do, where it is there.
+fn beyond_criu(
+    container: &Container,
+    tcp: TcpPolicy,
+    pids: &BTreeSet<i32>,
+) -> Result<Option<Finding>, Error> {
+    let checked = Inside::of(container)
+        .and_then(|inside| inside.map_or(Ok(()), |inside| inside.require_simple(container, tcp, pids)));
+    match checked {
+        Ok(()) => Ok(None),
+        Err(Error::NotFromInside { what, remedy, .. }) => {
+            let cause =
+                format!("CRIU works inside the container here ([confinement] mode) and cannot {what}");
+            Ok(Some(Finding::blocker(cause, remedy)))
+        }
+        Err(e) => Err(e),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::frozen::{Frozen, Held};
 use crate::image::Draft;
+use crate::inside::Images;
 use crate::keeper::phase::InPhase;
 use crate::resources::Resources;
 use crate::root_files::RootFiles;
@@ -276,16 +277,22 @@ struct Ready {
     session: Session,
     options: DumpOptions,
     log: PathBuf,
+    /// Where its images are, if that is not where they belong.
+    own: Option<Images>,
 }
 
 fn start_criu(subject: &Subject, draft: &Draft, request: &Request) -> Result<Ready, Error> {
     let mut launch = subject.launch()?;
-    let images = launch.pass(open_directory(draft.directory())?);
+    let own = subject.inside.as_ref().map(|inside| Images::make(inside, draft.directory())).transpose()?;
+    let images = launch.pass(match &own {
+        Some(own) => own.open()?,
+        None => open_directory(draft.directory())?,
+    });
     let options = subject.options(&mut launch, images, request.after != After::Run)?;
     let config = &subject.container.config;
     let log = crate::logs::new_log(config, subject.container.key(), "dump")?;
     let work = crate::logs::work_directory(config)?;
-    Ok(Ready { session: launch.start(&work, &log)?, options, log })
+    Ok(Ready { session: launch.start(&work, &log)?, options, log, own })
 }
 
 /// Where the caller wants them too.
@@ -300,10 +307,11 @@ pub(crate) fn hand_out_logs(subject: &Subject, log: &Path, request: &Request) {
 /// Dumps. An application that is to end does not run again: CRIU leaves its connections locked, and the second
 /// names that it gave to files with no name left that the checkpoint knows.
 fn run(subject: &Subject, ready: Ready, request: &Request) -> Result<Option<Held>, Error> {
-    let Ready { session, options, log } = ready;
+    let Ready { session, options, log, own } = ready;
     let result = session.dump(&options);
     hand_out_logs(subject, &log, request);
     result?;
+    own.map(Images::take_over).transpose()?;
     let ends = request.after != After::Run;
     // Connections that are to live on elsewhere must not hear of the end of their sockets here.
     let holds = ends && subject.terms.tcp == TcpPolicy::Keep;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::confinement::Confinement;
+pub use self::confinement::{Confinement, Mode as CriuMode};
 pub use self::create::Create;
 pub use self::daemon::Daemon;
 pub use self::error::ConfigError;

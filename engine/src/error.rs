@@ -208,6 +208,18 @@ pub enum Error {
         /// The image at fault.
         wrong: fastmig_criu::seccomp::Wrong,
     },
+    /// What only a privileged CRIU could do.
+    #[error(
+        "CRIU works inside container {id:?} here ([confinement] mode = \"in-container\") and cannot {what}: {remedy}"
+    )]
+    NotFromInside {
+        /// The container.
+        id: String,
+        /// What it cannot do.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The application would lose what it has.
     #[error(
         "the application holds {missing}, and container {id:?} does not allow that: create the container with it \
@@ -386,6 +398,7 @@ impl Error {
             | Self::Astray { .. }
             | Self::TooPrivileged { .. }
             | Self::OtherFilter { .. }
+            | Self::NotFromInside { .. }
             | Self::LacksCapabilities { .. }
             | Self::Untracked { .. }
             | Self::TooLittleMemory { .. }

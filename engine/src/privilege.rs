@@ -83,6 +83,11 @@ fn holds(allowed: &Status, capability: Capability) -> bool {
     allowed.capbnd.unwrap_or(0) & capability.bitmask() != 0
 }
 
+/// Whether a process is in a namespace that is not its container's.
+pub(crate) fn has_left(pid: i32, init: i32) -> bool {
+    place::astray(pid, init).is_some()
+}
+
 /// The capabilities that any thread of these processes has at hand.
 pub(crate) fn held_by(processes: &BTreeSet<i32>) -> u64 {
     let threads = processes.iter().flat_map(|pid| living_threads(*pid));

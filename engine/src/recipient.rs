@@ -13,6 +13,7 @@ use crate::application::{self, PID_BASE};
 use crate::capabilities::Memory;
 use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
+use crate::inside::{self, Inside};
 use crate::privilege::Filters;
 use crate::{apparmor, capabilities, cgroup, orphans, privilege, ApplicationState, Error};
 
@@ -26,6 +27,8 @@ pub(crate) struct Recipient<'a> {
     /// That is seen to while CRIU restores.
     numbering: Mutex<Option<JoinHandle<Result<(), Error>>>>,
     filters: Filters,
+    /// Images in which a clock is, for a CRIU that leaves it as it is.
+    clocks: Mutex<Option<Arc<dyn ImageSource>>>,
 }
 
 impl<'a> Recipient<'a> {
@@ -33,6 +36,9 @@ impl<'a> Recipient<'a> {
     pub(crate) fn admit(container: &'a Container, manifest: &Manifest, path: &Path) -> Result<Self, Error> {
         require_free_pids(container, &manifest.pids)?;
         require_capabilities(container, &manifest.capabilities)?;
+        if let Some(inside) = Inside::of(container)? {
+            inside.require_restorable(container, manifest.tcp, &manifest.capabilities)?;
+        }
         let root = Pid::new(manifest.root_pid).map_err(|_| ImageError::Damaged {
             path: path.into(),
             file: crate::image::MANIFEST.into(),
@@ -40,7 +46,7 @@ impl<'a> Recipient<'a> {
         })?;
         let highest = manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
         let filters = Filters::of(container);
-        Ok(Self { container, root, highest, numbering: Mutex::default(), filters })
+        Ok(Self { container, root, highest, numbering: Mutex::default(), filters, clocks: Mutex::default() })
     }
 
     /// The application's root, as the container counts it.
@@ -50,12 +56,18 @@ impl<'a> Recipient<'a> {
 
     /// `images`, as CRIU is to get them.
     pub(crate) fn watch(&self, images: Arc<dyn ImageSource>) -> Arc<dyn ImageSource> {
-        self.filters.watch(images)
+        let images = self.filters.watch(images);
+        if !inside::is_wanted(self.container) {
+            return images;
+        }
+        let images: Arc<dyn ImageSource> = Arc::new(inside::Bounded(images));
+        *self.clocks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&images));
+        images
     }
 
     /// Whether CRIU may read `images` by itself, where nobody else can change them; otherwise they need [`Recipient::watch`].
     pub(crate) fn may_read(&self, images: &dyn ImageSource) -> Result<bool, Error> {
-        self.filters.fit(images)
+        Ok(!inside::is_wanted(self.container) && self.filters.fit(images)?)
     }
 
     /// The init waits for it from here on.
@@ -73,10 +85,16 @@ impl<'a> Recipient<'a> {
             Notification::PostRestore => self.finish_numbering().map_err(|e| e.report()),
             Notification::PreResume => privilege::verify(self.container, self.root.get())
                 .and_then(|()| self.filters.verify(self.container))
+                .and_then(|()| self.require_clock())
                 .inspect_err(|_| self.kill_before_it_runs())
                 .map_err(|e| e.report()),
             _ => Ok(()),
         }
+    }
+
+    fn require_clock(&self) -> Result<(), Error> {
+        let images = self.clocks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        images.map_or(Ok(()), |images| inside::require_clock(self.container, images.as_ref()))
     }
 
     /// Before anything of it runs: its next fork must get a number that it has not used yet. Restored processes get theirs by
@@ -150,9 +168,13 @@ pub(crate) fn launch<'a>(
     let launch = Launch::new(bundle, container.config.limits.criu())
         .measured_by(Arc::clone(&container.criu))
         .in_namespaces_of(init)?
-        .in_cgroups(&destination_cgroups(container)?)?
-        .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
-        .under_profile(apparmor::for_criu(&container.config, init));
+        .in_cgroups(&destination_cgroups(container)?)?;
+    let launch = match Inside::of(container)? {
+        Some(inside) => inside.restores(container, launch)?,
+        None => launch
+            .with_capabilities(capabilities::for_restore(init, &container.config, memory)?)
+            .under_profile(apparmor::for_criu(&container.config, init)),
+    };
     Ok(match application::oom_score_adj(init) {
         Some(value) => launch.with_oom_score_adj(value),
         None => launch,

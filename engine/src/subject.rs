@@ -11,6 +11,7 @@ use fastmig_criu::{Bundle, Common, DumpOptions, Launch};
 use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
 use crate::image::{self, Manifest, Stream};
+use crate::inside::{Inside, Lent};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Record};
 use crate::{apparmor, application, capabilities, privilege, Error};
@@ -43,6 +44,9 @@ pub(crate) struct Subject {
     /// Its root, as the container counts it.
     pub(crate) root: i32,
     pub(crate) terms: Terms,
+    /// Who CRIU is, where it is no helper of the host's.
+    pub(crate) inside: Option<Inside>,
+    _lent: Option<Lent>,
 }
 
 impl Subject {
@@ -51,12 +55,22 @@ impl Subject {
         let Ok(root) = container.init()?.status()?.state.running() else {
             return Err(container.wrong_state("checkpoint", ApplicationState::Standby));
         };
+        let (inside, cgroup) = (Inside::of(container)?, container.application_cgroup()?);
+        let lent = match &inside {
+            Some(inside) => {
+                inside.require_simple(container, terms.tcp, &cgroup.pids())?;
+                Some(Lent::to(inside, &cgroup)?)
+            }
+            None => None,
+        };
         Ok(Self {
             container: container.clone(),
             bundle: container.criu_bundle()?,
-            cgroup: container.application_cgroup()?,
+            cgroup,
             root: root.get(),
             terms,
+            inside,
+            _lent: lent,
         })
     }
 
@@ -104,9 +118,13 @@ impl Subject {
 
     /// A CRIU in the right place, not started yet.
     pub(crate) fn launch(&self) -> Result<Launch<'_>, Error> {
-        Ok(Launch::new(&self.bundle, self.container.config.limits.criu())
+        let launch = Launch::new(&self.bundle, self.container.config.limits.criu())
             .measured_by(Arc::clone(&self.container.criu))
-            .in_namespaces_of(self.container.pid())?
+            .in_namespaces_of(self.container.pid())?;
+        if let Some(inside) = &self.inside {
+            return inside.dumps(&self.container, launch);
+        }
+        Ok(launch
             .with_capabilities(capabilities::for_dump(&self.container.config))
             .under_profile(apparmor::for_criu(&self.container.config, self.container.pid())))
     }

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use crate::Person;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What one of these directories is called, before its maker's pid.
@@ -56,6 +58,14 @@ impl Directory {
                 Err(e)
             }
         }
+    }
+
+    /// Lets `person` find the sockets; nobody else gets to the directory.
+    pub(crate) fn hand_to(&self, person: &Person) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            person.own(&entry?.path())?;
+        }
+        person.own(&self.path)
     }
 
     pub(crate) fn open(&self) -> io::Result<OwnedFd> {

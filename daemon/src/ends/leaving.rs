@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use fastmig_engine::migration::{trackable, Departure, Terms};
+use fastmig_engine::migration::{Departure, Terms};
 use fastmig_engine::{passport, Container};
 use fastmig_migrate::ends::{Choice, EndError, Files, Images, Leaving, Memory, Pass, Round};
 use fastmig_migrate::options::Strategy;
@@ -43,7 +43,7 @@ impl Leaving for Leaver {
     }
 
     fn choose(&mut self, asked: Strategy) -> Result<Choice, EndError> {
-        let (strategy, why) = match (asked, trackable()) {
+        let (strategy, why) = match (asked, self.container.trackable()) {
             (Strategy::StopCopy, _) => (Strategy::StopCopy, "asked for".to_owned()),
             (asked, Ok(_)) if asked.has_rounds() => (asked, "asked for".to_owned()),
             (asked, Err(reason)) if asked.has_rounds() => {

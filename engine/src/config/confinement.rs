@@ -6,10 +6,23 @@ use serde::{Deserialize, Serialize};
 use super::sources::Sources;
 use super::ConfigError;
 
+/// Where CRIU stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Outside of the container's confinement, with the capabilities that applications of all kinds need.
+    #[default]
+    Helper,
+    /// A process of the container, with two capabilities more than its others.
+    InContainer,
+}
+
 /// What the programs that checkpoint and restore must do without.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Confinement {
+    /// Where CRIU stands.
+    pub mode: Mode,
     /// Capabilities that CRIU is not given, though some applications cannot be moved without: `CAP_NET_ADMIN`, ...
     pub withhold: Vec<String>,
     /// Whether containers that bring no profile of their own and may not mount, and CRIU when it works on them, run under

@@ -114,6 +114,7 @@ impl Filled {
         launch: Launch<'_>,
         options: RestoreOptions,
     ) -> Result<Self, Error> {
+        crate::inside::refuse_rounds(container)?;
         let spool = Spool::make(container)?;
         let command = COMMAND.min(container.config.limits.criu());
         let view = RestoreView::new(Limits { bytes: MOST_BYTES, command })?;
@@ -178,6 +179,11 @@ impl Filled {
         let layout = Layout::of(&plan);
         self.mappings = plan.mappings;
         Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
+    }
+
+    /// The application stands still at the source.
+    pub(crate) fn has_all_rounds(&self) -> bool {
+        self.mappings.is_some()
     }
 
     /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.
@@ -258,7 +264,8 @@ impl Filled {
         };
         view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };
-        restore_owing(session, &options, &work, brings, &mut follow)
+        let restored = restore_owing(session, &options, &work, brings, &mut follow);
+        doubt.map_or(restored, |doubt| Err(doubt.into()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::spool::Spool;
 use super::withheld::{shared_with_children, Withheld};
 use crate::container::Container;
 use crate::subject::Subject;
-use crate::{application, Error};
+use crate::{application, inside, Error};
 
 /// A round of memory that is to travel.
 #[derive(Debug)]
@@ -113,9 +114,16 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     /// Starts CRIU, and nothing else yet.
-    pub(super) fn start(subject: &Subject, limit: Duration) -> Result<Self, Error> {
+    pub(super) fn start(
+        subject: &Subject,
+        left: &[(i32, Range<u64>)],
+        limit: Duration,
+    ) -> Result<Self, Error> {
         let spool = Spool::make(&subject.container)?;
-        let tracked = Self::start_within(subject, spool.open()?, true, limit)?;
+        let mut tracked = Self::start_within(subject, spool.open()?, true, limit)?;
+        let span = |range: &Range<u64>| Span { start: range.start, end: range.end };
+        let left = left.iter().map(|(process, range)| (*process, span(range))).collect();
+        tracked.tracking.0 = tracked.tracking.0.take().map(|tracker| tracker.leaving_out(left));
         Ok(Self { spool: Some(spool), ..tracked })
     }
 
@@ -131,6 +139,9 @@ impl Tracked {
         limit: Duration,
     ) -> Result<Self, Error> {
         let container = &subject.container;
+        if subject.inside.is_some() {
+            return Err(untracked(container, inside::NO_ROUNDS.into()));
+        }
         let method = fastmig_memory::probe().map_err(|e| untracked(container, e.into()))?;
         let view = DumpView::new()?;
         let mut launch = subject.launch()?.within(limit).with_dump_view(&view)?;
@@ -414,6 +425,19 @@ fn untracked(container: &Container, source: Box<dyn std::error::Error + Send + S
 
 fn over(container: &Container) -> Error {
     Error::OutOfTurn { id: container.key().id().into(), action: "track" }
+}
+
+impl Container {
+    /// Whether the memory of this container's application can travel while it runs, and by what method.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn trackable(&self) -> Result<&'static str, String> {
+        if inside::is_wanted(self) {
+            return Err(inside::NO_ROUNDS.into());
+        }
+        trackable()
+    }
 }
 
 /// Whether an application's memory can be tracked on this host.

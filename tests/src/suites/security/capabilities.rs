@@ -68,7 +68,7 @@ const APPLICATIONS: &[Application] = &[
 
 /// What docker gives a container: CRIU must hold what it hands on, so that an application is given only what it needs to set
 /// itself up.
-const DEFAULT: &[&str] = &[
+pub(super) const DEFAULT: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",
     "FSETID",
@@ -97,14 +97,14 @@ pub(super) const CASES: &[Case] = &[
 
 /// A line of the table.
 #[derive(Debug)]
-struct Line {
-    capability: &'static str,
-    operation: &'static str,
-    words: &'static str,
-    application: &'static str,
+pub(super) struct Line {
+    pub(super) capability: &'static str,
+    pub(super) operation: &'static str,
+    pub(super) words: &'static str,
+    pub(super) application: &'static str,
 }
 
-fn lines() -> Result<Vec<Line>> {
+pub(super) fn lines() -> Result<Vec<Line>> {
     let lines = TABLE.lines().filter(|line| line.starts_with("| CAP_")).map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [capability, operation, words, application] = cells[..] else { bail!("not four cells: {line}") };
@@ -209,7 +209,7 @@ mod tests {
     fn every_line_of_the_table_is_tried() {
         let lines = lines().unwrap();
         assert!(lines.len() > 10, "{lines:?}");
-        for line in lines {
+        for line in lines.iter().filter(|line| !line.operation.ends_with(" inside")) {
             assert!(["dump", "restore"].contains(&line.operation), "{line:?}");
             assert!(APPLICATIONS.iter().any(|known| known.what == line.application), "{line:?}");
         }

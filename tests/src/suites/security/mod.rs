@@ -6,6 +6,7 @@
 //! | `at_rest` | what lies on a disk |
 //! | `threat_model` | whether the tests exist that the document names |
 //! | `capabilities` | what CRIU cannot do without, one by one |
+//! | `inside` | CRIU as a process of the container |
 //! | `images` | checkpoints that somebody made to do harm, against a restore |
 //! | `craft` | how they are made |
 //! | `outside` | what must stay as it was |
@@ -15,6 +16,7 @@ mod at_rest;
 mod capabilities;
 mod craft;
 mod images;
+mod inside;
 mod outside;
 mod peers;
 mod privileges;
@@ -32,6 +34,8 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "security", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("security", ctx, &[skipped]));
     }
-    let all = [images::CASES, peers::CASES, privileges::CASES, capabilities::CASES, at_rest::CASES].concat();
+    let all =
+        [images::CASES, peers::CASES, privileges::CASES, capabilities::CASES, inside::CASES, at_rest::CASES]
+            .concat();
     Ok(run_cases("security", ctx, &all))
 }

@@ -147,7 +147,7 @@ fn under_fastmig(host: &Arc<Host>, options: &[&str]) -> Result<(Told, Told)> {
     Ok((first, again))
 }
 
-fn same(ctx: &Ctx, options: &[&str]) -> Result<()> {
+pub(super) fn same(ctx: &Ctx, options: &[&str]) -> Result<()> {
     let host = host(ctx)?;
     let stock = under_runc(&host, options)?;
     let (first, again) = under_fastmig(&host, options)?;
