@@ -213,11 +213,27 @@ pub struct MigrationReport {
     /// What went wrong without changing how it ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Mappings whose memory CRIU has dumped while the application stood still, for that in rounds was in doubt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_to_criu: Vec<LeftMapping>,
     /// How it ended.
     pub outcome: Outcome,
     /// Why the application did not move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A mapping whose memory did not travel in rounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftMapping {
+    /// The process, as its container numbers it.
+    pub process: i32,
+    /// Its first address, in hexadecimal digits.
+    pub start: String,
+    /// The first address after it.
+    pub end: String,
+    /// Why.
+    pub why: String,
 }
 
 /// `GET /v1/migrations`.

@@ -12,8 +12,10 @@
 //! 6. Its view of memory is ours where memory travels ahead of it: [`view`].
 //! 7. What its processes take is counted: [`meter`].
 //! 8. The filters that images would give to threads are compared with a process's: [`seccomp`].
-//! 9. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
+//! 9. What it needs of the kernel is there before it asks: `breakpoints`.
+//! 10. On failure [`explain()`] turns CRIU's log into a cause and a remedy.
 
+mod breakpoints;
 mod bundle;
 pub mod clock;
 mod credentials;

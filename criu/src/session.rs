@@ -12,6 +12,7 @@ use nix::sys::socket::{recv, send, MsgFlags};
 use protobuf::Message;
 use rust_criu::rust_criu_protobuf::rpc;
 
+use crate::breakpoints::Breakpoints;
 use crate::{explain, DumpOptions, Explanation, Life, Meter, RestoreOptions};
 
 /// CRIU's answers are small; its longest field is an error text.
@@ -148,6 +149,7 @@ pub struct Session {
     limit: Duration,
     deadline: Instant,
     meter: Arc<Meter>,
+    _breakpoints: Option<Breakpoints>,
 }
 
 impl Session {
@@ -158,7 +160,8 @@ impl Session {
         limit: Duration,
         meter: Arc<Meter>,
     ) -> Self {
-        Self { socket, child, log, limit, deadline: Instant::now() + limit, meter }
+        let deadline = Instant::now() + limit;
+        Self { socket, child, log, limit, deadline, meter, _breakpoints: Breakpoints::prepare() }
     }
 
     /// The worker's process id on the host.

@@ -113,10 +113,51 @@ fn check_long(result: libc::c_long) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that a message has just brought, and that is nobody else's.
+/// A descriptor that the kernel has just made for us, and that is nobody else's.
 pub(crate) fn received(number: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has made it for whoever reads the message.
+    // SAFETY: the kernel has made it for whoever reads the message, or made the call.
     unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// An event of the calling thread that never happens (perf_event_open(2), `PERF_COUNT_SW_DUMMY`).
+pub(crate) fn open_idle_event() -> io::Result<OwnedFd> {
+    const SOFTWARE: u32 = 1;
+    const DUMMY: u64 = 9;
+    const EXCLUDE_KERNEL: u64 = 1 << 5;
+    const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
+    let size = u32::try_from(size_of::<EventAttributes>()).unwrap_or(0);
+    let attributes =
+        EventAttributes { kind: SOFTWARE, size, config: DUMMY, flags: EXCLUDE_KERNEL, ..Default::default() };
+    let (this_thread, any_processor, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (0, -1, -1);
+    // SAFETY: reads `size` bytes of a live value; the rest are integers.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            this_thread,
+            any_processor,
+            no_group,
+            CLOSE_ON_EXEC,
+        )
+    };
+    check_long(fd)?;
+    RawFd::try_from(fd).map(received).map_err(io::Error::other)
+}
+
+/// `struct perf_event_attr`, in its first published size (`PERF_ATTR_SIZE_VER0`).
+#[repr(C)]
+#[derive(Default)]
+struct EventAttributes {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    breakpoint: u32,
+    config1: u64,
 }
 
 /// The instructions of the seccomp filter of this number that task `pid` has, which we have stopped: 0 is the oldest. Nothing

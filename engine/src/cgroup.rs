@@ -143,6 +143,11 @@ impl ApplicationCgroup {
         }
     }
 
+    /// The file that says who is in the container's own cgroup: its init is.
+    pub(crate) fn members_around(&self) -> Option<PathBuf> {
+        self.directory.parent().map(|container| container.join("cgroup.procs"))
+    }
+
     /// Whether the kernel lets a tracer wake what this freezes: on version 1 it does not.
     pub(crate) fn lets_tracers_wake(&self) -> bool {
         self.unified

@@ -55,6 +55,7 @@ mod error;
 mod exec;
 mod files;
 mod frozen;
+mod gate;
 mod halt;
 mod hold;
 mod hugetlb;

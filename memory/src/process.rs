@@ -124,11 +124,13 @@ impl Tracked {
     }
 
     /// Looks at the running process; from here on its writes count anew. After an error nothing is known of it any more.
-    pub(crate) fn survey(&mut self, id: i32) -> Result<Survey, Error> {
+    /// Mappings that touch `left` are passed over.
+    pub(crate) fn survey(&mut self, id: i32, left: &[Span]) -> Result<Survey, Error> {
         let scanner = Scanner::open(self.host).map_err(Error::process("open the page tables", self.host))?;
         let known = self.register(&scanner)?;
         let mut chosen: Vec<&Known> = eligible(&known).into_iter().map(|at| &known[at]).collect();
-        chosen.retain(|mapping| self.watch.holds(&scanner, mapping.span()));
+        let is_left = |span: Span| left.iter().any(|left| span.start < left.end && left.start < span.end);
+        chosen.retain(|mapping| !is_left(mapping.span()) && self.watch.holds(&scanner, mapping.span()));
         let spans: Vec<Span> = chosen.iter().map(|mapping| mapping.span()).collect();
         let mut taken = self.watch.take(self.host, &scanner, &spans)?;
         if direct::is_possible(self.host) {

@@ -20,13 +20,15 @@ pub struct Tracker {
     /// What was split of those that are not tracked any more.
     split: Vec<Split>,
     with_stacks: bool,
+    /// Never listed.
+    left: Vec<(i32, Span)>,
 }
 
 impl Tracker {
     /// Tracks nothing yet.
     #[must_use]
     pub fn new(method: Method) -> Self {
-        Self { method, processes: BTreeMap::new(), split: Vec::new(), with_stacks: false }
+        Self { method, processes: BTreeMap::new(), split: Vec::new(), with_stacks: false, left: Vec::new() }
     }
 
     /// Lists also mappings that hold a thread's stack pointer, which are otherwise left to CRIU: of a program in Go that is
@@ -34,6 +36,12 @@ impl Tracker {
     #[must_use]
     pub fn with_stacks(self) -> Self {
         Self { with_stacks: true, ..self }
+    }
+
+    /// Lists no mapping of a process that has anything in common with one of these spans.
+    #[must_use]
+    pub fn leaving_out(self, left: Vec<(i32, Span)>) -> Self {
+        Self { left, ..self }
     }
 
     /// Looks at the running processes, the whole tree as it is now: what is to be read and sent.
@@ -116,7 +124,8 @@ impl Tracker {
         let tracked = self.processes.get_mut(&process.id).ok_or_else(|| {
             Error::process("find what is known", process.host)(std::io::ErrorKind::NotFound)
         })?;
-        let survey = tracked.survey(process.id)?;
+        let left = self.left.iter().filter(|(id, _)| *id == process.id).map(|(_, span)| *span);
+        let survey = tracked.survey(process.id, &left.collect::<Vec<_>>())?;
         round.cost.stop = round.cost.stop.max(survey.stop);
         Ok(survey)
     }

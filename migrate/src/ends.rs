@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fetch::Errand;
@@ -16,9 +17,25 @@ pub type EndError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What an end answers when memory that travelled in rounds is not what the dump or the restore has left out, or cannot be told.
 /// Nothing is lost: the application runs on, and can move while it stands still.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Doubt(pub String);
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Doubt {
+    /// What is not as it should be.
+    pub reason: String,
+    /// The mappings that it is about; none where that cannot be said.
+    pub mappings: Vec<InDoubt>,
+}
+
+/// A mapping whose memory is in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InDoubt {
+    /// The process, as its container numbers it.
+    pub process: i32,
+    /// The first address.
+    pub start: u64,
+    /// The first address after it.
+    pub end: u64,
+}
 
 /// How much of the files was packed or put back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::ends::{Doubt, EndError};
+use crate::ends::{Doubt, EndError, InDoubt};
 use crate::hooks::Stage;
 use crate::journal::JournalError;
 use crate::options::OnTimeout;
@@ -24,7 +24,7 @@ pub enum Error {
     Refused(String),
     /// The other host's end is in doubt about memory that travelled in rounds.
     #[error("the other host gives up: {0}")]
-    RefusedInDoubt(String),
+    RefusedInDoubt(Doubt),
     /// This host's end.
     #[error("cannot {doing}")]
     End {
@@ -97,20 +97,19 @@ impl Error {
         move |source| Self::End { doing, source }
     }
 
-    pub(crate) fn refused(reason: String, doubt: bool) -> Self {
-        if doubt {
-            Self::RefusedInDoubt(reason)
-        } else {
-            Self::Refused(reason)
+    pub(crate) fn refused(reason: String, doubt: Option<Vec<InDoubt>>) -> Self {
+        match doubt {
+            Some(mappings) => Self::RefusedInDoubt(Doubt { reason, mappings }),
+            None => Self::Refused(reason),
         }
     }
 
-    /// Whether an end is in doubt about memory that travelled in rounds.
-    pub(crate) fn is_doubt(&self) -> bool {
+    /// Of which mappings an end is in doubt that travelled in rounds; none of them where it is of all. Nothing without a doubt.
+    pub(crate) fn doubt(&self) -> Option<Vec<InDoubt>> {
         match self {
-            Self::RefusedInDoubt(_) => true,
-            Self::End { source, .. } => source.is::<Doubt>(),
-            _ => false,
+            Self::RefusedInDoubt(doubt) => Some(doubt.mappings.clone()),
+            Self::End { source, .. } => source.downcast_ref::<Doubt>().map(|doubt| doubt.mappings.clone()),
+            _ => None,
         }
     }
 }

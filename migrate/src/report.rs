@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ends::InDoubt;
 use crate::id::MigrationId;
 use crate::journal::Record;
 use crate::options::{Compression, Strategy};
@@ -103,10 +104,10 @@ pub struct Report {
     pub outcome: Outcome,
     /// Why it did not move.
     pub reason: Option<String>,
-    /// Whether it did not move because of a doubt about memory that travelled in rounds, which a move without rounds does not
-    /// have.
-    #[serde(default)]
-    pub doubt: bool,
+    /// It did not move because of a doubt about memory that travelled in rounds: about these mappings, or, where there are none,
+    /// about all of it. A move without rounds does not have it.
+    #[serde(default, rename = "in_doubt")]
+    pub doubt: Option<Vec<InDoubt>>,
     /// What went wrong without changing the outcome.
     pub warnings: Vec<String>,
     /// How memory travelled.
@@ -178,7 +179,7 @@ impl Report {
             peer: record.peer.clone(),
             outcome,
             reason,
-            doubt: false,
+            doubt: None,
             warnings,
             strategy: Strategy::default(),
             why: String::new(),

@@ -13,6 +13,7 @@ use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
 use super::pagemap::PageImage;
 use super::{capture, serve, Directory, ImageSink, ImageSource};
+use crate::breakpoints::Breakpoints;
 use crate::session::{CriuError, Notification};
 use crate::{explain, Meter};
 
@@ -34,6 +35,7 @@ struct Process {
     limit: Duration,
     deadline: Instant,
     meter: Arc<Meter>,
+    _breakpoints: Option<Breakpoints>,
 }
 
 /// What a CRIU does next.
@@ -56,7 +58,8 @@ impl Process {
         let end = pidfd_open(pid.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?;
         directory.announcements.set_nonblocking(true)?;
         let deadline = Instant::now() + limit;
-        Ok(Self { child, end, directory, log, action, limit, deadline, meter })
+        let _breakpoints = Breakpoints::prepare();
+        Ok(Self { child, end, directory, log, action, limit, deadline, meter, _breakpoints })
     }
 
     /// The time that it has spent waiting for us does not count.

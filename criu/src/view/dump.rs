@@ -100,12 +100,12 @@ impl DumpView {
     /// Names the first mapping or file that it has not asked for as a whole.
     pub fn check(&self) -> Result<(), ViewError> {
         let words = self.table.read(HIDDEN, self.mappings.len() as u64)?;
-        for (mapping, entry) in self.mappings.iter().zip(entries(&words, HIDDEN.words)) {
-            let covered = field(entry, hidden::COVERED);
-            if covered != mapping.end {
-                let HiddenMapping { pid, start, end } = *mapping;
-                return Err(ViewError::NotAsked { pid, start, end, covered });
-            }
+        let looks = self.mappings.iter().zip(entries(&words, HIDDEN.words));
+        let looks = looks.map(|(mapping, entry)| (*mapping, field(entry, hidden::COVERED)));
+        let amiss: Vec<_> = looks.filter(|(mapping, covered)| *covered != mapping.end).collect();
+        if let Some((HiddenMapping { pid, start, end }, covered)) = amiss.first().copied() {
+            let all = only_some(amiss.iter().map(|(mapping, _)| *mapping).collect(), self.mappings.len());
+            return Err(ViewError::NotAsked { pid, start, end, covered, all });
         }
         let words = self.table.read(SHARED, self.files.len() as u64)?;
         for (file, entry) in self.files.iter().zip(entries(&words, SHARED.words)) {
@@ -124,6 +124,14 @@ impl DumpView {
         let words = self.table.read(SMAPS, self.texts)?;
         Ok(entries(&words, SMAPS.words).filter(|entry| field(entry, smaps::SHOWN) > 0).count())
     }
+}
+
+/// Nothing when it is all of them: then the fault lies elsewhere.
+pub(super) fn only_some(mappings: Vec<HiddenMapping>, of: usize) -> Vec<HiddenMapping> {
+    if mappings.len() == of {
+        return Vec::new();
+    }
+    mappings
 }
 
 pub(super) fn entries(words: &[u64], length: u64) -> std::slice::ChunksExact<'_, u64> {
@@ -174,7 +182,13 @@ mod tests {
         assert!(view.check().is_ok());
         view.hide(&[mapping(7, 0x1000, 0x3000)], &[]).unwrap();
         let error = view.check().unwrap_err();
-        assert!(matches!(error, ViewError::NotAsked { pid: 7, start: 0x1000, end: 0x3000, covered: 0 }));
+        assert!(matches!(error, ViewError::NotAsked { pid: 7, start: 0x1000, end: 0x3000, covered: 0, .. }));
+        assert!(error.mappings().is_empty(), "it is all that there is");
+        let (bad, good) = (mapping(7, 0x1000, 0x3000), mapping(8, 0x1000, 0x3000));
+        view.hide(&[bad, good], &[]).unwrap();
+        view.table.write(HIDDEN, "", 0, &[7, 0x1000, 0x3000, 0, 8, 0x1000, 0x3000, 0x3000]).unwrap();
+        assert_eq!(view.check().unwrap_err().mappings(), [bad]);
+        view.hide(&[mapping(7, 0x1000, 0x3000)], &[]).unwrap();
         view.table.write(HIDDEN, "", 0, &[7, 0x1000, 0x3000, 0x3000]).unwrap();
         assert!(view.check().is_ok());
         view.hide_shared(&[HiddenFile { device: 1, inode: 5 }]).unwrap();

@@ -77,6 +77,8 @@ pub enum ViewError {
         end: u64,
         /// Up to where it was asked for.
         covered: u64,
+        /// All such, unless it is so with every one that was hidden.
+        all: Vec<HiddenMapping>,
     },
     /// A hidden file whose content CRIU has not asked for.
     #[error("CRIU has not asked for the hidden shared memory with inode {inode}")]
@@ -95,6 +97,8 @@ pub enum ViewError {
         end: u64,
         /// How often; more than 4 billions when it asked in a way that could not be answered.
         times: u64,
+        /// All such, unless it is so with every one that was arranged.
+        all: Vec<HiddenMapping>,
     },
     /// A segment that CRIU has not taken exactly once.
     #[error("CRIU has taken shared memory {id} {times} times, not once")]
@@ -128,4 +132,15 @@ pub enum ViewError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl ViewError {
+    /// The mappings that it is about, where others are as they should be.
+    #[must_use]
+    pub fn mappings(&self) -> &[HiddenMapping] {
+        match self {
+            Self::NotAsked { all, .. } | Self::NotTaken { all, .. } => all,
+            _ => &[],
+        }
+    }
 }

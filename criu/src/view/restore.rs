@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::areas::{self, in_area, Area, SPAN_WORDS};
 use super::commands::Commands;
-use super::dump::{entries, field};
+use super::dump::{entries, field, only_some, HiddenMapping};
 use super::segments::{self, Segment};
 use super::table::Table;
 use super::{memory, AreaSpec, Placed, SegmentSpec, Span, ViewError};
@@ -254,13 +254,17 @@ impl RestoreView {
     /// Names the first mapping or segment that it has not taken exactly once.
     pub fn taken(&self) -> Result<(), ViewError> {
         let words = self.table.read(MAPPINGS, self.placed)?;
-        for entry in entries(&words, mapping::WORDS) {
-            let times = field(entry, mapping::TAKEN);
-            if times != 1 {
-                let process = i32::try_from(field(entry, mapping::PROCESS)).unwrap_or(0);
-                let (start, end) = (field(entry, mapping::START), field(entry, mapping::END));
-                return Err(ViewError::NotTaken { process, start, end, times });
-            }
+        let look = |entry: &[u64]| {
+            let pid = i32::try_from(field(entry, mapping::PROCESS)).unwrap_or(0);
+            let (start, end) = (field(entry, mapping::START), field(entry, mapping::END));
+            (HiddenMapping { pid, start, end }, field(entry, mapping::TAKEN))
+        };
+        let looks = entries(&words, mapping::WORDS).map(look);
+        let amiss: Vec<_> = looks.filter(|(_, times)| *times != 1).collect();
+        if let Some((HiddenMapping { pid: process, start, end }, times)) = amiss.first().copied() {
+            let placed = usize::try_from(self.placed).unwrap_or(usize::MAX);
+            let all = only_some(amiss.iter().map(|(mapping, _)| *mapping).collect(), placed);
+            return Err(ViewError::NotTaken { process, start, end, times, all });
         }
         let words = self.table.read(SEGMENTS, self.segments.len() as u64)?;
         for entry in entries(&words, segment::WORDS) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fastmig_engine::migration::{Terms, Ticket, Way};
 use fastmig_engine::{Config, Container, Key};
-use fastmig_migrate::ends::{Doubt, EndError, Leaving, Memory, Owing, Waiting};
+use fastmig_migrate::ends::{Doubt, EndError, InDoubt, Leaving, Memory, Owing, Waiting};
 use fastmig_migrate::options::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,7 +73,14 @@ fn way(strategy: Strategy) -> Way {
 fn told(error: fastmig_engine::Error) -> EndError {
     let report = error.report();
     match error {
-        fastmig_engine::Error::View(_) => Doubt(report).into(),
+        fastmig_engine::Error::View(doubt) => {
+            let mappings = doubt.mappings().iter().map(|mapping| InDoubt {
+                process: mapping.pid,
+                start: mapping.start,
+                end: mapping.end,
+            });
+            Doubt { reason: report, mappings: mappings.collect() }.into()
+        }
         _ => report.into(),
     }
 }

@@ -12,7 +12,7 @@ use fastmig_api::{Code, ErrorInfo};
 use fastmig_engine::migration::Terms;
 use fastmig_engine::Container;
 use fastmig_migrate::cancel::Cancel;
-use fastmig_migrate::ends::EndError;
+use fastmig_migrate::ends::{Doubt, EndError};
 use fastmig_migrate::journal::Role;
 use fastmig_migrate::options::Wanted;
 use fastmig_migrate::phase::Phase;
@@ -21,6 +21,7 @@ use fastmig_migrate::source::{Plan, Source};
 use fastmig_migrate::MigrationId;
 use serde_json::Value;
 
+use super::fallback::Fallback;
 use super::located::{Agreed, Located};
 use super::{report, Migrations};
 use crate::failure::{internal, of_engine};
@@ -39,25 +40,30 @@ impl Migrations {
         job: &Job,
     ) -> Result<Value, ErrorInfo> {
         let peer = self.hosts.name(&request.to)?;
-        match self.depart_once(container, request, &peer, job)? {
-            Departed::Ended(answer) => Ok(answer),
-            Departed::InDoubt(reason) => {
-                let message = format!("{IN_DOUBT}: {reason}");
-                job.tell(fastmig_api::event::What::Warning { message: message.clone() });
-                let request = MigrateRequest { strategy: Strategy::StopCopy, ..request.clone() };
-                match self.depart_once(container, &request, &peer, job)? {
-                    Departed::Ended(answer) => Ok(with_warning(answer, message)),
-                    Departed::InDoubt(reason) => Err(ErrorInfo::new(Code::Internal, reason)),
-                }
+        let mut fallback = Fallback::default();
+        let mut asked = request.clone();
+        loop {
+            let doubt = match self.depart_once(container, &asked, &fallback, &peer, job)? {
+                Departed::Ended(answer) => return Ok(answer),
+                Departed::InDoubt(doubt) => doubt,
+            };
+            if asked.strategy == Strategy::StopCopy {
+                return Err(ErrorInfo::new(Code::Internal, doubt.reason));
             }
+            let message = fallback.take(doubt);
+            if fallback.is_whole {
+                asked.strategy = Strategy::StopCopy;
+            }
+            job.tell(fastmig_api::event::What::Warning { message });
         }
     }
 
-    /// One try. What is left to choose is tried without rounds when they leave a doubt: the application runs on here.
+    /// One try. What is left to choose is tried again when rounds leave a doubt: the application runs on here.
     fn depart_once(
         &self,
         container: &Container,
         request: &MigrateRequest,
+        fallback: &Fallback,
         peer: &str,
         job: &Job,
     ) -> Result<Departed, ErrorInfo> {
@@ -69,6 +75,7 @@ impl Migrations {
             volumes: work::volumes(&request.volumes)?,
             binds: binds(request),
             same: request.bind_map.keys().map(PathBuf::from).collect(),
+            left: fallback.left.iter().map(|(left, _)| (left.process, left.start..left.end)).collect(),
         };
         let measured = container.measured();
         let leaving = ends::leaving(container, &plan.id.to_string(), &terms).map_err(refused)?;
@@ -99,10 +106,12 @@ impl Migrations {
         for message in &ended.warnings {
             job.tell(fastmig_api::event::What::Warning { message: message.clone() });
         }
-        if ended.doubt && request.strategy == Strategy::Auto && !cancel.is_cancelled() {
-            return Ok(Departed::InDoubt(ended.reason.unwrap_or_default()));
+        let doubt = ended.doubt.clone().filter(|_| request.strategy == Strategy::Auto);
+        if let Some(mappings) = doubt.filter(|_| !cancel.is_cancelled()) {
+            return Ok(Departed::InDoubt(Doubt { reason: ended.reason.unwrap_or_default(), mappings }));
         }
         let mut report = report::ended(self.begun(&plan), &ended);
+        fallback.tell(&mut report);
         report.resources = Some(work::resources(measured.so_far()));
         teller.conclude(report, &limit).map(Departed::Ended)
     }
@@ -153,18 +162,7 @@ enum Departed {
     /// It is decided where the application lives.
     Ended(Value),
     /// It runs on here, for there is a doubt about memory that travelled in rounds.
-    InDoubt(String),
-}
-
-/// What such a doubt leads to.
-const IN_DOUBT: &str = "memory travels while the application stands still, for that in rounds was in doubt";
-
-fn with_warning(mut report: Value, message: String) -> Value {
-    match report["warnings"].as_array_mut() {
-        Some(warnings) => warnings.push(message.into()),
-        None => report["warnings"] = vec![message].into(),
-    }
-    report
+    InDoubt(Doubt),
 }
 
 /// Without a word of the caller's the container's annotation decides.

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `depart` | an application leaves |
+//! | `depart` | an application leaves (`fallback`: where what travelled in rounds is in doubt) |
 //! | `arrive` | one comes: connections of other hosts |
 //! | `host` | this host, as the protocol sees it: finds and makes containers, and settles what a dead daemon left |
 //! | `recover` | at the start: what was interrupted is finished or undone |
@@ -16,6 +16,7 @@
 mod arrive;
 mod depart;
 mod dial;
+mod fallback;
 mod faults;
 mod hooks;
 mod host;

@@ -101,6 +101,7 @@ fn nothing_yet(side: Side, outcome: Outcome) -> MigrationReport {
         resources: None,
         phases: Vec::new(),
         warnings: Vec::new(),
+        left_to_criu: Vec::new(),
         outcome,
         reason: None,
     }

@@ -18,6 +18,7 @@ use super::ticket::Ticket;
 use super::Way;
 use crate::capabilities::Memory;
 use crate::container::{Container, Operation};
+use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
@@ -40,6 +41,8 @@ pub struct Arrival {
     container: Container,
     ticket: Option<Ticket>,
     criu: Option<Ready>,
+    /// From the last round on.
+    gate: Option<Gate>,
     /// What the restored application misses.
     filler: Option<Filler>,
     /// This host's, read before the freeze: the kernel takes its time for an answer.
@@ -84,12 +87,12 @@ impl Container {
         }
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
-        let (ticket, criu, filler, decided) = (None, None, None, false);
+        let (ticket, criu, gate, filler, decided) = (None, None, None, None, false);
         let cpu_features = cpu_features();
         let traced = Traced::on(&self.config, &self.key, Some(id));
         traced.tell("began", "arrive", None, None);
         let (id, container) = (id.into(), self.clone());
-        Ok(Arrival { id, traced, container, ticket, criu, filler, cpu_features, decided, operation })
+        Ok(Arrival { id, traced, container, ticket, criu, gate, filler, cpu_features, decided, operation })
     }
 }
 
@@ -153,7 +156,13 @@ impl Arrival {
     /// When the plan is damaged, or there is no room.
     pub fn round(&mut self, plan: &[u8]) -> Result<Room, Error> {
         match &mut self.criu {
-            Some(Ready::Filled(filled)) => filled.round(plan),
+            Some(Ready::Filled(filled)) => {
+                let room = filled.round(plan)?;
+                if filled.has_all_rounds() {
+                    self.gate = Some(self.open_gate()?);
+                }
+                Ok(room)
+            }
             _ => Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "fill" }),
         }
     }
@@ -223,6 +232,8 @@ impl Arrival {
         let recipient = Recipient::admit(&container, manifest, stream)?;
         let images = recipient.watch(images);
         self.mark(&ready)?;
+        // Kept while CRIU restores.
+        let _gate = self.gate.take().map_or_else(|| self.open_gate(), Ok)?;
         recipient.expect()?;
         let result = self.run_criu(ready, &images, &recipient).and_then(|()| {
             recipient.adopt()?;
@@ -236,6 +247,10 @@ impl Arrival {
             self.forget_mark()?;
         }
         result
+    }
+
+    fn open_gate(&self) -> Result<Gate, Error> {
+        Ok(Gate::keep_open(&self.container.application_cgroup()?, self.container.pid()))
     }
 
     /// From the first restored process on, only the migration decides what becomes of them.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Terms {
     pub binds: Option<Binds>,
     /// Those of them that are said to be the same on the other host.
     pub same: Vec<PathBuf>,
+    /// Mappings, by process as the container numbers it, whose memory CRIU is to dump: what travelled in rounds was in doubt.
+    pub left: Vec<(i32, Range<u64>)>,
 }
 
 /// An application that is to leave. Its container is locked; dropped before it is fenced, it runs on.
@@ -61,6 +64,8 @@ pub struct Departure {
     /// Dumped, while its memory is still tracked.
     dumped: Option<Dumped>,
     left_out: Vec<PageImage>,
+    /// Mappings that do not travel in rounds.
+    left: Vec<(i32, Range<u64>)>,
     /// The processor time that it uses while rounds go on.
     usage: Usage,
     files: RootFiles,
@@ -114,6 +119,7 @@ impl Container {
             watchdog,
             dumped,
             left_out,
+            left: terms.left.clone(),
             usage,
             files,
             subject,
@@ -150,7 +156,7 @@ impl Departure {
     pub fn ready(&mut self, way: Way) -> Result<(), Error> {
         self.criu = Some(match way {
             Way::Stream => self.start_streaming()?,
-            Way::Rounds => Ready::Tracked(Box::new(Tracked::start(&self.subject, STANDSTILL)?)),
+            Way::Rounds => Ready::Tracked(Box::new(Tracked::start(&self.subject, &self.left, STANDSTILL)?)),
         });
         self.watchdog = Some(frozen::watchdog(&self.subject.container)?);
         Ok(())

@@ -181,6 +181,11 @@ impl Filled {
         Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
     }
 
+    /// The application stands still at the source.
+    pub(crate) fn has_all_rounds(&self) -> bool {
+        self.mappings.is_some()
+    }
+
     /// Before anything comes: whoever runs out of memory later is killed, and cannot say why.
     fn require_headroom(&self, plan: &Plan) -> Result<(), Error> {
         let spans = plan.pages.iter().chain(&plan.owed).flat_map(Pages::spans);
@@ -259,7 +264,8 @@ impl Filled {
         };
         view::images::take_all_pages(path).map_err(|e| Error::io("prepare", path, e))?;
         let options = RestoreOptions { lazy: true, ..options };
-        restore_owing(session, &options, &work, brings, &mut follow)
+        let restored = restore_owing(session, &options, &work, brings, &mut follow);
+        doubt.map_or(restored, |doubt| Err(doubt.into()))
     }
 }
 

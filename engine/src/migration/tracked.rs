@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,9 +114,16 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     /// Starts CRIU, and nothing else yet.
-    pub(super) fn start(subject: &Subject, limit: Duration) -> Result<Self, Error> {
+    pub(super) fn start(
+        subject: &Subject,
+        left: &[(i32, Range<u64>)],
+        limit: Duration,
+    ) -> Result<Self, Error> {
         let spool = Spool::make(&subject.container)?;
-        let tracked = Self::start_within(subject, spool.open()?, true, limit)?;
+        let mut tracked = Self::start_within(subject, spool.open()?, true, limit)?;
+        let span = |range: &Range<u64>| Span { start: range.start, end: range.end };
+        let left = left.iter().map(|(process, range)| (*process, span(range))).collect();
+        tracked.tracking.0 = tracked.tracking.0.take().map(|tracker| tracker.leaving_out(left));
         Ok(Self { spool: Some(spool), ..tracked })
     }
 

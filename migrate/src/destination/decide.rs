@@ -115,7 +115,7 @@ impl Arrival<'_> {
     /// It stays on the source. Whether the commit is on its way does not matter any more once that is on disk.
     pub(super) fn go_back(&mut self, talk: &mut Talk, error: &Error) -> End {
         let reason = chain(error);
-        self.doubt = error.is_doubt();
+        self.doubt = error.doubt();
         if matches!(error, Error::Died) {
             return (Outcome::Undecided, Some(reason));
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fill::Filling;
 use super::serve::{Registered, Session};
 use super::Destination;
-use crate::ends::{Files, Waiting};
+use crate::ends::{Files, InDoubt, Waiting};
 use crate::error::{chain, Error};
 use crate::hooks::Stage;
 use crate::id::MigrationId;
@@ -49,7 +49,7 @@ pub(super) fn run(
         owes: false,
         filled: (0, 0),
         filled_ms: None,
-        doubt: false,
+        doubt: None,
         warnings: Vec::new(),
         files: Files::default(),
         file_rounds: 0,
@@ -65,7 +65,7 @@ pub(super) fn run(
     drop(registered);
     if report.outcome == Outcome::Stayed {
         let reason = report.reason.clone().unwrap_or_default();
-        talk.channel().give_up(reason, report.doubt, Deadline::after(GOODBYE));
+        talk.channel().give_up(reason, report.doubt.clone(), Deadline::after(GOODBYE));
         talk.channel().drain(Deadline::after(GOODBYE));
     }
     report
@@ -92,7 +92,7 @@ pub(super) struct Arrival<'a> {
     pub(super) filled: (u64, u64),
     pub(super) filled_ms: Option<u64>,
     /// Of [`crate::ends::Doubt`].
-    pub(super) doubt: bool,
+    pub(super) doubt: Option<Vec<InDoubt>>,
     pub(super) warnings: Vec<String>,
     pub(super) files: Files,
     pub(super) file_rounds: u32,

@@ -222,7 +222,7 @@ impl Departure<'_> {
             return (Outcome::Undecided, Some(reason));
         }
         tracing::warn!(reason, "the migration is given up");
-        self.account.doubt = error.is_doubt();
+        self.account.doubt = error.doubt();
         self.images.server.stop();
         let resumed = match self.frozen {
             Some(frozen) => {

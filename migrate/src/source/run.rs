@@ -10,7 +10,7 @@ use super::ask::hello;
 use super::counter::Desk;
 use super::{Plan, Source};
 use crate::chunk::Chooser;
-use crate::ends::{Files, Leaving};
+use crate::ends::{Files, InDoubt, Leaving};
 use crate::error::{chain, Error};
 use crate::hooks::Stage;
 use crate::images::{MemoryServer, Meter};
@@ -79,7 +79,7 @@ pub(super) struct Account {
     pub(super) rounds_end: Option<RoundsEnd>,
     pub(super) throttled: u32,
     /// Of [`crate::ends::Doubt`].
-    pub(super) doubt: bool,
+    pub(super) doubt: Option<Vec<InDoubt>>,
     pub(super) forecasts: Vec<Forecast>,
     pub(super) last_round: u64,
     pub(super) owed: u64,

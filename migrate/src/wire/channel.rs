@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::frame::{Head, Side, HEAD, MAX_MESSAGE, MAX_PAYLOAD};
 use super::{agree, Message, WireError, SPOKEN};
+use crate::ends::InDoubt;
 use crate::id::MigrationId;
 use crate::transport::{Connection, Deadline};
 
@@ -150,11 +151,11 @@ impl Channel {
 
     /// Says no, as a last word that need not arrive.
     pub(crate) fn refuse(&mut self, reason: String, deadline: Deadline) {
-        self.give_up(reason, false, deadline);
+        self.give_up(reason, None, deadline);
     }
 
     /// The same, and whether that is for a [`crate::ends::Doubt`].
-    pub(crate) fn give_up(&mut self, reason: String, doubt: bool, deadline: Deadline) {
+    pub(crate) fn give_up(&mut self, reason: String, doubt: Option<Vec<InDoubt>>, deadline: Deadline) {
         if let Err(error) = self.send(&Message::Refused { reason, doubt }, &[], deadline) {
             tracing::debug!(%error, "the other host does not hear the refusal");
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Versions, WireError};
+use crate::ends::InDoubt;
 use crate::options::{Strategy, Wanted};
 use crate::report::Took;
 
@@ -83,7 +84,7 @@ pub(crate) enum Message {
         reason: String,
         /// Of [`crate::ends::Doubt`].
         #[serde(default)]
-        doubt: bool,
+        doubt: Option<Vec<InDoubt>>,
     },
     /// Destination: still at it.
     Working,

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastmig_migrate::ends::{
-    Choice, Doubt, EndError, Files, ImageSource, Images, Leaving, Memory, Owing, Pass, Place, Round, Waiting,
+    Choice, Doubt, EndError, Files, ImageSource, Images, InDoubt, Leaving, Memory, Owing, Pass, Place, Round,
+    Waiting,
 };
 use fastmig_migrate::fetch::{Errand, Fetcher};
 use fastmig_migrate::journal::Role;
@@ -17,6 +18,9 @@ use fastmig_migrate::transport::Connection;
 use serde_json::{json, Value};
 
 use super::random;
+
+/// What a doubt is about.
+pub const DOUBTFUL: InDoubt = InDoubt { process: 1001, start: 0x1000, end: 0x9000 };
 
 /// What one of the containers holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +128,9 @@ impl World {
 
     fn doubt(&self, end: Role) -> Result<(), EndError> {
         match *self.doubts.lock().unwrap() == Some(end) {
-            true => Err(Doubt("CRIU has asked for half of it".into()).into()),
+            true => {
+                Err(Doubt { reason: "CRIU has asked for half of it".into(), mappings: vec![DOUBTFUL] }.into())
+            }
             false => Ok(()),
         }
     }

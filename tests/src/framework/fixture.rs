@@ -72,13 +72,52 @@ fn load_first(bundle: &Path) -> Result<()> {
 }
 
 fn compiled(cache: &Cache) -> Result<PathBuf> {
-    cache.get("fixtures", "prlimit-preload", SOURCE, compile)
+    cache.get("fixtures", "prlimit-preload", SOURCE, |target| compile(SOURCE, target))
 }
 
-fn compile(target: &Path) -> Result<()> {
+fn compile(source: &str, target: &Path) -> Result<()> {
     tools::ensure(tools::FOR_FIXTURES)?;
     let target = target.to_str().context("a path that is not UTF-8")?;
     let argv = ["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-x", "c", "-o", target, "-"];
-    Cmd::new(argv).stdin(SOURCE).ok()?;
+    Cmd::new(argv).stdin(source).ok()?;
     Ok(())
+}
+
+const BLIND_SPOT: &str = include_str!("../../fixtures/blind-spot.c");
+const BLIND_SPOT_LIBRARY: &str = "fixture/blind-spot.so";
+
+/// A host whose CRIU asks the kernel itself about one mapping, until dropped: nobody shows it otherwise.
+#[derive(Debug)]
+pub struct BlindSpot {
+    bundle: PathBuf,
+    before: Vec<u8>,
+}
+
+impl BlindSpot {
+    /// On a host.
+    ///
+    /// # Errors
+    /// When there is no compiler, or no bundle.
+    pub fn make(host: &Host) -> Result<Self> {
+        let library =
+            host.cache.get("fixtures", "blind-spot", BLIND_SPOT, |target| compile(BLIND_SPOT, target))?;
+        let runtime = host.outside(RUNTIME_DIR);
+        let target = runtime.join(BLIND_SPOT_LIBRARY);
+        fs::create_dir_all(target.parent().unwrap_or(&runtime))?;
+        fs::copy(&library, &target).with_context(|| format!("cannot copy {}", library.display()))?;
+        let bundle = runtime.join(BUNDLE);
+        let before = fs::read(&bundle).with_context(|| format!("cannot read {}", bundle.display()))?;
+        let mut description: Value = serde_json::from_slice(&before)?;
+        let view = description["view"].as_str().context("CRIU is shown nothing here")?;
+        description["view"] = format!("../{BLIND_SPOT_LIBRARY}:{IN_CONTAINER}/criu/{view}").into();
+        fs::write(&bundle, description.to_string())?;
+        Ok(Self { bundle, before })
+    }
+}
+
+impl Drop for BlindSpot {
+    fn drop(&mut self) {
+        // Should that fail, the cases after this one say so.
+        let _ = fs::write(&self.bundle, &self.before);
+    }
 }

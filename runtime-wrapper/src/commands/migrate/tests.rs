@@ -80,6 +80,7 @@ pub(crate) fn report(outcome: Outcome) -> MigrationReport {
             PhaseTime { side: Side::Destination, ..phase("restore", 41, true) },
         ],
         warnings: Vec::new(),
+        left_to_criu: Vec::new(),
         outcome,
         reason: None,
     }
