@@ -1,5 +1,6 @@
 //! Where parts and labels lie.
 
+mod local;
 mod objects;
 mod registry;
 

@@ -6,6 +6,7 @@
 //! | `at_rest` | what lies on a disk |
 //! | `threat_model` | whether the tests exist that the document names |
 //! | `capabilities` | what CRIU cannot do without, one by one |
+//! | `stored` | the same out of a store |
 //! | `inside` | CRIU as a process of the container |
 //! | `images` | checkpoints that somebody made to do harm, against a restore |
 //! | `craft` | how they are made |
@@ -21,6 +22,7 @@ mod outside;
 mod peers;
 mod privileges;
 mod stage;
+mod stored;
 #[cfg(test)]
 mod threat_model;
 
@@ -34,8 +36,15 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
         let skipped = Case { name: "security", run: |_| Outcome::Skipped("needs root".into()) };
         return Ok(run_cases("security", ctx, &[skipped]));
     }
-    let all =
-        [images::CASES, peers::CASES, privileges::CASES, capabilities::CASES, inside::CASES, at_rest::CASES]
-            .concat();
+    let all = [
+        images::CASES,
+        stored::CASES,
+        peers::CASES,
+        privileges::CASES,
+        capabilities::CASES,
+        inside::CASES,
+        at_rest::CASES,
+    ]
+    .concat();
     Ok(run_cases("security", ctx, &all))
 }

@@ -4,7 +4,9 @@
 mod archive;
 mod checkpoint;
 mod message;
+mod stored;
 
 pub(super) use archive::Archive;
 pub(super) use checkpoint::{remove, Checkpoint, ROOT};
 pub(super) use message::{Message, Value};
+pub(super) use stored::{Entry, Stored, PART};
