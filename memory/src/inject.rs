@@ -5,6 +5,12 @@
 //!
 //! That is done by a child of ours that is made for it and blocks all signals: should we be killed meanwhile, it puts the process
 //! back all the same. When it exits, the kernel lets go of whatever it still traces.
+//!
+//! Only SIGKILL for that child itself harms the process, if it comes while one thread has registers that are not its own: for two
+//! system calls, some tens of microseconds of each [`inject`]. From there the thread would run on in the vdso, and crash. Nothing
+//! undoes that: a tracer's end lets a thread go with the registers that it has, and no state of it makes an own call of the
+//! thread out of ours. So nothing sends it: the child has a session of its own, lives for a millisecond, and is the last that the
+//! kernel kills when memory runs out. [`halted`] changes no register.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -22,8 +22,10 @@ pub(crate) fn map_few<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sy
 }
 
 fn map_by<T: Sync, R: Send>(items: &[T], worth: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let workers = processors.min(MOST).min(items.len() / worth);
+    let wanted = MOST.min(items.len() / worth);
+    // To ask reads several files.
+    let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = if wanted < 2 { wanted } else { wanted.min(processors()) };
     if workers < 2 {
         return items.iter().map(work).collect();
     }

@@ -300,6 +300,17 @@ pub(crate) fn be_a_tracer() {
     }
     // SAFETY: no handler is installed; the parent's may have asked for no word of stops.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    // SAFETY: takes nothing. What is sent to the parent's group or session is not meant for it.
+    unsafe { libc::setsid() };
+    be_the_last_to_be_killed();
+}
+
+/// By the kernel, out of memory. Not where the right to say so is missing.
+#[cfg(target_arch = "x86_64")]
+fn be_the_last_to_be_killed() {
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty());
+    let _ = file.map(|file| rustix::io::write(file, b"-1000"));
 }
 
 /// Waits, with all signals blocked, until a child or a traced thread has stopped or ended, or for so long.

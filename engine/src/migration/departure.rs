@@ -80,7 +80,20 @@ enum Ready {
     Tracked(Box<Tracked>),
 }
 
+/// What is left to see to when CRIU has dumped.
+enum Out {
+    Streamed(Vec<PageImage>),
+    Tracked(Dumped),
+}
+
 impl Ready {
+    fn dump(self, sink: &mut dyn ImageSink) -> Result<Out, Error> {
+        match self {
+            Self::Streamed { dump, .. } => Ok(Out::Streamed(dump.dump(sink)?)),
+            Self::Tracked(tracked) => tracked.dump(sink).map(Out::Tracked),
+        }
+    }
+
     fn log(&self) -> PathBuf {
         match self {
             Self::Streamed { log, .. } => log.clone(),
@@ -234,17 +247,19 @@ impl Departure {
         if self.frozen.is_none() {
             return Err(self.out_of_turn("dump"));
         }
-        let processes = self.subject.cgroup.pids();
-        self.subject.require_whole_tree(&processes)?;
-        let manifest = self.describe(&processes)?;
         let log = ready.log();
-        let dumped = self.run(ready, sink);
+        let (manifest, dumped) = self.describe_while_dumping(ready, sink);
         let keeps = self.subject.terms.tcp == TcpPolicy::Keep;
         let table = keeps.then(|| network_lock::name(&log).unwrap_or_default());
         // Also after a failure: whom CRIU left stopped is to run on.
         let pid = self.subject.container.pid();
         self.held = Some(Held::new(pid, self.subject.cgroup.clone(), table.clone()));
-        dumped?;
+        // What CRIU says of a process that has left the tree explains less.
+        let manifest = manifest?;
+        match dumped? {
+            Out::Streamed(left_out) => self.left_out = left_out,
+            Out::Tracked(dumped) => self.dumped = Some(dumped),
+        }
         crate::logs::forget(&log);
         // Whoever settles this for us must find it.
         self.operation.record.network_lock = table;
@@ -252,12 +267,24 @@ impl Departure {
         Ok(manifest)
     }
 
-    fn run(&mut self, ready: Ready, sink: &mut dyn ImageSink) -> Result<(), Error> {
-        match ready {
-            Ready::Streamed { dump, .. } => self.left_out = dump.dump(sink)?,
-            Ready::Tracked(tracked) => self.dumped = Some(tracked.dump(sink)?),
-        }
-        Ok(())
+    /// It stands still for both.
+    fn describe_while_dumping(
+        &self,
+        ready: Ready,
+        sink: &mut dyn ImageSink,
+    ) -> (Result<Manifest, Error>, Result<Out, Error>) {
+        let (subject, record) = (&self.subject, &self.operation.record);
+        let describe = || {
+            let processes = subject.cgroup.pids();
+            subject.require_whole_tree(&processes)?;
+            subject.describe(record, &processes)
+        };
+        std::thread::scope(|scope| {
+            let described = scope.spawn(describe);
+            let dumped = ready.dump(sink);
+            // Nothing in it panics; asked once more it says why.
+            (described.join().unwrap_or_else(|_| describe()), dumped)
+        })
     }
 
     /// The memory of the dumped application, but for what travelled in rounds.

@@ -1,7 +1,7 @@
 //! What tracking must not change.
 
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -202,4 +202,57 @@ fn what_grows_meanwhile_can_be_moved() {
     eprintln!("{rounds} rounds");
     tree.tell();
     assert_eq!(tree.hear(), "good");
+}
+
+/// Whoever kills a service kills its group: not the child that has changed registers of the process at this moment.
+#[test]
+fn a_tracker_whose_group_is_killed_harms_nobody() {
+    let Some(_) = method() else { return };
+    let mut tree = Tree::start("steady 1 1");
+    tree.hear();
+    let mut random = churn::Random::new(11);
+    let (start, longest) = if is_slow() { (1_000_000, 2_000_000) } else { (20_000, 30_000) };
+    for _ in 0..turns(60) {
+        let role = format!("tracker {}", tree.pid());
+        let mut tracker = tree::target(&role);
+        let mut tracker =
+            tracker.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(start + random.below(longest) as u64));
+        sys::kill(-i32::try_from(tracker.id()).unwrap(), libc::SIGKILL);
+        tracker.wait().unwrap();
+        tree.assert_alive();
+    }
+}
+
+/// The one thing that harms: how often, of so many children that are killed at some moment of their lives.
+#[test]
+#[ignore = "a measurement"]
+fn how_often_a_killed_child_ends_the_process() {
+    let Some(_) = method() else { return };
+    let mut random = churn::Random::new(12);
+    let (mut killed, mut ended) = (0, 0);
+    while killed < 300 {
+        let mut tree = Tree::start("steady 1 1");
+        tree.hear();
+        let role = format!("tracker {}", tree.pid());
+        let mut tracker = tree::target(&role).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_millis(300) {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", tracker.id())).unwrap();
+            let children = threads
+                .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
+            let children: String = children.collect();
+            if let Some(child) = children.split_whitespace().next() {
+                sys::nap(random.below(100) as u64);
+                sys::kill(child.parse().unwrap(), libc::SIGKILL);
+                killed += 1;
+            }
+        }
+        tracker.kill().unwrap();
+        tracker.wait().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        ended += u32::from(tree.child.try_wait().unwrap().is_some());
+    }
+    eprintln!("{killed} children were killed, and {ended} processes ended");
 }

@@ -25,12 +25,8 @@ pub(super) const CASES: &[Case] = &[
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// containerd starts such a container anew, whatever ended it.
-const RESTART: &[&str] = &[
-    "--seccomp",
-    "--label containerd.io/restart.status=running",
-    "--label containerd.io/restart.policy=always",
-    "--label containerd.io/restart.loguri=file:///var/log/web.log",
-];
+const RESTART: &str = "containerd.io/restart.status=running containerd.io/restart.policy=always \
+     containerd.io/restart.loguri=file:///var/log/web.log";
 
 /// A hook that stops a migration at `stage` until power is lost, and says so.
 fn stop_at(node: &Node, stage: &str) -> Result<()> {
@@ -56,7 +52,9 @@ fn stage(cluster: &Cluster) -> Result<(Container, Container)> {
         node.sh("rm -f /etc/fastmig/config.toml; systemctl restart fastmigd")?;
         node.sh(crate::framework::vm::cluster::WAIT_FOR_DAEMON)?;
     }
-    let source = Container::run(&cluster.nodes[0], "web", (FASTMIG, RESTART), "redis", &[])?;
+    let source = Container::run(&cluster.nodes[0], "web", (FASTMIG, &["--seccomp"]), "redis", &[])?;
+    // Not before: containerd would start it beside its client.
+    source.node.sh(&format!("ctr containers label web {RESTART}"))?;
     source.wait_for("redis-cli ping")?;
     let target = Container::in_standby(&cluster.nodes[1], "web", &["--seccomp"], "redis")?;
     Ok((source, target))
