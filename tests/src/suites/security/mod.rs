@@ -6,6 +6,7 @@
 //! | `at_rest` | what lies on a disk |
 //! | `threat_model` | whether the tests exist that the document names |
 //! | `capabilities` | what CRIU cannot do without, one by one |
+//! | `intake` | the same from a host of the cluster |
 //! | `stored` | the same out of a store |
 //! | `inside` | CRIU as a process of the container |
 //! | `images` | checkpoints that somebody made to do harm, against a restore |
@@ -18,6 +19,7 @@ mod capabilities;
 mod craft;
 mod images;
 mod inside;
+mod intake;
 mod outside;
 mod peers;
 mod privileges;
@@ -39,6 +41,7 @@ pub(super) fn run(ctx: &Ctx) -> Result<Tally> {
     let all = [
         images::CASES,
         stored::CASES,
+        intake::CASES,
         peers::CASES,
         privileges::CASES,
         capabilities::CASES,
