@@ -65,7 +65,7 @@ impl Inside {
         let first = status
             .map_err(|e| Error::io("read the privileges of", Path::new("/proc"), std::io::Error::other(e)))?;
         let inside =
-            Self { init, first, work: container.directory.file(WORK), label: apparmor::label_of(init) };
+            Self { init, first, work: container.directory.file(WORK), label: apparmor::of_application(init) };
         inside.require_no_filter(container)?;
         Ok(Some(inside))
     }
