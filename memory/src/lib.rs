@@ -18,7 +18,7 @@
 //! | `threads` | its identity, and where its stacks are |
 //! | `huge` | huge pages, joined again |
 //! | `shared` | shared memory, over rounds |
-//! | `reader`, `hashes` | its memory, read and hashed |
+//! | `reader`, `hashes`, `extent` | its memory, read and hashed, and where it is |
 //! | [`fill`] | memory that comes after its processes |
 //! | `probe` | which method works here |
 //! | `spans`, `parallel` | sets of addresses; several threads at once |
@@ -35,6 +35,7 @@
 mod direct;
 mod eligible;
 mod error;
+mod extent;
 pub mod fill;
 mod hashes;
 mod huge;
@@ -59,6 +60,7 @@ mod watch;
 mod zero_page;
 
 pub use error::{Error, InjectFailure, Unsupported};
+pub use extent::{anonymous_spans, mapped_spans};
 pub use hashes::page_hashes;
 pub use huge::join_huge_pages;
 pub use mappings::private_mappings;

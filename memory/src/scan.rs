@@ -149,7 +149,8 @@ impl Scanner {
             ..ScanArgument::default()
         };
         let mut found = Populated::default();
-        self.scan(span, argument, |region| {
+        // It protects nothing, so that nothing is lost however much there is to tell.
+        self.scan_at_once(span, argument, &mut |region: &Region| {
             let part = Span { start: region.start, end: region.end };
             found.guarded |= region.categories & (GUARD | SWAPPED) != 0;
             if region.categories & WRITTEN == 0 {

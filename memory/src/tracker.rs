@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::huge::Split;
 use crate::process::{Frozen, Survey, Tracked};
-use crate::sharing;
 use crate::spans::Spans;
+use crate::{parallel, sharing};
 use crate::{Content, Error, Last, Mapping, Method, Pages, Process, Round, Span};
 
 /// Keeps track of what was sent of a tree of processes, and of what it has written since.
@@ -167,17 +167,16 @@ impl Tracker {
         let mut last = Last::default();
         let order = parents_first(processes);
         let mut looks: BTreeMap<i32, Frozen> = BTreeMap::new();
-        for process in &order {
-            let Some(tracked) = self.processes.get(&process.id).filter(|t| t.is_of(process.host)) else {
-                last.cost.untracked += 1;
-                continue;
-            };
-            match tracked.look_frozen(self.with_stacks) {
-                Ok(frozen) => {
-                    looks.insert(process.id, frozen);
-                }
-                Err(e @ Error::NotFrozen { .. }) => return Err(e),
-                Err(e) => {
+        let looked = parallel::map_few(&order, |process| {
+            let tracked = self.processes.get(&process.id).filter(|tracked| tracked.is_of(process.host));
+            tracked.map(|tracked| tracked.look_frozen(self.with_stacks))
+        });
+        for (process, look) in order.iter().zip(looked) {
+            match look {
+                None => last.cost.untracked += 1,
+                Some(Ok(frozen)) => drop(looks.insert(process.id, frozen)),
+                Some(Err(e @ Error::NotFrozen { .. })) => return Err(e),
+                Some(Err(e)) => {
                     tracing::warn!(process = process.id, error = %e, "the memory of a process is left to CRIU");
                     last.cost.untracked += 1;
                 }

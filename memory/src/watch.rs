@@ -183,7 +183,7 @@ impl Watch {
         match self {
             Self::WriteProtect { .. } => {
                 let pieces = pieces(mappings);
-                let looks = parallel::map(&pieces, |(_, piece)| scanner.populated(*piece));
+                let looks = parallel::map_few(&pieces, |(_, piece)| scanner.populated(*piece));
                 let looks = looks.into_iter().collect::<io::Result<Vec<_>>>()?;
                 Ok(joined(mappings, &pieces, &looks))
             }

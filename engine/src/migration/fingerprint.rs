@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fastmig_memory::SharedContent;
+use fastmig_memory::spans::without;
+use fastmig_memory::{SharedContent, Span};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Mapping, PAGE};
@@ -44,6 +45,8 @@ struct OfProcess {
     threads: usize,
     /// Page number and hash; pages of zeros are left out.
     pages: Vec<(u64, u64)>,
+    /// Anonymous memory, from where to where, with or without pages in it.
+    anonymous: Vec<(u64, u64)>,
     /// Mappings that travelled in rounds, in page numbers, and parts of them that are not as the rest.
     exact: Vec<(u64, u64, Source)>,
 }
@@ -70,6 +73,7 @@ impl Fingerprint {
                 inner: relation.inner,
                 threads: application::threads_of(relation.host),
                 pages: pages(relation.host)?,
+                anonymous: anonymous(relation.host)?,
                 exact: ours.flat_map(parts).collect(),
             })
         };
@@ -97,6 +101,7 @@ impl Fingerprint {
             let host = here.get(&process.inner).ok_or_else(|| damaged("lacks a process"))?;
             let pages = pages(*host)?;
             process.compare(&pages, &self.rseq)?;
+            process.require_all_mapped(&mapped(*host)?)?;
             compared += process.pages.len().max(pages.len()) as u64;
         }
         if here.len() != self.processes.len() {
@@ -158,6 +163,27 @@ impl OfProcess {
         })
     }
 
+    /// What is not touched yet may be, and must not fault then.
+    fn require_all_mapped(&self, here: &[Span]) -> Result<(), Error> {
+        let there: Vec<Span> = self.anonymous.iter().map(|&(start, end)| Span { start, end }).collect();
+        let lost = without(&there, here);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<String> = lost
+            .iter()
+            .take(NAMED)
+            .map(|span| format!("{:#x}-{:#x} unmapped", span.start, span.end))
+            .collect();
+        let pages = lost.iter().map(|span| (span.end - span.start) / PAGE).sum::<u64>();
+        Err(Error::Differs {
+            process: self.inner,
+            exact: 0,
+            others: usize::try_from(pages).unwrap_or(usize::MAX),
+            pages: named.join(", "),
+        })
+    }
+
     fn is_exact(&self, page: u64) -> bool {
         self.source(page).is_some()
     }
@@ -181,8 +207,21 @@ fn parts(mapping: &Mapping) -> Vec<(u64, u64, Source)> {
 
 fn pages(host: i32) -> Result<Vec<(u64, u64)>, Error> {
     let hashes = fastmig_memory::page_hashes(host, WORKERS);
-    let hashes = hashes.map_err(|e| Error::Untracked { id: format!("process {host}"), source: e.into() })?;
+    let hashes = hashes.map_err(|e| unreadable(host, e))?;
     Ok(hashes.into_iter().map(|(address, hash)| (address / PAGE, hash)).collect())
+}
+
+fn anonymous(host: i32) -> Result<Vec<(u64, u64)>, Error> {
+    let spans = fastmig_memory::anonymous_spans(host).map_err(|e| unreadable(host, e))?;
+    Ok(spans.iter().map(|span| (span.start, span.end)).collect())
+}
+
+fn mapped(host: i32) -> Result<Vec<Span>, Error> {
+    fastmig_memory::mapped_spans(host).map_err(|e| unreadable(host, e))
+}
+
+fn unreadable(host: i32, source: fastmig_memory::Error) -> Error {
+    Error::Untracked { id: format!("process {host}"), source: source.into() }
 }
 
 fn shared(pids: &BTreeSet<i32>) -> Result<Vec<OfShared>, Error> {
@@ -206,7 +245,13 @@ mod tests {
     const NONE: BTreeSet<u64> = BTreeSet::new();
 
     fn process(pages: &[(u64, u64)]) -> OfProcess {
-        OfProcess { inner: 1001, threads: 1, pages: pages.to_vec(), exact: vec![(100, 200, Source::Own)] }
+        OfProcess {
+            inner: 1001,
+            threads: 1,
+            pages: pages.to_vec(),
+            anonymous: vec![(0x1000, 0x9000)],
+            exact: vec![(100, 200, Source::Own)],
+        }
     }
 
     #[test]
@@ -232,6 +277,14 @@ mod tests {
         {
             assert!(source.compare(wrong, &NONE).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_nobody_has_touched_yet_must_be_mapped() {
+        let (source, span) = (process(&[]), |start, end| Span { start, end });
+        assert!(source.require_all_mapped(&[span(0x1000, 0x5000), span(0x5000, 0xa000)]).is_ok());
+        let error = source.require_all_mapped(&[span(0, 0x8000)]).unwrap_err().to_string();
+        assert!(error.contains("0x8000-0x9000 unmapped"), "{error}");
     }
 
     #[test]

@@ -198,8 +198,13 @@ impl Node {
     /// # Errors
     /// When it does not come up; tells what it said last.
     pub fn boot(site: &Arc<Site>, number: u8, kernel: Kernel) -> Result<Self> {
+        let go_on = |saved: &Saved| Self::start(site, number, kernel, &Start::Saved(saved));
         let saved = Saved::of(site, number, kernel)?;
-        let node = Self::start(site, number, kernel, &Start::Saved(&saved))?;
+        let node = go_on(&saved).or_else(|error| {
+            eprintln!("node{number} does not go on from where it was saved, and is booted anew: {error:#}");
+            saved.forget()?;
+            go_on(&Saved::of(site, number, kernel)?)
+        })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         node.sh(&format!("date -s @{now} >/dev/null\n{MOUNT}"))?;
         Ok(node)

@@ -39,6 +39,12 @@ impl Saved {
         Ok(Self { directory })
     }
 
+    /// The next one is made anew.
+    pub(super) fn forget(&self) -> Result<()> {
+        let directory = &self.directory;
+        fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))
+    }
+
     /// To be written to in a copy only.
     pub(super) fn disk(&self) -> PathBuf {
         disk(&self.directory)
