@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It is found by its socket in the container's directory. When it ends it leaves word of how. Should it be killed itself, the
-//! watcher of [`super::filling`] kills the application: what it misses would read as zeros.
+//! watcher of `filling` kills the application: what it misses would read as zeros.
 //!
 //! | file | what it does |
 //! |---|---|
