@@ -3,28 +3,24 @@
 //!
 //! The program is executed through a descriptor opened on the host, never by a name looked up in the container.
 
-use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use caps::CapsHashSet;
-use nix::sched::{setns, CloneFlags};
+use nix::sched::CloneFlags;
 use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 
-use crate::person::{mask, Prepared};
+use crate::entry::{Entry, Program};
+use crate::launch_error::{c_strings, open};
+use crate::namespaces::{spawn, Namespaces};
+use crate::person::mask;
 use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
 use crate::view::Passed;
-use crate::{sys, Bundle, CriuError, DumpOptions, Meter, Person, RestoreOptions, Session};
-
-/// Which AppArmor profile the next program of this process runs under.
-const PROFILE: &str = "/proc/self/attr/apparmor/exec";
-/// Who has logged in, for the kernel's audit; and that nobody has.
-const LOGIN: (&str, &str) = ("/proc/self/loginuid", "4294967295");
+use crate::{sys, Bundle, CriuError, DumpOptions, LaunchError, Meter, Person, RestoreOptions, Session};
 
 /// What a CRIU worker needs before it can be spoken to.
 #[derive(Debug)]
@@ -40,47 +36,6 @@ pub struct Launch<'a> {
     view: Option<Passed>,
     meter: Arc<Meter>,
     limit: Duration,
-}
-
-/// The namespaces of one process that a worker joins. The IPC namespace is left out on purpose: it travels
-/// with the application, and CRIU dumps a namespace only from outside it.
-#[derive(Debug)]
-struct Namespaces {
-    pid: File,
-    others: Vec<(File, CloneFlags)>,
-    root: File,
-    /// The bundle's directory: device and inode that must show at the inner path after the join.
-    identity: (u64, u64),
-    inner: CString,
-}
-
-/// Why a worker could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// A file that the start needs could not be opened.
-    #[error("could not open {path:?}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Some other step before the start failed.
-    #[error("could not {what}")]
-    Prepare {
-        /// The step.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// CRIU itself could not be started in its place.
-    #[error("could not start CRIU {loader:?} in the container")]
-    Start {
-        /// The loader that was to be executed.
-        loader: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 impl<'a> Launch<'a> {
@@ -107,26 +62,7 @@ impl<'a> Launch<'a> {
     /// # Errors
     /// When the process is gone or its namespaces cannot be opened.
     pub fn in_namespaces_of(mut self, pid: i32) -> Result<Self, LaunchError> {
-        let link = |name: &str| open(Path::new(&format!("/proc/{pid}/{name}")));
-        let mut others = Vec::new();
-        for (name, flag) in [
-            ("ns/uts", CloneFlags::CLONE_NEWUTS),
-            ("ns/net", CloneFlags::CLONE_NEWNET),
-            ("ns/cgroup", CloneFlags::CLONE_NEWCGROUP),
-            ("ns/mnt", CloneFlags::CLONE_NEWNS),
-        ] {
-            others.push((link(name)?, flag));
-        }
-        let dir = open(&self.bundle.host_dir)?;
-        let status = nix::sys::stat::fstat(&dir)
-            .map_err(|e| LaunchError::Prepare { what: "identify the CRIU bundle", source: e.into() })?;
-        self.namespaces = Some(Namespaces {
-            pid: link("ns/pid")?,
-            others,
-            root: link("root")?,
-            identity: (status.st_dev, status.st_ino),
-            inner: c_string(&self.bundle.inner_dir.to_string_lossy())?,
-        });
+        self.namespaces = Some(Namespaces::of(pid, self.bundle)?);
         Ok(self)
     }
 
@@ -184,14 +120,18 @@ impl<'a> Launch<'a> {
         self.bundle
     }
 
-    pub(crate) fn join_also(&mut self, namespace: File, kind: CloneFlags) {
+    /// Starts it as `person`, after [`Launch::in_namespaces_of`] process `pid`, whose IPC namespace it joins as well: what it
+    /// restores belongs there.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn as_person(mut self, pid: i32, person: Person) -> Result<Self, LaunchError> {
+        let file = open(Path::new(&format!("/proc/{pid}/ns/ipc")))?;
         if let Some(namespaces) = &mut self.namespaces {
-            namespaces.others.insert(0, (namespace, kind));
+            namespaces.join_also(file, CloneFlags::CLONE_NEWIPC);
         }
-    }
-
-    pub(crate) fn set_person(&mut self, person: Person) {
         self.person = Some(person);
+        Ok(self)
     }
 
     /// Starts it under the library that shows CRIU memory otherwise.
@@ -365,120 +305,10 @@ impl<'a> Launch<'a> {
             program,
             namespaces: self.namespaces,
         };
-        let pid_namespace = entry.pid_namespace()?;
+        let pid_namespace = entry.namespaces.as_ref().map(Namespaces::pid).transpose()?;
         sys::before_exec(&mut command, move || entry.run());
         spawn(command, pid_namespace).map_err(|source| LaunchError::Start { loader, source })
     }
-}
-
-/// What gets executed, as a descriptor with its command line.
-struct Program {
-    file: File,
-    arguments: Vec<CString>,
-    environment: Vec<CString>,
-}
-
-/// What the child does between fork and exec: system calls only, all memory made beforehand.
-struct Entry {
-    cgroups: Vec<File>,
-    capabilities: u64,
-    person: Option<Prepared>,
-    oom_score_adj: Option<String>,
-    /// What AppArmor is told.
-    profile: Option<String>,
-    /// Where it looks for what it has learnt about the kernel, before it goes to any directory by itself.
-    directory: RawFd,
-    fds: Vec<OwnedFd>,
-    program: Program,
-    namespaces: Option<Namespaces>,
-}
-
-impl Entry {
-    fn pid_namespace(&self) -> Result<Option<File>, LaunchError> {
-        self.namespaces
-            .as_ref()
-            .map(|n| n.pid.try_clone())
-            .transpose()
-            .map_err(|source| LaunchError::Prepare { what: "keep the pid namespace", source })
-    }
-
-    fn run(&mut self) -> io::Result<()> {
-        for cgroup in &mut self.cgroups {
-            cgroup.write_all(b"0")?;
-        }
-        if let Some(value) = &self.oom_score_adj {
-            // Raising it is always allowed, lowering it not everywhere: then the host's value stays.
-            let _ = std::fs::write("/proc/self/oom_score_adj", value);
-        }
-        // Whoever calls us from a login: what is restored has a login of its own or none, and CRIU could not take this one away.
-        // Without the kernel's audit there is no such file.
-        let _ = std::fs::write(LOGIN.0, LOGIN.1);
-        // Opened in the host's view of processes, written last: from then on the profile decides.
-        let attribute =
-            self.profile.as_ref().map(|_| File::options().write(true).open(PROFILE)).transpose()?;
-        if let Some(namespaces) = &self.namespaces {
-            namespaces.join()?;
-        }
-        sys::new_session_keyring()?;
-        match &self.person {
-            Some(person) => person.enter(self.capabilities)?,
-            None => {
-                sys::drop_bounding_set(self.capabilities)?;
-                sys::set_capabilities(self.capabilities, 0)?;
-            }
-        }
-        if let Some(work) = self.fds.iter().find(|fd| fd.as_raw_fd() == self.directory) {
-            nix::unistd::fchdir(work)?;
-        }
-        for fd in &self.fds {
-            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
-        }
-        if let (Some(mut attribute), Some(profile)) = (attribute, &self.profile) {
-            attribute.write_all(profile.as_bytes())?;
-        }
-        Err(sys::execute(self.program.file.as_fd(), &self.program.arguments, &self.program.environment))
-    }
-}
-
-impl Namespaces {
-    fn join(&self) -> io::Result<()> {
-        for (file, flag) in &self.others {
-            setns(file, *flag)?;
-        }
-        nix::unistd::fchdir(&self.root)?;
-        nix::unistd::chroot(c".")?;
-        nix::unistd::chdir(c"/")?;
-        // A container with mount rights of its own could show another directory where ours should be.
-        let found = nix::sys::stat::stat(self.inner.as_c_str())?;
-        if (found.st_dev, found.st_ino) != self.identity {
-            return Err(io::Error::from_raw_os_error(libc::ESTALE));
-        }
-        Ok(())
-    }
-}
-
-/// Starts `command` with its pid in `pid_namespace`: joining one concerns only the children of the thread
-/// that joins, so a thread of its own does it and ends.
-fn spawn(mut command: Command, pid_namespace: Option<File>) -> io::Result<Child> {
-    let Some(namespace) = pid_namespace else { return command.spawn() };
-    let thread = std::thread::Builder::new().name("criu-start".into()).spawn(move || {
-        setns(&namespace, CloneFlags::CLONE_NEWPID)?;
-        command.spawn()
-    })?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")))
-}
-
-pub(crate) fn open(path: &Path) -> Result<File, LaunchError> {
-    File::open(path).map_err(|source| LaunchError::Open { path: path.into(), source })
-}
-
-fn c_string(text: &str) -> Result<CString, LaunchError> {
-    CString::new(text)
-        .map_err(|e| LaunchError::Prepare { what: "form CRIU's command line", source: e.into() })
-}
-
-fn c_strings(texts: &[String]) -> Result<Vec<CString>, LaunchError> {
-    texts.iter().map(|text| c_string(text)).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! dump and where the images are. The flow of one call:
 //!
 //! 1. [`Bundle`] says where the shipped CRIU, its loader and its libraries are.
-//! 2. [`Launch`] starts it: cgroups, namespaces, capabilities, descriptors ([`launch`]).
+//! 2. [`Launch`] starts it: cgroups, namespaces, capabilities, descriptors ([`launch`]; what it does by itself is in `entry`).
 //! 3. [`Session`] speaks the RPC ([`session`]) with [`DumpOptions`] or [`RestoreOptions`].
 //! 4. After a dump, what CRIU gets wrong in an image is mended ([`mend_timers`]).
 //! 5. Between two hosts neither goes through files: [`stream`].
@@ -19,12 +19,15 @@ mod breakpoints;
 mod bundle;
 pub mod clock;
 mod credentials;
+mod entry;
 mod explain;
 pub mod launch;
+mod launch_error;
 mod lazy;
 mod life;
 mod message;
 pub mod meter;
+mod namespaces;
 mod options;
 mod person;
 mod pids;
@@ -38,7 +41,8 @@ pub mod view;
 pub use bundle::{Bundle, BundleError};
 pub use credentials::{is_core, with_bounding_set};
 pub use explain::{explain, tail, Explanation};
-pub use launch::{Launch, LaunchError};
+pub use launch::Launch;
+pub use launch_error::LaunchError;
 pub use lazy::LazySocket;
 pub use life::Life;
 pub use meter::Meter;

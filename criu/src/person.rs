@@ -10,11 +10,9 @@ use std::os::unix::fs::{chown, DirBuilderExt};
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, CapsHashSet};
-use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
-use crate::launch::open;
-use crate::{sys, Launch, LaunchError};
+use crate::{sys, LaunchError};
 
 /// Who CRIU is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,18 +102,4 @@ impl Prepared {
 /// As the kernel writes a set.
 pub(crate) fn mask(set: &CapsHashSet) -> u64 {
     set.iter().fold(0, |mask, capability| mask | capability.bitmask())
-}
-
-impl Launch<'_> {
-    /// Starts it as `person`, after [`Launch::in_namespaces_of`] process `pid`, whose IPC namespace it joins as well: what it
-    /// restores belongs there.
-    ///
-    /// # Errors
-    /// When the process is gone.
-    pub fn as_person(mut self, pid: i32, person: Person) -> Result<Self, LaunchError> {
-        let file = open(Path::new(&format!("/proc/{pid}/ns/ipc")))?;
-        self.join_also(file, CloneFlags::CLONE_NEWIPC);
-        self.set_person(person);
-        Ok(self)
-    }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
+use crate::files::open_directory;
 use crate::frozen::{Frozen, Held};
 use crate::image::Draft;
 use crate::inside::Images;
@@ -21,7 +22,7 @@ use crate::resources::Resources;
 use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::Failure;
-use crate::subject::{open_directory, Subject, Terms};
+use crate::subject::{Subject, Terms};
 use crate::{at_rest, network_lock, trace, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;

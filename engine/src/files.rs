@@ -1,8 +1,15 @@
-//! Files that are never half written.
+//! Files that are never half written, and directories as descriptors.
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use crate::Error;
+
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
+    File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open", path, e))
+}
 
 /// Writes a file that is either the old one or the new one, never half of it.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {

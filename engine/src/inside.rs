@@ -20,9 +20,9 @@ use procfs::process::{Process, Status};
 use crate::cgroup::ApplicationCgroup;
 use crate::config::CriuMode;
 use crate::container::Container;
+use crate::files::open_directory;
 use crate::image::open_nofollow;
 use crate::start_options::TcpPolicy;
-use crate::subject::open_directory;
 use crate::{apparmor, application, capabilities, privilege, Error};
 
 /// What a dump needs.

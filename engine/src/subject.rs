@@ -1,8 +1,7 @@
 //! What a dump is of: an application, what CRIU is told of it, and what is written down of it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use fastmig_criu::{Bundle, Common, DumpOptions, Launch};
 
 use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
+use crate::files::open_directory;
 use crate::image::{self, Manifest, Stream};
 use crate::inside::{Inside, Lent};
 use crate::start_options::TcpPolicy;
@@ -149,10 +149,6 @@ impl Subject {
             leave_stopped,
         })
     }
-}
-
-pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
-    File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open", path, e))
 }
 
 pub(crate) fn kernel_release() -> String {

@@ -38,7 +38,7 @@ impl Spool {
     }
 
     pub(crate) fn open(&self) -> Result<OwnedFd, Error> {
-        crate::subject::open_directory(&self.0)
+        crate::files::open_directory(&self.0)
     }
 
     /// Passes all images on.
