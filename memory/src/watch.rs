@@ -72,6 +72,7 @@ impl Watch {
             registered.covers(*mapping) && matches!(scanner.is_registered(*mapping), Ok(true))
         };
         let kept: Vec<bool> = mappings.iter().map(is_kept).collect();
+        let mut refused = Vec::new();
         if kept.contains(&false) {
             // What has been replaced is to be known for that, when nobody can tell any more.
             let lasting = registered.iter().filter(|span| matches!(scanner.is_registered(*span), Ok(true)));
@@ -80,6 +81,7 @@ impl Watch {
                 // What comes of it each mapping is asked below.
                 if let Err(e) = sys::uffd_register(uffd.as_fd(), run.start, run.end) {
                     tracing::debug!(?run, error = %e, "a range of the address space is refused");
+                    refused.push(run);
                 }
             }
         }
@@ -87,22 +89,30 @@ impl Watch {
             if kept {
                 return Registration::Kept;
             }
-            self.register(scanner, *mapping)
+            // One that is not registered by now has come since, and is as long as nobody knows: the next round sees it.
+            let alone = refused.iter().any(|run| run.start < mapping.end && mapping.start < run.end);
+            self.settle(scanner, *mapping, alone)
         };
         mappings.iter().zip(kept).map(state).collect()
     }
 
     /// Sees to it that the writes to a mapping are seen.
     pub(crate) fn register(&mut self, scanner: &Scanner, mapping: Span) -> Registration {
+        self.settle(scanner, mapping, true)
+    }
+
+    /// What has become of a mapping. `alone`: it is registered by itself when it is not yet, which splits one that has grown.
+    fn settle(&mut self, scanner: &Scanner, mapping: Span, alone: bool) -> Registration {
         let Self::WriteProtect { uffd, registered } = self else { return Registration::Kept };
-        match scanner.is_registered(mapping) {
+        let is_registered = match scanner.is_registered(mapping) {
             Ok(true) if registered.covers(mapping) => return Registration::Kept,
-            Ok(_) => {}
+            Ok(is_registered) => is_registered,
             Err(_) => return Registration::Refused,
-        }
+        };
         let one = Spans::one(mapping);
         *registered = registered.without(&one);
-        if sys::uffd_register(uffd.as_fd(), mapping.start, mapping.end).is_err() {
+        if !is_registered && (!alone || sys::uffd_register(uffd.as_fd(), mapping.start, mapping.end).is_err())
+        {
             return Registration::Refused;
         }
         // An exec leaves us with a userfaultfd of memory that is nobody's any more.
