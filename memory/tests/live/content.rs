@@ -98,8 +98,8 @@ fn huge_pages_are_joined_again() {
     eprintln!("{before} kB in huge pages, {split} after tracked writes, {joined} at the end");
     // Soft-dirty bits are of huge pages as well, which stay whole.
     assert!(split < before || method == Method::SoftDirty);
-    // Each needs 2 MiB in one piece, which a machine whose memory is in small pieces may not have for every one.
-    assert!((joined > split || split == before) && joined >= before / 8 * 7, "{joined} of {before} kB");
+    // Each needs 2 MiB in one piece, which a busy machine may not have for every one.
+    assert!((joined > split || split == before) && joined >= before / 2, "{joined} of {before} kB");
 }
 
 #[test]
