@@ -22,6 +22,7 @@ pub mod host;
 pub mod hostns;
 pub mod image;
 pub mod install;
+mod killing;
 pub mod leftovers;
 pub mod mounts;
 pub mod network;

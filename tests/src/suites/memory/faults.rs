@@ -250,8 +250,8 @@ fn inflict(pair: &Pair, fault: Fault) -> Result<()> {
     };
     match fault {
         Fault::Daemon => Ok(()),
-        Fault::Criu(Side::Source) => kill_criu(&source.host),
-        Fault::Criu(Side::Destination) => kill_criu(&destination.host),
+        Fault::Criu(Side::Source) => source.host.kill_criu(),
+        Fault::Criu(Side::Destination) => destination.host.kill_criu(),
         Fault::Cut => on_both(REJECT),
         Fault::Silent => source.host.sh(DROP).ok().map(drop),
         Fault::Memory => limit_memory(pair, "tight"),
@@ -260,19 +260,6 @@ fn inflict(pair: &Pair, fault: Fault) -> Result<()> {
 
 fn relieve(pair: &Pair) -> Result<()> {
     pair.containers().into_iter().try_for_each(|end| end.host.sh(ACCEPT).ok().map(drop))
-}
-
-/// Those that wait inside containers: their loader's path is ours.
-const KILL_CRIU: &str = "killed=1
-for dir in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/dev/.fastmig/criu/'; then
-    kill -9 ${dir#/proc/} && killed=0
-  fi
-done
-exit $killed";
-
-fn kill_criu(host: &Host) -> Result<()> {
-    host.sh(KILL_CRIU).ok().map(drop).context("no CRIU was there to be killed")
 }
 
 fn limit_memory(pair: &Pair, limit: &str) -> Result<()> {

@@ -156,18 +156,13 @@ fn stopped(ctx: &Ctx) -> Result<()> {
     scene.moved(true)
 }
 
-const KILL_FETCHER: &str = "killed=1
-for dir in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/proc/self/exe fill-memory '; then
-    kill -9 ${dir#/proc/} && killed=0
-  fi
-done
-exit $killed";
+/// How the process that fetches memory was started.
+const FETCHER: &str = "/proc/self/exe fill-memory ";
 
 fn fetcher_dies(ctx: &Ctx) -> Result<()> {
     let scene = Scene::at(ctx, "fill")?;
     scene.go_on()?;
-    let killed = scene.b.sh(KILL_FETCHER).ok().context("nobody fetches");
+    let killed = scene.b.kill_started_as(FETCHER);
     let ended = killed.and_then(|_| it_ends(&scene)).with_context(|| scene.told());
     scene.a.free_link()?;
     ended?;

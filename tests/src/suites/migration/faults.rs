@@ -307,7 +307,7 @@ impl Game {
     }
 
     fn kill_criu(&self, side: Side) -> Result<()> {
-        self.side(side).host.sh(KILL_CRIU).ok().map(drop).context("no CRIU was there to be killed")
+        self.side(side).host.kill_criu()
     }
 
     fn kill_shim(&self) -> Result<()> {
@@ -394,15 +394,6 @@ pub(in crate::suites) const ACCEPT: &str = "nft delete table inet faults 2>/dev/
 const FULL_DISK: &str = "mount -t tmpfs -o size=64k,mode=700 tmpfs /var/lib/fastmig/journal; \
                          head -c 1048576 /dev/zero >/var/lib/fastmig/journal/.full 2>/dev/null || true";
 const OWN_DISK: &str = "umount /var/lib/fastmig/journal";
-
-/// Those that wait inside containers: their loader's path is ours.
-const KILL_CRIU: &str = "killed=1
-for dir in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$dir/cmdline 2>/dev/null | grep -q '^/dev/.fastmig/criu/'; then
-    kill -9 ${dir#/proc/} && killed=0
-  fi
-done
-exit $killed";
 
 const KILL_PARENT: &str = "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$1/status)";
 
