@@ -20,7 +20,7 @@ use crate::namespaces::{spawn, Namespaces};
 use crate::person::mask;
 use crate::stream::{Directory, Purpose, StreamedDump, StreamedRestore};
 use crate::view::Passed;
-use crate::{sys, Bundle, CriuError, DumpOptions, LaunchError, Meter, Person, RestoreOptions, Session};
+use crate::{sys, Bundle, CriuError, DumpOptions, LaunchError, Log, Meter, Person, RestoreOptions, Session};
 
 /// What a CRIU worker needs before it can be spoken to.
 #[derive(Debug)]
@@ -162,11 +162,11 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// Starts the worker. `work` is where it keeps small files, `log` where its log is written.
+    /// Starts the worker. `work` is where it keeps small files, `log` where it says what it does.
     ///
     /// # Errors
     /// When a step fails; nothing is left running then.
-    pub fn start(mut self, work: &Path, log: &Path) -> Result<Session, LaunchError> {
+    pub fn start(mut self, work: &Path, log: &Log) -> Result<Session, LaunchError> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| LaunchError::Prepare { what: "make CRIU's socket", source: e.into() })?;
@@ -177,7 +177,7 @@ impl<'a> Launch<'a> {
         let (limit, meter) = (self.limit, Arc::clone(&self.meter));
         let view = self.view.as_ref().map(|view| view.variable(rpc));
         let child = self.execute(&arguments, view, work, log)?;
-        Ok(Session::new(ours, child, log.to_path_buf(), limit, meter))
+        Ok(Session::new(ours, child, log.clone(), limit, meter))
     }
 
     /// Starts a dump in stream mode, which waits then to be told to begin; `options.images` is set here. `announcer` is the
@@ -190,14 +190,14 @@ impl<'a> Launch<'a> {
     pub fn start_dump(
         mut self,
         work: &Path,
-        log: &Path,
+        log: &Log,
         announcer: &Path,
         mut options: DumpOptions,
     ) -> Result<StreamedDump, CriuError> {
         let directory = self.stream_directory(work, Purpose::Dump, &mut options.images)?;
         let (limit, meter) = (self.limit, Arc::clone(&self.meter));
-        let child = self.execute_streaming(work, log, announcer, options.arguments())?;
-        StreamedDump::begin(child, directory, log.to_path_buf(), limit, meter)
+        let child = self.execute_streaming(work, log, announcer, options.arguments(log.detail()))?;
+        StreamedDump::begin(child, directory, log.clone(), limit, meter)
     }
 
     /// Starts a restore in stream mode, which waits then for its first image; the rest is as with [`Launch::start_dump`].
@@ -207,14 +207,14 @@ impl<'a> Launch<'a> {
     pub fn start_restore(
         mut self,
         work: &Path,
-        log: &Path,
+        log: &Log,
         announcer: &Path,
         mut options: RestoreOptions,
     ) -> Result<StreamedRestore, CriuError> {
         let directory = self.stream_directory(work, Purpose::Restore, &mut options.images)?;
         let (limit, meter) = (self.limit, Arc::clone(&self.meter));
-        let child = self.execute_streaming(work, log, announcer, options.arguments())?;
-        StreamedRestore::begin(child, directory, log.to_path_buf(), limit, meter)
+        let child = self.execute_streaming(work, log, announcer, options.arguments(log.detail()))?;
+        StreamedRestore::begin(child, directory, log.clone(), limit, meter)
     }
 
     fn stream_directory(
@@ -235,7 +235,7 @@ impl<'a> Launch<'a> {
     fn execute_streaming(
         mut self,
         work: &Path,
-        log: &Path,
+        log: &Log,
         announcer: &Path,
         command: Vec<String>,
     ) -> Result<Child, LaunchError> {
@@ -276,9 +276,10 @@ impl<'a> Launch<'a> {
         arguments: &[String],
         view: Option<String>,
         work: RawFd,
-        log: &Path,
+        log: &Log,
     ) -> Result<Child, LaunchError> {
-        let log_file = File::create(log).map_err(|source| LaunchError::Open { path: log.into(), source })?;
+        let unopened = |source| LaunchError::Open { path: log.written().into(), source };
+        let log_file = File::create(log.written()).map_err(unopened)?;
         let loader = self.bundle.loader();
         // No PATH: CRIU must not run a program of the container.
         let mut environment = vec!["PATH=/dev/null".to_owned(), "HOME=/".to_owned()];
@@ -292,7 +293,7 @@ impl<'a> Launch<'a> {
         };
         let mut command = Command::new(&loader);
         // What it says before it has a log it says there.
-        let said = log_file.try_clone().map_err(|source| LaunchError::Open { path: log.into(), source })?;
+        let said = log_file.try_clone().map_err(unopened)?;
         command.stdin(Stdio::null()).stdout(said).stderr(log_file);
         let mut entry = Entry {
             cgroups: self.cgroups,

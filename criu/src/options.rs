@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 
 use rust_criu::rust_criu_protobuf::rpc;
 
+use crate::log::Detail;
+
 /// What becomes of established TCP connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tcp {
@@ -36,6 +38,18 @@ pub struct Common {
     pub file_locks: bool,
     /// A session that begins outside the application is accepted (`--shell-job`).
     pub shell_job: bool,
+}
+
+impl Common {
+    /// CRIU's `-v`.
+    pub(crate) fn log_level(&self, detail: Detail) -> i32 {
+        match (detail, self.tcp) {
+            (Detail::Everything, _) => 4,
+            // It tells the name of the lock on the connections in passing.
+            (Detail::Problems, Tcp::Keep) => 3,
+            (Detail::Problems, _) => 2,
+        }
+    }
 }
 
 /// How to dump.
@@ -75,8 +89,8 @@ pub struct RestoreOptions {
 }
 
 impl DumpOptions {
-    pub(crate) fn request(&self) -> rpc::Criu_req {
-        let mut options = base(self.images, &self.common);
+    pub(crate) fn request(&self, detail: Detail) -> rpc::Criu_req {
+        let mut options = base(self.images, &self.common, detail);
         options.set_pid(self.pid);
         // Never the default: a dump that kills would take the decision out of our hands.
         if self.leave_stopped {
@@ -100,8 +114,8 @@ impl RestoreOptions {
         self.label.as_ref().map(|label| format!("apparmor:{label}"))
     }
 
-    pub(crate) fn request(&self) -> rpc::Criu_req {
-        let mut options = base(self.images, &self.common);
+    pub(crate) fn request(&self, detail: Detail) -> rpc::Criu_req {
+        let mut options = base(self.images, &self.common, detail);
         options.inherit_fd = self
             .inherited
             .iter()
@@ -129,11 +143,11 @@ fn request(kind: rpc::Criu_req_type, options: rpc::Criu_opts) -> rpc::Criu_req {
 
 /// CRIU resolves `images_dir_fd` through the peer's pid, which it cannot see from another pid namespace: the
 /// path of its own descriptor does the same.
-fn base(images: RawFd, common: &Common) -> rpc::Criu_opts {
+fn base(images: RawFd, common: &Common, detail: Detail) -> rpc::Criu_opts {
     let mut options = rpc::Criu_opts::new();
     options.set_images_dir_fd(-1);
     options.set_images_dir(format!("/proc/self/fd/{images}"));
-    options.set_log_level(4);
+    options.set_log_level(common.log_level(detail));
     options.set_log_to_stderr(true);
     options.set_manage_cgroups_mode(rpc::Criu_cg_mode::IGNORE);
     // Only connections that live on need their packets held back, and nftables takes some 12 ms to load.
@@ -172,15 +186,15 @@ mod tests {
 
     #[test]
     fn a_dump_never_kills_by_itself() {
-        let running = dump().request();
+        let running = dump().request(Detail::Problems);
         assert!(running.opts.leave_running());
-        let stopped = DumpOptions { leave_stopped: true, ..dump() }.request();
+        let stopped = DumpOptions { leave_stopped: true, ..dump() }.request(Detail::Problems);
         assert!(stopped.opts.leave_stopped() && !stopped.opts.leave_running());
     }
 
     #[test]
     fn descriptors_are_named_from_within() {
-        let request = dump().request();
+        let request = dump().request(Detail::Problems);
         assert_eq!(request.opts.images_dir(), "/proc/self/fd/5");
         assert_eq!(request.opts.freeze_cgroup(), "/proc/self/fd/7");
         assert_eq!(request.opts.images_dir_fd(), -1);
@@ -193,7 +207,7 @@ mod tests {
         {
             let common = Common { tcp, ..Common::default() };
             let options = RestoreOptions { images: 1, lazy: false, inherited: vec![], label: None, common };
-            let options = options.request().opts;
+            let options = options.request(Detail::Problems).opts;
             assert_eq!((options.tcp_established(), options.tcp_close()), (keep, close));
         }
     }

@@ -13,7 +13,7 @@ use protobuf::Message;
 use rust_criu::rust_criu_protobuf::rpc;
 
 use crate::breakpoints::Breakpoints;
-use crate::{explain, DumpOptions, Explanation, Life, Meter, RestoreOptions};
+use crate::{explain, DumpOptions, Explanation, Life, Log, Meter, RestoreOptions};
 
 /// CRIU's answers are small; its longest field is an error text.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -145,7 +145,7 @@ pub enum CriuError {
 pub struct Session {
     socket: OwnedFd,
     child: Child,
-    log: PathBuf,
+    log: Log,
     limit: Duration,
     deadline: Instant,
     meter: Arc<Meter>,
@@ -153,13 +153,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(
-        socket: OwnedFd,
-        child: Child,
-        log: PathBuf,
-        limit: Duration,
-        meter: Arc<Meter>,
-    ) -> Self {
+    pub(crate) fn new(socket: OwnedFd, child: Child, log: Log, limit: Duration, meter: Arc<Meter>) -> Self {
         let deadline = Instant::now() + limit;
         Self { socket, child, log, limit, deadline, meter, _breakpoints: Breakpoints::prepare() }
     }
@@ -195,7 +189,7 @@ impl Session {
     /// # Errors
     /// When CRIU fails, dies or exceeds the limit.
     pub fn dump(mut self, options: &DumpOptions) -> Result<(), CriuError> {
-        self.converse("dump", &options.request(), &mut |_| Ok(()))?;
+        self.converse("dump", &options.request(self.log.detail()), &mut |_| Ok(()))?;
         self.finish();
         Ok(())
     }
@@ -211,7 +205,7 @@ impl Session {
         options: &RestoreOptions,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
     ) -> Result<i32, CriuError> {
-        let answer = self.converse("restore", &options.request(), follow)?;
+        let answer = self.converse("restore", &options.request(self.log.detail()), follow)?;
         let pid = answer.restore.pid();
         self.finish();
         if pid <= 0 {
@@ -286,8 +280,8 @@ impl Session {
     fn judge(&mut self, action: &'static str, answer: rpc::Criu_resp) -> Result<rpc::Criu_resp, CriuError> {
         if !answer.success() {
             self.finish();
-            let explanation = explain(&self.log, answer.cr_errmsg());
-            return Err(CriuError::Failed { action, explanation, log: self.log.clone() });
+            let explanation = explain(self.log.written(), answer.cr_errmsg());
+            return Err(CriuError::Failed { action, explanation, log: self.log.kept() });
         }
         Ok(answer)
     }
@@ -310,7 +304,7 @@ impl Session {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.kill();
-                return Err(CriuError::TimedOut { action, limit: self.limit, log: self.log.clone() });
+                return Err(CriuError::TimedOut { action, limit: self.limit, log: self.log.kept() });
             }
             let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -332,8 +326,8 @@ impl Session {
     fn died(&mut self, action: &'static str) -> CriuError {
         match self.child.wait() {
             Ok(status) => {
-                let explanation = explain(&self.log, "");
-                CriuError::Died { action, status, explanation, log: self.log.clone() }
+                let explanation = explain(self.log.written(), "");
+                CriuError::Died { action, status, explanation, log: self.log.kept() }
             }
             Err(source) => CriuError::Conversation { action, source },
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use fastmig_criu::view::{
     images, AreaSpec, Content, DumpView, HiddenFile, HiddenMapping, Limits, Placed, RestoreView, SegmentSpec,
 };
-use fastmig_criu::{Bundle, Common, DumpOptions, Launch, Notification, RestoreOptions};
+use fastmig_criu::{Bundle, Common, Detail, DumpOptions, Launch, Log, Notification, RestoreOptions};
 use processes::{Mapping, Process, Tree};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,6 +35,11 @@ fn launch(bundle: &Bundle) -> Launch<'_> {
     Launch::new(bundle, LIMIT).with_capabilities(caps::read(None, caps::CapSet::Permitted).unwrap())
 }
 
+/// Stays in the test's directory.
+fn log(directory: &Path, name: &str) -> Log {
+    Log::new(Detail::Everything, directory.join(name), directory.join(name))
+}
+
 fn common() -> Common {
     Common { shell_job: true, ..Common::default() }
 }
@@ -44,7 +49,7 @@ fn dump(bundle: &Bundle, tree: &Tree, directory: &Path) {
     let mut view = DumpView::new().unwrap();
     let mut launch = launch(bundle).with_dump_view(&view).unwrap();
     let images = launch.pass_directory(File::open(directory.join("images")).unwrap().into());
-    let session = launch.start(&directory.join("work"), &directory.join("dump.log")).unwrap();
+    let session = launch.start(&directory.join("work"), &log(directory, "dump.log")).unwrap();
     let hidden: Vec<HiddenMapping> = mappings(tree)
         .map(|(process, mapping)| HiddenMapping { pid: process.pid, start: mapping.start, end: mapping.end })
         .collect();
@@ -126,7 +131,7 @@ fn restore(bundle: &Bundle, tree: &Tree, directory: &Path, remainders: &[(i32, u
     let mut view = RestoreView::new(limits).unwrap();
     let mut launch = launch(bundle).with_restore_view(&view).unwrap();
     let images = launch.pass_directory(File::open(directory.join("images")).unwrap().into());
-    let session = launch.start(&directory.join("work"), &directory.join("restore.log")).unwrap();
+    let session = launch.start(&directory.join("work"), &log(directory, "restore.log")).unwrap();
     let areas: Vec<AreaSpec> = mappings(tree).map(|(process, mapping)| area(process, mapping)).collect();
     view.lay_out(&areas).unwrap();
     let placed = fill(&view, tree);

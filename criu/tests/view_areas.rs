@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastmig_criu::view::{AreaSpec, Content, Limits, Placed, RestoreView, SegmentSpec, Span, ViewError};
-use fastmig_criu::{Bundle, Launch, Session};
+use fastmig_criu::{Bundle, Detail, Launch, Log, Session};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -37,7 +37,8 @@ fn waiting_within(command: Duration) -> Option<Waiting> {
         .with_capabilities(caps::read(None, caps::CapSet::Permitted).unwrap())
         .with_restore_view(&view)
         .unwrap();
-    let session = launch.start(directory.path(), &directory.path().join("log")).unwrap();
+    let file = directory.path().join("log");
+    let session = launch.start(directory.path(), &Log::new(Detail::Everything, file.clone(), file)).unwrap();
     Some(Waiting { view, session, _directory: directory })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use fastmig_criu::{Bundle, Features, Launch};
+use fastmig_criu::{Bundle, Detail, Features, Launch, Log};
 use procfs::process::Process;
 use serde::Serialize;
 
@@ -95,6 +95,7 @@ pub(crate) fn probe(config: &Config) -> Result<(String, Features), Error> {
     let bundle = Bundle::open(&dir, &dir)?;
     let work = logs::work_directory(config)?;
     let log = work.join("check.log");
+    let log = Log::new(Detail::Problems, log.clone(), log);
     let launch =
         || Launch::new(&bundle, config.limits.criu()).with_capabilities(capabilities::for_dump(config));
     let version = launch().start(&work, &log)?.version()?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fastmig_control::{Policy, Request as InitRequest};
-use fastmig_criu::{DumpOptions, Session};
+use fastmig_criu::{DumpOptions, Log, Session};
 use fastmig_policy::Phase;
 use serde::{Deserialize, Serialize};
 
@@ -277,7 +277,7 @@ const STATISTICS: &str = "stats-dump";
 struct Ready {
     session: Session,
     options: DumpOptions,
-    log: PathBuf,
+    log: Log,
     /// Where its images are, if that is not where they belong.
     own: Option<Images>,
 }
@@ -310,14 +310,14 @@ pub(crate) fn hand_out_logs(subject: &Subject, log: &Path, request: &Request) {
 fn run(subject: &Subject, ready: Ready, request: &Request) -> Result<Option<Held>, Error> {
     let Ready { session, options, log, own } = ready;
     let result = session.dump(&options);
-    hand_out_logs(subject, &log, request);
+    hand_out_logs(subject, log.written(), request);
     result?;
     own.map(Images::take_over).transpose()?;
     let ends = request.after != After::Run;
     // Connections that are to live on elsewhere must not hear of the end of their sockets here.
     let holds = ends && subject.terms.tcp == TcpPolicy::Keep;
-    let table = holds.then(|| network_lock::name(&log).unwrap_or_default());
+    let table = holds.then(|| network_lock::name(log.written()).unwrap_or_default());
     let held = ends.then(|| Held::new(subject.container.pid(), subject.cgroup.clone(), table));
-    crate::logs::forget(&log);
+    log.forget();
     Ok(held)
 }

@@ -3,14 +3,27 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use fastmig_criu::{Detail, Log};
+
+use crate::state::Directory;
 use crate::{Config, Error, Key};
 
-/// Where the log of the next CRIU call of this container goes.
-pub(crate) fn new_log(config: &Config, key: &Key, operation: &str) -> Result<PathBuf, Error> {
+/// The log of the next CRIU call of this container: with its state, which is on a tmpfs, until the call is over (should the caller be
+/// killed meanwhile, as long as the container is there).
+pub(crate) fn new_log(config: &Config, key: &Key, operation: &str) -> Result<Log, Error> {
     let directory = config.log_dir.join(key.namespace());
     make_private(&directory)?;
     let stamp = crate::clock::now().replace(':', "");
-    Ok(directory.join(format!("{}-{operation}-{stamp}.log", key.id())))
+    let detail = if has_failed(&directory, key, operation) { Detail::Everything } else { Detail::Problems };
+    let written = Directory::of(config, key).file(&format!("criu-{operation}-{stamp}.log"));
+    Ok(Log::new(detail, written, directory.join(format!("{}-{operation}-{stamp}.log", key.id()))))
+}
+
+/// Whether the log of such a call of this container's is kept: who tries again wants to know more.
+fn has_failed(logs: &Path, key: &Key, operation: &str) -> bool {
+    let before = format!("{}-{operation}-", key.id());
+    let names = std::fs::read_dir(logs).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.to_string_lossy().starts_with(&before))
 }
 
 /// Puts a copy where the caller looks for it. Ours is kept whatever happens to that.
@@ -18,13 +31,6 @@ pub(crate) fn copy(log: &Path, directory: Option<&Path>, name: &str) {
     let Some(directory) = directory else { return };
     if let Err(e) = std::fs::copy(log, directory.join(name)) {
         tracing::debug!(?log, ?directory, error = %e, "the caller gets no copy of a log");
-    }
-}
-
-/// Removes the log of a call that went well.
-pub(crate) fn forget(log: &Path) {
-    if let Err(e) = std::fs::remove_file(log) {
-        tracing::debug!(?log, error = %e, "a log could not be removed");
     }
 }
 
@@ -45,4 +51,21 @@ fn make_private(directory: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(directory)
         .map_err(|e| Error::io("make", directory, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_tries_again_after_a_failure_hears_everything() {
+        let logs = tempfile::tempdir().unwrap();
+        let key = Key::new("default", "web").unwrap();
+        assert!(!has_failed(logs.path(), &key, "restore"));
+        std::fs::write(logs.path().join("web-restore-2026-01-01T000000Z.log"), "").unwrap();
+        assert!(has_failed(logs.path(), &key, "restore"));
+        assert!(!has_failed(logs.path(), &key, "dump"));
+        let another = Key::new("default", "web-2").unwrap();
+        assert!(!has_failed(logs.path(), &another, "restore"));
+    }
 }

@@ -1,12 +1,13 @@
 //! Options as CRIU's command line takes them. What they mean is said in [`crate::options`].
 
+use crate::log::Detail;
 use crate::options::{Common, DumpOptions, RestoreOptions, Tcp};
 
 impl DumpOptions {
     /// The command line of a streamed dump, after the program and its global options.
-    pub(crate) fn arguments(&self) -> Vec<String> {
+    pub(crate) fn arguments(&self, detail: Detail) -> Vec<String> {
         let mut line = words(&["dump", "--tree", &self.pid.to_string()]);
-        line.extend(common(self.images, &self.common));
+        line.extend(common(self.images, &self.common, detail));
         // Never the default: a dump that kills would take the decision out of our hands.
         line.push(if self.leave_stopped { "--leave-stopped" } else { "--leave-running" }.into());
         line.extend(words(&["--ghost-limit", &self.ghost_limit.to_string()]));
@@ -23,9 +24,9 @@ impl DumpOptions {
 
 impl RestoreOptions {
     /// The command line of a streamed restore, after the program and its global options.
-    pub(crate) fn arguments(&self) -> Vec<String> {
+    pub(crate) fn arguments(&self, detail: Detail) -> Vec<String> {
         let mut line = words(&["restore", "--restore-detached"]);
-        line.extend(common(self.images, &self.common));
+        line.extend(common(self.images, &self.common, detail));
         line.push("--skip-file-rwx-check".into());
         if let Some(label) = self.lsm_profile() {
             line.extend(["--lsm-profile".into(), label]);
@@ -37,9 +38,10 @@ impl RestoreOptions {
     }
 }
 
-fn common(images: i32, common: &Common) -> Vec<String> {
+fn common(images: i32, common: &Common, detail: Detail) -> Vec<String> {
     let mut line = words(&["--stream", "--images-dir", &format!("/proc/self/fd/{images}")]);
-    line.extend(words(&["-v4", "--manage-cgroups=ignore", "--link-remap"]));
+    line.push(format!("-v{}", common.log_level(detail)));
+    line.extend(words(&["--manage-cgroups=ignore", "--link-remap"]));
     line.extend(match common.tcp {
         Tcp::Keep => words(&["--network-lock", "nftables", "--tcp-established"]),
         Tcp::Close => words(&["--network-lock", "skip", "--tcp-close", "--skip-in-flight"]),
@@ -75,7 +77,7 @@ mod tests {
             freeze_timeout: 9,
             leave_stopped: true,
         };
-        let line = options.arguments().join(" ");
+        let line = options.arguments(Detail::Problems).join(" ");
         for part in [
             "--leave-stopped",
             "--stream",
@@ -88,7 +90,7 @@ mod tests {
             assert!(line.contains(part), "{part} in {line}");
         }
         options.leave_stopped = false;
-        assert!(options.arguments().contains(&"--leave-running".to_owned()));
+        assert!(options.arguments(Detail::Problems).contains(&"--leave-running".to_owned()));
     }
 
     #[test]
@@ -100,7 +102,7 @@ mod tests {
             label: Some("fastmig-container".into()),
             common: Common { tcp: Tcp::Keep, ..Common::default() },
         };
-        let line = options.arguments().join(" ");
+        let line = options.arguments(Detail::Problems).join(" ");
         for part in
             ["--inherit-fd fd[9]:pipe:[77]", "--tcp-established", "--lsm-profile apparmor:fastmig-container"]
         {

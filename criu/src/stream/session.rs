@@ -3,7 +3,6 @@
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::pagemap::PageImage;
 use super::{capture, serve, Directory, ImageSink, ImageSource};
 use crate::breakpoints::Breakpoints;
 use crate::session::{CriuError, Notification};
-use crate::{explain, Meter};
+use crate::{explain, Log, Meter};
 
 /// The announcing program connects, says a word and waits.
 const WORD: u64 = 64;
@@ -30,7 +29,7 @@ struct Process {
     child: Child,
     end: OwnedFd,
     directory: Directory,
-    log: PathBuf,
+    log: Log,
     action: &'static str,
     limit: Duration,
     deadline: Instant,
@@ -49,7 +48,7 @@ impl Process {
     fn new(
         child: Child,
         directory: Directory,
-        log: PathBuf,
+        log: Log,
         action: &'static str,
         limit: Duration,
         meter: Arc<Meter>,
@@ -79,7 +78,7 @@ impl Process {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.kill();
-                let (action, limit, log) = (self.action, self.limit, self.log.clone());
+                let (action, limit, log) = (self.action, self.limit, self.log.kept());
                 return Err(CriuError::TimedOut { action, limit, log });
             }
             let left = Timespec::try_from(left).ok();
@@ -137,8 +136,8 @@ impl Process {
         if status.success() {
             return Ok(());
         }
-        let (action, log) = (self.action, self.log.clone());
-        let explanation = explain(&log, "");
+        let (action, log) = (self.action, self.log.kept());
+        let explanation = explain(self.log.written(), "");
         Err(match status.code() {
             Some(_) => CriuError::Failed { action, explanation, log },
             None => CriuError::Died { action, status, explanation, log },
@@ -188,7 +187,7 @@ impl StreamedDump {
     pub(crate) fn begin(
         child: Child,
         directory: Directory,
-        log: PathBuf,
+        log: Log,
         limit: Duration,
         meter: Arc<Meter>,
     ) -> Result<Self, CriuError> {
@@ -250,7 +249,7 @@ impl StreamedRestore {
     pub(crate) fn begin(
         child: Child,
         directory: Directory,
-        log: PathBuf,
+        log: Log,
         limit: Duration,
         meter: Arc<Meter>,
     ) -> Result<Self, CriuError> {
@@ -293,7 +292,7 @@ impl StreamedRestore {
 fn made(
     child: Child,
     directory: Directory,
-    log: PathBuf,
+    log: Log,
     action: &'static str,
     limit: Duration,
     meter: Arc<Meter>,

@@ -82,11 +82,11 @@ fn attempt(
             |_| Err(Error::io("write", draft.directory(), std::io::Error::other("a thread panicked")));
         (dumped, taking.join().unwrap_or_else(panicked))
     });
-    crate::checkpoint::hand_out_logs(subject, &tracked.log, request);
-    let held = dumped.map(|()| hold(subject, &tracked.log, ends))?;
+    crate::checkpoint::hand_out_logs(subject, tracked.log.written(), request);
+    let held = dumped.map(|()| hold(subject, tracked.log.written(), ends))?;
     tracked.check()?;
     rounds.push(taken?);
-    crate::logs::forget(&tracked.log);
+    tracked.log.forget();
     let memory = request.verify.then(|| Memory::of(&processes)).transpose()?;
     files.pack(draft.directory(), &processes)?;
     fastmig_criu::mend_timers(draft.directory()).map_err(|e| Error::io("mend", draft.directory(), e))?;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastmig_control::{State, INIT_PATH};
-use fastmig_criu::{Common, ImageSource, Launch, RestoreOptions, StreamedRestore};
+use fastmig_criu::{Common, ImageSource, Launch, Log, RestoreOptions, StreamedRestore};
 
 use super::filled::{Filled, Room, Takes};
 use super::filler::Filler;
@@ -55,7 +55,7 @@ pub struct Arrival {
 /// A CRIU that waits for images.
 #[derive(Debug)]
 enum Ready {
-    Streamed { restore: StreamedRestore, log: PathBuf },
+    Streamed { restore: StreamedRestore, log: Log },
     Filled(Box<Filled>),
 }
 
@@ -67,7 +67,7 @@ impl Ready {
         }
     }
 
-    fn log(&self) -> PathBuf {
+    fn log(&self) -> Log {
         match self {
             Self::Streamed { log, .. } => log.clone(),
             Self::Filled(filled) => filled.log.clone(),
@@ -287,7 +287,7 @@ impl Arrival {
             let file = crate::image::MANIFEST.into();
             return Err(ImageError::Damaged { path: STREAM.into(), file, problem }.into());
         }
-        crate::logs::forget(&log);
+        log.forget();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fastmig_control::INIT_PATH;
-use fastmig_criu::{ImageSink, PageImage, ProcessMemory, StreamedDump};
+use fastmig_criu::{ImageSink, Log, PageImage, ProcessMemory, StreamedDump};
 use fastmig_policy::Phase;
 
 use super::fingerprint::Fingerprint;
@@ -76,7 +76,7 @@ pub struct Departure {
 /// A CRIU that waits to be told to dump.
 #[derive(Debug)]
 enum Ready {
-    Streamed { dump: StreamedDump, log: PathBuf },
+    Streamed { dump: StreamedDump, log: Log },
     Tracked(Box<Tracked>),
 }
 
@@ -94,7 +94,7 @@ impl Ready {
         }
     }
 
-    fn log(&self) -> PathBuf {
+    fn log(&self) -> Log {
         match self {
             Self::Streamed { log, .. } => log.clone(),
             Self::Tracked(tracked) => tracked.log.clone(),
@@ -250,7 +250,7 @@ impl Departure {
         let log = ready.log();
         let (manifest, dumped) = self.describe_while_dumping(ready, sink);
         let keeps = self.subject.terms.tcp == TcpPolicy::Keep;
-        let table = keeps.then(|| network_lock::name(&log).unwrap_or_default());
+        let table = keeps.then(|| network_lock::name(log.written()).unwrap_or_default());
         // Also after a failure: whom CRIU left stopped is to run on.
         let pid = self.subject.container.pid();
         self.held = Some(Held::new(pid, self.subject.cgroup.clone(), table.clone()));
@@ -260,7 +260,7 @@ impl Departure {
             Out::Streamed(left_out) => self.left_out = left_out,
             Out::Tracked(dumped) => self.dumped = Some(dumped),
         }
-        crate::logs::forget(&log);
+        log.forget();
         // Whoever settles this for us must find it.
         self.operation.record.network_lock = table;
         self.operation.save()?;

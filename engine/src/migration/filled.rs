@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
-use fastmig_criu::{ImageSource, Launch, LazySocket, Notification, RestoreOptions, Session};
+use fastmig_criu::{ImageSource, Launch, LazySocket, Log, Notification, RestoreOptions, Session};
 use fastmig_memory::fill::Missing;
 use fastmig_memory::spans::{common, union, without};
 
@@ -51,7 +51,7 @@ pub(crate) trait Takes: Sync {
 pub(crate) struct Filled {
     session: Session,
     options: RestoreOptions,
-    pub(crate) log: PathBuf,
+    pub(crate) log: Log,
     view: Arc<RwLock<RestoreView>>,
     spool: Spool,
     /// CRIU's working directory.

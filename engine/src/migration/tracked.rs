@@ -4,12 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastmig_criu::view::{self, DumpView, HiddenMapping};
-use fastmig_criu::{CriuError, DumpOptions, ImageSink, Life, Session};
+use fastmig_criu::{CriuError, DumpOptions, ImageSink, Life, Log, Session};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
 use super::owed::{OwedLayout, OwedMemory};
@@ -96,7 +95,7 @@ pub(crate) struct Tracked {
     session: Option<Session>,
     life: Arc<Life>,
     options: DumpOptions,
-    pub(crate) log: PathBuf,
+    pub(crate) log: Log,
     view: DumpView,
     /// Where CRIU puts its images, when they are to be passed on.
     spool: Option<Spool>,
@@ -150,7 +149,7 @@ impl Tracked {
         let log = crate::logs::new_log(&container.config, container.key(), "dump")?;
         let work = crate::logs::work_directory(&container.config)?;
         let session = launch.start(&work, &log)?;
-        let life = session.life().map_err(|e| Error::io("watch the CRIU that logs to", &log, e))?;
+        let life = session.life().map_err(|e| Error::io("watch the CRIU that logs to", log.written(), e))?;
         let tracking = Tracking(Some(Tracker::new(method)));
         Ok(Self {
             session: Some(session),

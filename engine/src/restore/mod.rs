@@ -6,12 +6,12 @@
 
 mod following;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use fastmig_control::INIT_PATH;
-use fastmig_criu::{Common, Launch, Notification, RestoreOptions};
+use fastmig_criu::{Common, Launch, Log, Notification, RestoreOptions};
 use fastmig_memory::fill::Origin;
 use serde::Serialize;
 
@@ -237,9 +237,9 @@ fn run_criu<'a>(
         let restored = run_plain_criu(container, request, image, &log, &mut stages);
         (restored.map(|pid| (pid, None)), log)
     };
-    crate::logs::copy(&log, request.work_path.as_deref(), "restore.log");
+    crate::logs::copy(log.written(), request.work_path.as_deref(), "restore.log");
     let (pid, filling) = restored?;
-    crate::logs::forget(&log);
+    log.forget();
     if pid != Some(recipient.root().get()) {
         return Err(crate::image::ImageError::Damaged {
             path: request.path.clone(),
@@ -256,7 +256,7 @@ fn run_plain_criu(
     container: &Container,
     request: &Request,
     image: Image,
-    log: &Path,
+    log: &Log,
     stages: &mut Stages<'_>,
 ) -> Result<Option<i32>, Error> {
     let bundle = container.criu_bundle()?;
