@@ -51,6 +51,6 @@ pub use meter::Meter;
 pub use options::{Common, DumpOptions, InheritedFd, RestoreOptions, Tcp};
 pub use person::Person;
 pub use pids::set_last_pid;
-pub use session::{CriuError, Features, Notification, Session, Version};
+pub use session::{CriuError, Features, Notification, PreparedDump, Session, Version};
 pub use stream::{ImageSink, ImageSource, PageImage, ProcessMemory, StreamedDump, StreamedRestore};
 pub use timers::mend_timers;

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
+use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
@@ -14,6 +16,20 @@ pub struct Life(OwnedFd);
 impl Life {
     pub(crate) fn of(child: &Child) -> io::Result<Self> {
         Ok(Self(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?))
+    }
+
+    /// Waits for its end; whether that came by `deadline`.
+    pub(crate) fn until_over(&self, deadline: Instant) -> io::Result<bool> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut watched = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// Whether it has ended. Costs one system call.

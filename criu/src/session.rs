@@ -140,6 +140,10 @@ pub enum CriuError {
     },
 }
 
+mod prepared;
+
+pub use prepared::PreparedDump;
+
 /// A running CRIU worker. Dropped before it has answered, it is killed.
 #[derive(Debug)]
 pub struct Session {
@@ -258,23 +262,34 @@ impl Session {
         request: &rpc::Criu_req,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
     ) -> Result<rpc::Criu_resp, CriuError> {
-        // The time that it has waited for us does not count.
-        self.deadline = Instant::now() + self.limit;
+        self.begin_again();
         self.say(action, request)?;
         loop {
-            let answer = self.hear(action)?;
-            self.meter.look(self.child.id());
-            if answer.type_() != rpc::Criu_req_type::NOTIFY {
-                return self.judge(action, answer);
-            }
-            let stage = Notification::from_script(answer.notify.script());
-            tracing::debug!(action, stage = answer.notify.script(), "criu");
+            let stage = match self.next(action)? {
+                Word::Answer(answer) => return Ok(*answer),
+                Word::Stage(stage) => stage,
+            };
             if let Err(reason) = follow(stage) {
                 self.kill(); // at some stages CRIU goes on whatever it is answered
                 return Err(CriuError::Refused { action, reason });
             }
             self.say(action, &acknowledgement())?;
         }
+    }
+
+    /// The time that it has waited for us does not count.
+    fn begin_again(&mut self) {
+        self.deadline = Instant::now() + self.limit;
+    }
+
+    fn next(&mut self, action: &'static str) -> Result<Word, CriuError> {
+        let answer = self.hear(action)?;
+        self.meter.look(self.child.id());
+        if answer.type_() != rpc::Criu_req_type::NOTIFY {
+            return self.judge(action, answer).map(|answer| Word::Answer(answer.into()));
+        }
+        tracing::debug!(action, stage = answer.notify.script(), "criu");
+        Ok(Word::Stage(Notification::from_script(answer.notify.script())))
     }
 
     fn judge(&mut self, action: &'static str, answer: rpc::Criu_resp) -> Result<rpc::Criu_resp, CriuError> {
@@ -339,14 +354,10 @@ impl Session {
         {
             tracing::debug!(error = %e, "closing the conversation with criu");
         }
-        while Instant::now() < self.deadline {
-            self.meter.look(self.child.id());
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_micros(300));
+        let ended = self.life().and_then(|life| life.until_over(self.deadline));
+        if !matches!(ended, Ok(true)) || self.child.wait().is_err() {
+            self.kill();
         }
-        self.kill();
     }
 
     fn kill(&mut self) {
@@ -362,6 +373,12 @@ impl Drop for Session {
             self.kill();
         }
     }
+}
+
+/// What a worker says.
+enum Word {
+    Stage(Notification),
+    Answer(Box<rpc::Criu_resp>),
 }
 
 fn acknowledgement() -> rpc::Criu_req {

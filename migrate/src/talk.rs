@@ -106,8 +106,30 @@ impl Talk {
     /// Sends a message.
     pub(crate) fn say(&mut self, message: &Message, payload: &[u8], deadline: Deadline) -> Result<(), Error> {
         self.check()?;
-        let deadline = deadline.or(self.thaw.map(|(thaw, _)| thaw)).or(self.patience.map(Deadline::after));
+        let deadline = self.sending(deadline);
         self.channel.send(message, payload, deadline).map_err(|error| self.explain(error))
+    }
+
+    /// Sends one with the next, or when there is enough to send.
+    pub(crate) fn say_soon(
+        &mut self,
+        message: &Message,
+        payload: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        self.check()?;
+        let deadline = self.sending(deadline);
+        self.channel.send_soon(message, payload, deadline).map_err(|error| self.explain(error))
+    }
+
+    /// Sends what waits for that.
+    pub(crate) fn say_now(&mut self, deadline: Deadline) -> Result<(), Error> {
+        let deadline = self.sending(deadline);
+        self.channel.send_waiting(deadline).map_err(|error| self.explain(error))
+    }
+
+    fn sending(&self, deadline: Deadline) -> Deadline {
+        deadline.or(self.thaw.map(|(thaw, _)| thaw)).or(self.patience.map(Deadline::after))
     }
 
     /// Waits for a message that means something.

@@ -67,6 +67,7 @@ fn attempt(
         rounds.push(bytes);
     }
 
+    tracked.ready()?;
     let begun = Instant::now();
     // Declared after the tracker, which takes its time to end: thawed first, whatever happens.
     let frozen = Frozen::enter_watched(container, watchdog)?;

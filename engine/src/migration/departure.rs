@@ -226,7 +226,7 @@ impl Departure {
     /// When it does not freeze in time, or nobody is there to dump it: it runs then.
     pub fn freeze(&mut self) -> Result<(), Error> {
         if let Some(Ready::Tracked(tracked)) = &mut self.criu {
-            tracked.require_criu()?;
+            tracked.ready()?;
         }
         self.operation.record.migration = Some(Mark::new(&self.id, Role::Leaving));
         self.operation.save()?;

@@ -22,7 +22,7 @@
 //! | `withheld`, [`owed`], `filling`, [`filler`], [`owing`] | memory that follows an application that has moved |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
-//! | `plan`, `spool` | where a round belongs; CRIU's small images, on the host's tmpfs |
+//! | `plan`, `spool`, `early` | where a round belongs; CRIU's small images, on the host's tmpfs, and which of them leave before the others |
 //! | [`mark`] | what `state.json` says of it, so that nobody else decides |
 //! | [`settle`] | the decision, when the process that began is gone |
 //!
@@ -33,6 +33,7 @@
 
 pub mod arrival;
 pub mod departure;
+mod early;
 pub(crate) mod filled;
 pub mod filler;
 pub(crate) mod filling;

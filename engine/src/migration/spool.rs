@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fastmig_criu::{ImageSink, ImageSource};
 
+use super::early::Given;
 use crate::container::Container;
 use crate::Error;
 
@@ -41,32 +42,36 @@ impl Spool {
         crate::files::open_directory(&self.0)
     }
 
-    /// Passes all images on.
-    pub(crate) fn give(&self, sink: &mut dyn ImageSink) -> io::Result<()> {
+    /// Passes all images on but those that were.
+    pub(super) fn give(&self, given: &Given, sink: &mut dyn ImageSink) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.0)? {
             let entry = entry?;
             let name = entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidData)?;
-            if !entry.file_type()?.is_file() {
-                continue;
-            }
-            let mut file = File::open(entry.path())?;
-            if entry.metadata()?.len() <= PART as u64 {
-                let mut content = Vec::new();
-                file.read_to_end(&mut content)?;
-                sink.image(&name, content)?;
-                continue;
-            }
-            loop {
-                let mut content = Vec::with_capacity(PART);
-                (&mut file).take(PART as u64).read_to_end(&mut content)?;
-                let last = content.len() < PART;
-                sink.part(&name, content, last)?;
-                if last {
-                    break;
-                }
+            if entry.file_type()?.is_file() && !given.has(&name) {
+                self.give_one(&name, sink)?;
             }
         }
         Ok(())
+    }
+
+    /// Passes one on.
+    pub(super) fn give_one(&self, name: &str, sink: &mut dyn ImageSink) -> io::Result<()> {
+        let mut file = File::open(self.0.join(name))?;
+        let length = file.metadata()?.len();
+        if length <= PART as u64 {
+            let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+            file.read_to_end(&mut content)?;
+            return sink.image(name, content);
+        }
+        loop {
+            let mut content = Vec::with_capacity(PART);
+            (&mut file).take(PART as u64).read_to_end(&mut content)?;
+            let last = content.len() < PART;
+            sink.part(name, content, last)?;
+            if last {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes images down that were sent. Their names are names of images, which the one who received them has seen to.

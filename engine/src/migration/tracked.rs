@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastmig_criu::view::{self, DumpView, HiddenMapping};
-use fastmig_criu::{CriuError, DumpOptions, ImageSink, Life, Log, Session};
+use fastmig_criu::{CriuError, ImageSink, Life, Log, PreparedDump};
 use fastmig_memory::{Content, Last, Process, Reader, SharedTracker, Span, Tracker};
 
+use super::early;
 use super::owed::{OwedLayout, OwedMemory};
 use super::plan::{is_holder, Area, Layout, Mapping, Pages, Plan, Run};
 use super::shared;
@@ -92,9 +93,8 @@ const CRIU_IS_GONE: &str = "the CRIU that was to dump the application at the sou
 #[derive(Debug)]
 pub(crate) struct Tracked {
     /// Until it dumps.
-    session: Option<Session>,
+    session: Option<PreparedDump>,
     life: Arc<Life>,
-    options: DumpOptions,
     pub(crate) log: Log,
     view: DumpView,
     /// Where CRIU puts its images, when they are to be passed on.
@@ -148,13 +148,12 @@ impl Tracked {
         let options = subject.options(&mut launch, images, leave_stopped)?;
         let log = crate::logs::new_log(&container.config, container.key(), "dump")?;
         let work = crate::logs::work_directory(&container.config)?;
-        let session = launch.start(&work, &log)?;
+        let session = launch.start(&work, &log)?.prepare_dump(&options)?;
         let life = session.life().map_err(|e| Error::io("watch the CRIU that logs to", log.written(), e))?;
         let tracking = Tracking(Some(Tracker::new(method)));
         Ok(Self {
             session: Some(session),
             life: Arc::new(life),
-            options,
             log,
             view,
             spool: None,
@@ -169,8 +168,14 @@ impl Tracked {
     }
 
     /// Fails when CRIU was killed while it waits: nothing can come of it any more.
-    pub(super) fn require_criu(&mut self) -> Result<(), Error> {
-        self.session.as_mut().map_or(Ok(()), |session| Ok(session.require_alive("dump")?))
+    fn require_criu(&mut self) -> Result<(), Error> {
+        self.session.as_mut().map_or(Ok(()), |session| Ok(session.require_alive()?))
+    }
+
+    /// What CRIU does before it touches the application is done: it may freeze.
+    pub(crate) fn ready(&mut self) -> Result<(), Error> {
+        self.require_criu()?;
+        self.session.as_mut().map_or(Ok(()), |session| Ok(session.ready()?))
     }
 
     /// The next round, while the application runs. When it is to owe, only what processes share travels.
@@ -284,17 +289,20 @@ impl Tracked {
 
     /// Dumps the frozen application, but for what the destination has, into `sink`.
     pub(super) fn dump(self, sink: &mut dyn ImageSink) -> Result<Dumped, Error> {
-        let Self { session, options, view, spool, tracking, mappings, debt, .. } = self;
+        let Self { session, view, spool, tracking, mappings, debt, .. } = self;
         // Both are there until now.
         let (Some(session), Some(spool)) = (session, spool) else {
             return Ok(Dumped { tracking, mappings, debt, rseq: Vec::new() });
         };
-        session.dump(&options)?;
-        view.check()?;
         let path = spool.path();
+        let passed = |e| Error::io("pass on", path, e);
+        let (dumped, given) = early::while_dumping(&spool, sink, || session.dump());
+        dumped?;
+        let given = given.map_err(passed)?;
+        view.check()?;
         fastmig_criu::mend_timers(path).map_err(|e| Error::io("mend", path, e))?;
         let rseq = view::rseq_areas(path).map_err(|e| Error::io("look at threads in", path, e))?;
-        spool.give(sink).map_err(|e| Error::io("pass on", path, e))?;
+        spool.give(&given, sink).map_err(passed)?;
         Ok(Dumped { tracking, mappings, debt, rseq })
     }
 }
@@ -303,7 +311,7 @@ impl Tracked {
     /// Dumps the frozen application, but for what was read of it, into the directory that it was started with. Whether CRIU has
     /// left out exactly that is [`Tracked::check`]'s to say.
     pub(crate) fn dump_in_place(&mut self) -> Result<(), CriuError> {
-        self.session.take().map_or(Ok(()), |session| session.dump(&self.options))
+        self.session.take().map_or(Ok(()), PreparedDump::dump)
     }
 
     /// Whether CRIU has dumped all that was not read, and has left out what was.

@@ -33,7 +33,10 @@ impl<'a> Pusher<'a> {
 
     /// All images are sent. `dumped` is what came of the dump; the connection's failure is the cause of the dump's.
     pub(crate) fn finish<T>(self, dumped: Result<T, Error>) -> Result<T, Error> {
-        self.failed.map_or(dumped, Err)
+        self.failed.map_or(Ok(()), Err)?;
+        let dumped = dumped?;
+        self.talk.say_now(self.deadline)?;
+        Ok(dumped)
     }
 
     fn push(&mut self, name: &str, content: &[u8], large: bool, last: bool) -> io::Result<()> {
@@ -63,7 +66,7 @@ impl<'a> Pusher<'a> {
         let packed = chunk::pack(chunk, codec, &mut self.packed);
         let packed = packed.map_err(|error| Error::end("compress an image")(error.into()))?;
         let packing = begun.elapsed();
-        self.talk.say(message, &self.packed, self.deadline)?;
+        self.talk.say_soon(message, &self.packed, self.deadline)?;
         let times = Times { packing, sending: begun.elapsed() - packing };
         self.chooser.learn(codec, packed, self.packed.len(), times);
         self.meter.count(chunk.len(), packed, self.packed.len(), false);

@@ -30,8 +30,14 @@ pub(crate) struct Channel {
     bytes_sent: u64,
     /// A frame that is on its way in, as far as it is here.
     incoming: Vec<u8>,
+    /// Frames that wait for more to go with.
     outgoing: Vec<u8>,
 }
+
+/// A payload that is not worth a system call of its own, and so many bytes that are.
+const WORTH_SENDING: usize = 64 << 10;
+/// So many bytes beyond a frame's head are read with it.
+const READ_AHEAD: usize = 16 << 10;
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,6 +131,43 @@ impl Channel {
         payload: &[u8],
         deadline: Deadline,
     ) -> Result<(), WireError> {
+        self.frame(message, payload)?;
+        if payload.len() <= WORTH_SENDING {
+            self.outgoing.extend_from_slice(payload);
+            self.release(deadline)?;
+        } else {
+            self.release(deadline)?;
+            self.write(payload, deadline)?;
+        }
+        self.flush(deadline)
+    }
+
+    /// Sends one with the next that is sent, or when that is worth it.
+    pub(crate) fn send_soon(
+        &mut self,
+        message: &Message,
+        payload: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), WireError> {
+        if payload.len() > WORTH_SENDING {
+            return self.send(message, payload, deadline);
+        }
+        self.frame(message, payload)?;
+        self.outgoing.extend_from_slice(payload);
+        if self.outgoing.len() > WORTH_SENDING {
+            self.send_waiting(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits.
+    pub(crate) fn send_waiting(&mut self, deadline: Deadline) -> Result<(), WireError> {
+        self.release(deadline)?;
+        self.flush(deadline)
+    }
+
+    /// Puts a frame's beginning behind what waits.
+    fn frame(&mut self, message: &Message, payload: &[u8]) -> Result<(), WireError> {
         let text = message.bytes()?;
         within("a message", text.len(), MAX_MESSAGE)?;
         within("a payload", payload.len(), MAX_PAYLOAD)?;
@@ -136,17 +179,20 @@ impl Channel {
             message: text.len(),
             payload: payload.len(),
         };
-        self.outgoing.clear();
         head.write(&mut self.outgoing);
         self.outgoing.extend_from_slice(&text);
-        let outgoing = std::mem::take(&mut self.outgoing);
-        let sent = self.write(&outgoing, deadline).and_then(|()| self.write(payload, deadline));
-        self.outgoing = outgoing;
-        sent?;
-        self.flush(deadline)?;
         self.sent += 1;
         self.bytes_sent += (HEAD + text.len() + payload.len()) as u64;
         Ok(())
+    }
+
+    /// Nothing waits any more; after a failure the rest of a frame would be taken for the beginning of one.
+    fn release(&mut self, deadline: Deadline) -> Result<(), WireError> {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let written = self.write(&outgoing, deadline);
+        outgoing.clear();
+        self.outgoing = outgoing;
+        written
     }
 
     /// Says no, as a last word that need not arrive.
@@ -221,21 +267,22 @@ impl Channel {
     /// Takes the frame that is here.
     fn take(&mut self, head: &Head) -> Result<Received, WireError> {
         let mut frame = std::mem::take(&mut self.incoming);
+        self.incoming = frame.split_off(HEAD + head.message + head.payload);
         self.received += 1;
         let payload = frame.split_off(HEAD + head.message);
         let message = Message::parse(frame.get(HEAD..).unwrap_or_default())?;
         Ok(Received { message, payload })
     }
 
-    /// Reads until `size` bytes of the frame are here.
+    /// Reads until `size` bytes of the frame are here; what comes with its head is taken along.
     fn fill(&mut self, size: usize, deadline: Deadline) -> Result<(), WireError> {
         let mut here = self.incoming.len();
         if here >= size {
             return Ok(());
         }
-        self.incoming.resize(size, 0);
+        self.incoming.resize(if size == HEAD { HEAD + READ_AHEAD } else { size }, 0);
         let read = loop {
-            if here == size {
+            if here >= size {
                 break Ok(());
             }
             match self.read_some(here, deadline) {

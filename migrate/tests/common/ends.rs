@@ -436,6 +436,8 @@ impl FakeWaiting {
 impl Drop for FakeWaiting {
     fn drop(&mut self) {
         if !self.decided && !self.world.destination_died.load(Ordering::SeqCst) {
+            // Nothing follows who has not come.
+            *self.world.follower.lock().unwrap() = None;
             self.world.destination(Life::Standby, "dropped");
         }
     }
@@ -550,6 +552,7 @@ impl Waiting for FakeWaiting {
         if self.world.lives().1 == Life::Running {
             self.world.lives.lock().unwrap().sins.push("what runs was abandoned".to_owned());
         }
+        *self.world.follower.lock().unwrap() = None;
         self.world.destination(Life::Standby, "abandon");
         Ok(())
     }

@@ -1,0 +1,87 @@
+//! Images that travel while CRIU makes the next ones: it closes those of a process when it has dumped it, and does not open them
+//! again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use fastmig_criu::ImageSink;
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::spool::Spool;
+
+/// How the names of one process's images begin. Those of all processes are written until the end, or mended after it.
+const OF_A_PROCESS: [&str; 6] = ["core-", "fdinfo-", "ids-", "mm-", "pagemap-", "pages-"];
+
+/// Which images the sink has.
+#[derive(Debug, Default)]
+pub(super) struct Given(BTreeSet<String>);
+
+impl Given {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// Runs `dump`, and passes on meanwhile what it has ended. What the kernel does not tell of is left for afterwards.
+pub(super) fn while_dumping<T: Send>(
+    spool: &Spool,
+    sink: &mut dyn ImageSink,
+    dump: impl FnOnce() -> T + Send,
+) -> (T, io::Result<Given>) {
+    let Ok((watch, over)) = watch(spool) else { return (dump(), Ok(Given::default())) };
+    thread::scope(|scope| {
+        // Its end hangs up.
+        let (ours, theirs) = over;
+        let dumping = scope.spawn(move || {
+            let _theirs = theirs;
+            dump()
+        });
+        let given = give(spool, sink, &watch, &ours);
+        let dumped = dumping.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (dumped, given)
+    })
+}
+
+fn watch(spool: &Spool) -> io::Result<(Inotify, (UnixStream, UnixStream))> {
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    watch.add_watch(spool.path(), AddWatchFlags::IN_CLOSE_WRITE)?;
+    Ok((watch, UnixStream::pair()?))
+}
+
+/// Until the other end of `over` is gone.
+fn give(spool: &Spool, sink: &mut dyn ImageSink, watch: &Inotify, over: &UnixStream) -> io::Result<Given> {
+    let mut given = Given::default();
+    loop {
+        let mut waiting =
+            [PollFd::new(watch.as_fd(), PollFlags::POLLIN), PollFd::new(over.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            result => result?,
+        };
+        if waiting[1].any().unwrap_or(true) {
+            return Ok(given);
+        }
+        for name in ended(watch)? {
+            // Once more is no image that we know: what the sink has would not be all.
+            if !given.0.insert(name.clone()) {
+                return Err(io::Error::other(format!("CRIU wrote {name} twice")));
+            }
+            spool.give_one(&name, sink)?;
+        }
+    }
+}
+
+/// The images of a process that were closed since.
+fn ended(watch: &Inotify) -> io::Result<Vec<String>> {
+    let events = match watch.read_events() {
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Vec::new()),
+        events => events?,
+    };
+    let names = events.into_iter().filter_map(|event| event.name?.into_string().ok());
+    Ok(names.filter(|name| OF_A_PROCESS.iter().any(|begins| name.starts_with(begins))).collect())
+}
