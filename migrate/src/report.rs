@@ -162,6 +162,47 @@ pub struct Report {
 }
 
 impl Report {
+    /// What both hosts know of any.
+    pub(crate) fn bare(
+        id: MigrationId,
+        container: String,
+        peer: String,
+        outcome: Outcome,
+        reason: Option<String>,
+    ) -> Self {
+        Self {
+            id,
+            container,
+            peer,
+            outcome,
+            reason,
+            doubt: None,
+            warnings: Vec::new(),
+            strategy: Strategy::default(),
+            why: String::new(),
+            rounds: Vec::new(),
+            rounds_end: None,
+            throttled: 0,
+            forecasts: Vec::new(),
+            last_round: 0,
+            owed: 0,
+            faults: 0,
+            filled_ms: None,
+            predicted_freeze_ms: None,
+            verified_pages: None,
+            compression: Compression::default(),
+            chunks: [0; 3],
+            streams: 0,
+            file_rounds: 0,
+            files: 0,
+            bytes: Bytes::default(),
+            source: Vec::new(),
+            destination: Vec::new(),
+            frozen_ms: None,
+            total_ms: 0,
+        }
+    }
+
     /// Of an application that ran here before its memory was, as far as the daemon knows it that has come after the one which
     /// let it run: `told` is bytes and faults.
     pub(crate) fn followed(
@@ -173,36 +214,15 @@ impl Report {
         warnings: Vec<String>,
         destination: Vec<Took>,
     ) -> Self {
+        let (container, peer) = (record.container.clone(), record.peer.clone());
         Self {
-            id: record.id,
-            container: record.container.clone(),
-            peer: record.peer.clone(),
-            outcome,
-            reason,
-            doubt: None,
             warnings,
-            strategy: Strategy::default(),
-            why: String::new(),
-            rounds: Vec::new(),
-            rounds_end: None,
-            throttled: 0,
-            forecasts: Vec::new(),
-            last_round: 0,
             owed: told.0,
             faults: told.1,
             filled_ms: Some(milliseconds),
-            predicted_freeze_ms: None,
-            verified_pages: None,
-            compression: Compression::default(),
-            chunks: [0; 3],
-            streams: 0,
-            file_rounds: 0,
-            files: 0,
-            bytes: Bytes::default(),
-            source: Vec::new(),
             destination,
-            frozen_ms: None,
             total_ms: milliseconds,
+            ..Self::bare(record.id, container, peer, outcome, reason)
         }
     }
 }

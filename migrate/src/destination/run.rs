@@ -14,7 +14,7 @@ use crate::hooks::Stage;
 use crate::id::MigrationId;
 use crate::images::Store;
 use crate::journal::{Record, Role};
-use crate::options::{Compression, Strategy};
+use crate::options::Strategy;
 use crate::phases::Phases;
 use crate::report::{Bytes, Outcome, Report};
 use crate::talk::Talk;
@@ -129,36 +129,21 @@ impl Arrival<'_> {
     }
 
     fn report(self, outcome: Outcome, reason: Option<String>) -> Report {
+        let Session { wanted, peer, .. } = self.session;
         Report {
-            id: self.id,
-            container: self.session.wanted.container.clone(),
-            peer: self.session.peer.clone(),
-            outcome,
-            reason,
             doubt: self.doubt,
             warnings: self.warnings,
             strategy: self.strategy,
-            why: String::new(),
-            rounds: Vec::new(),
-            rounds_end: None,
-            throttled: 0,
-            forecasts: Vec::new(),
-            last_round: 0,
             owed: self.filled.0,
             faults: self.filled.1,
             filled_ms: self.filled_ms,
-            predicted_freeze_ms: None,
-            verified_pages: None,
-            compression: Compression::default(),
-            chunks: [0; 3],
             streams: self.session.streams(),
             file_rounds: self.file_rounds,
             files: self.files.entries,
             bytes: Bytes { files: self.files.bytes, ..Bytes::default() },
-            source: Vec::new(),
             destination: self.phases.took(),
-            frozen_ms: None,
             total_ms: self.phases.total(),
+            ..Report::bare(self.id, wanted.container.clone(), peer.clone(), outcome, reason)
         }
     }
 }
