@@ -85,3 +85,61 @@ fn ended(watch: &Inotify) -> io::Result<Vec<String>> {
     let names = events.into_iter().filter_map(|event| event.name?.into_string().ok());
     Ok(names.filter(|name| OF_A_PROCESS.iter().any(|begins| name.starts_with(begins))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Names(Vec<String>);
+
+    impl ImageSink for Names {
+        fn image(&mut self, name: &str, _content: Vec<u8>) -> io::Result<()> {
+            self.0.push(name.to_owned());
+            Ok(())
+        }
+
+        fn part(&mut self, _name: &str, _content: Vec<u8>, _last: bool) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    /// Looks until the watch has come to a file that `sink` does not get.
+    fn settle() {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+
+    #[test]
+    fn images_of_a_process_go_when_they_are_closed_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, mut sink) = (Spool::at(directory.path()), Names::default());
+        let write = |name: &str| std::fs::write(directory.path().join(name), name).unwrap();
+        let (dumped, given) = while_dumping(&spool, &mut sink, || {
+            ["core-7.img", "files.img", "mm-7.img"].into_iter().for_each(write);
+            let open = std::fs::File::create(directory.path().join("core-8.img")).unwrap();
+            settle();
+            drop(open);
+            3
+        });
+        let given = given.unwrap();
+        assert_eq!(dumped, 3);
+        assert!(given.has("core-7.img") && given.has("mm-7.img") && !given.has("files.img"));
+        spool.give(&given, &mut sink).unwrap();
+        assert_eq!(sink.0[..2], ["core-7.img", "mm-7.img"]);
+        sink.0.sort();
+        assert_eq!(sink.0, ["core-7.img", "core-8.img", "files.img", "mm-7.img"], "each once");
+    }
+
+    #[test]
+    fn an_image_that_is_written_again_is_not_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::at(directory.path());
+        let ((), given) = while_dumping(&spool, &mut Names::default(), || {
+            for _ in 0..2 {
+                std::fs::write(directory.path().join("core-7.img"), "x").unwrap();
+                settle();
+            }
+        });
+        assert!(given.unwrap_err().to_string().contains("core-7.img twice"));
+    }
+}

@@ -34,6 +34,11 @@ impl Spool {
         Ok(Self(path))
     }
 
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

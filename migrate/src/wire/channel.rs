@@ -344,3 +344,60 @@ fn within(what: &'static str, size: usize, most: usize) -> Result<(), WireError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn pair() -> (Channel, Channel) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let id = MigrationId::from_bytes([7; 16]);
+        let channel = |stream: UnixStream, side| Channel::new(Box::new(stream), side, id, 0);
+        (channel(ours, Side::Source), channel(theirs, Side::Destination))
+    }
+
+    fn image(name: &str) -> Message {
+        Message::Image { name: name.to_owned(), large: false, last: true }
+    }
+
+    fn name(received: Option<Received>) -> Option<String> {
+        received.map(|received| match received.message {
+            Message::Image { name, .. } => name,
+            other => other.kind().to_owned(),
+        })
+    }
+
+    #[test]
+    fn small_frames_go_with_the_next_that_is_sent_and_in_their_order() {
+        let (mut ours, mut theirs) = pair();
+        for text in ["a", "b"] {
+            ours.send_soon(&image(text), text.as_bytes(), Deadline::after(SOON)).unwrap();
+        }
+        assert_eq!(name(theirs.poll(Duration::from_millis(20)).unwrap()), None);
+        ours.send(&Message::Working, &[], Deadline::after(SOON)).unwrap();
+        let heard: Vec<_> = (0..3).filter_map(|_| name(theirs.poll(SOON).unwrap())).collect();
+        assert_eq!(heard, ["a", "b", Message::Working.kind()]);
+    }
+
+    #[test]
+    fn large_ones_and_enough_small_ones_go_at_once() {
+        let (mut ours, mut theirs) = pair();
+        let (small, large) = (vec![1; 1000], vec![2; WORTH_SENDING + 1]);
+        ours.send_soon(&image("small"), &small, Deadline::after(SOON)).unwrap();
+        let sender = std::thread::spawn(move || {
+            ours.send_soon(&image("large"), &large, Deadline::after(SOON)).unwrap();
+            for _ in 0..=WORTH_SENDING / small.len() {
+                ours.send_soon(&image("many"), &small, Deadline::after(SOON)).unwrap();
+            }
+            ours
+        });
+        let heard: Vec<_> = (0..3).map(|_| theirs.receive(Deadline::after(SOON)).unwrap()).collect();
+        let lengths: Vec<_> = heard.iter().map(|received| received.payload.len()).collect();
+        assert_eq!(lengths, [1000, WORTH_SENDING + 1, 1000]);
+        assert!(heard[1].payload.iter().all(|byte| *byte == 2));
+        drop(sender.join().unwrap());
+    }
+}
