@@ -62,16 +62,18 @@ impl Log {
 impl Drop for Files {
     fn drop(&mut self) {
         let Self { written, kept, forgotten, .. } = self;
-        if !forgotten.load(Ordering::Relaxed) && *written != *kept && written.exists() {
+        if !forgotten.load(Ordering::Relaxed) {
+            // Kept where it was written, or never begun.
+            if written == kept || !written.exists() {
+                return;
+            }
             if let Err(error) = fs::copy(&*written, &*kept) {
                 tracing::warn!(?written, ?kept, %error, "CRIU's log stays where it was written");
                 return;
             }
         }
-        if forgotten.load(Ordering::Relaxed) || *written != *kept {
-            if let Err(error) = fs::remove_file(&*written) {
-                tracing::debug!(?written, %error, "a log could not be removed");
-            }
+        if let Err(error) = fs::remove_file(&*written) {
+            tracing::debug!(?written, %error, "a log could not be removed");
         }
     }
 }
