@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::awake::Awake;
 use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
 use crate::watchdog::Watchdog;
@@ -26,13 +27,14 @@ pub(crate) struct Frozen {
     cgroup: ApplicationCgroup,
     thaw: bool,
     watchdog: Option<Watchdog>,
+    _awake: Awake,
 }
 
 impl Frozen {
     pub(crate) fn enter(container: &Container, paused: bool) -> Result<Self, Error> {
         let cgroup = container.application_cgroup()?;
         if paused {
-            let frozen = Self { cgroup, thaw: false, watchdog: None };
+            let frozen = Self { cgroup, thaw: false, watchdog: None, _awake: Awake::keep() };
             return frozen.require_none_stopped(container).map(|()| frozen);
         }
         Self::enter_watched(container, watchdog(container)?)
@@ -41,9 +43,10 @@ impl Frozen {
     /// The same, with a watchdog that was started before.
     pub(crate) fn enter_watched(container: &Container, mut watchdog: Watchdog) -> Result<Self, Error> {
         let cgroup = container.application_cgroup()?;
+        let awake = Awake::keep();
         watchdog.arm().map_err(|e| Error::io("arm the watchdog", Path::new("/bin/sh"), e))?;
         container.freeze()?;
-        let frozen = Self { cgroup, thaw: true, watchdog: Some(watchdog) };
+        let frozen = Self { cgroup, thaw: true, watchdog: Some(watchdog), _awake: awake };
         frozen.let_children_begin(container)?;
         frozen.require_none_stopped(container)?;
         Ok(frozen)

@@ -32,6 +32,7 @@
 //! | [`Resources`] | what an operation takes of the host |
 //! | `checkpoints` | where the last one stands, and those that have a name |
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
+//! | `awake`, `gate` | the processors and the kernel, kept ready while one stands still |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
 //! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog`, `survivor` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guards |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
@@ -40,6 +41,7 @@ mod apparmor;
 mod application;
 mod at_rest;
 mod attend;
+mod awake;
 mod bundle;
 mod capabilities;
 mod cgroup;

@@ -16,6 +16,7 @@ use super::mark::{Mark, Role};
 use super::owing::Owing;
 use super::ticket::Ticket;
 use super::Way;
+use crate::awake::Awake;
 use crate::capabilities::Memory;
 use crate::container::{Container, Operation};
 use crate::gate::Gate;
@@ -43,6 +44,8 @@ pub struct Arrival {
     criu: Option<Ready>,
     /// From the last round on.
     gate: Option<Gate>,
+    /// From then on, until the application runs.
+    awake: Option<Awake>,
     /// What the restored application misses.
     filler: Option<Filler>,
     /// This host's, read before the freeze: the kernel takes its time for an answer.
@@ -87,12 +90,24 @@ impl Container {
         }
         recipient::abandon_interrupted(self)?;
         self.require_standby("migrate into")?;
-        let (ticket, criu, gate, filler, decided) = (None, None, None, None, false);
+        let (ticket, criu, gate, awake, filler, decided) = (None, None, None, None, None, false);
         let cpu_features = cpu_features();
         let traced = Traced::on(&self.config, &self.key, Some(id));
         traced.tell("began", "arrive", None, None);
         let (id, container) = (id.into(), self.clone());
-        Ok(Arrival { id, traced, container, ticket, criu, gate, filler, cpu_features, decided, operation })
+        Ok(Arrival {
+            id,
+            traced,
+            container,
+            ticket,
+            criu,
+            gate,
+            awake,
+            filler,
+            cpu_features,
+            decided,
+            operation,
+        })
     }
 }
 
@@ -160,6 +175,7 @@ impl Arrival {
                 let room = filled.round(plan)?;
                 if filled.has_all_rounds() {
                     self.gate = Some(self.open_gate()?);
+                    self.awake = Some(Awake::keep());
                 }
                 Ok(room)
             }
@@ -232,6 +248,7 @@ impl Arrival {
         let recipient = Recipient::admit(&container, manifest, stream)?;
         let images = recipient.watch(images);
         self.mark(&ready)?;
+        self.awake.get_or_insert_with(Awake::keep);
         // Kept while CRIU restores.
         let _gate = self.gate.take().map_or_else(|| self.open_gate(), Ok)?;
         recipient.expect()?;
@@ -337,6 +354,7 @@ impl Arrival {
         self.decided = true;
         let cgroup = self.container.application_cgroup()?;
         cgroup.thaw().map_err(|e| Error::io("thaw the application in", cgroup.directory(), e))?;
+        self.awake = None;
         self.operation.unlock_network();
         if let Some(filler) = self.filler.take() {
             // Its mark stays, fenced: nobody else may touch it.

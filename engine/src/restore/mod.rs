@@ -18,6 +18,7 @@ use serde::Serialize;
 use following::Following;
 
 use crate::at_rest::{self, Coming};
+use crate::awake::Awake;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::hold::Hold;
@@ -220,6 +221,7 @@ fn run_criu<'a>(
     memory: Option<Memory>,
     recipient: &Recipient<'_>,
 ) -> Result<Option<Following<'a>>, Error> {
+    let _awake = Awake::keep();
     let mut stages = Stages { recipient, hold: None, root: None };
     let (restored, log) = if let Some(Memory { filled, creditor }) = memory {
         let log = filled.log.clone();

@@ -139,7 +139,9 @@ fn mount_dev(root: &Path) -> Result<()> {
     for dir in ["net", "pts", "shm", "mqueue"] {
         fs::create_dir(dev.join(dir))?;
     }
-    for node in ["null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun", "kvm"] {
+    let nodes =
+        ["null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun", "kvm", "cpu_dma_latency"];
+    for node in nodes {
         let source = Path::new("/dev").join(node);
         if source.exists() {
             File::create(dev.join(node))?;
