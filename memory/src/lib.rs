@@ -21,7 +21,7 @@
 //! | `reader`, `hashes`, `extent` | its memory, read and hashed, and where it is |
 //! | [`fill`] | memory that comes after its processes |
 //! | `probe` | which method works here |
-//! | `spans`, `parallel` | sets of addresses; several threads at once |
+//! | [`spans`], [`parallel`] | sets of addresses; several threads at once |
 //! | `sys` | system calls |
 //!
 //! What is sent are large private anonymous mappings that are nobody's stack, most memory of most programs, and shared memory that
@@ -42,7 +42,7 @@ mod huge;
 mod inject;
 mod mappings;
 mod pagemap;
-mod parallel;
+pub mod parallel;
 mod places;
 mod probe;
 mod process;

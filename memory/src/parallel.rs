@@ -12,12 +12,12 @@ const WORTH: usize = 16;
 const WORTH_OF_FEW: usize = 4;
 
 /// What `work` makes of each item, in their order.
-pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     map_by(items, WORTH, work)
 }
 
 /// The same of few items, each of which takes its time.
-pub(crate) fn map_few<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map_few<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     map_by(items, WORTH_OF_FEW, work)
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use fastmig_criu::view::{self, AreaSpec, Content, Limits, Placed, RestoreView, Span};
 use fastmig_criu::{ImageSource, Launch, LazySocket, Log, Notification, RestoreOptions, Session};
 use fastmig_memory::fill::Missing;
+use fastmig_memory::parallel;
 use fastmig_memory::spans::{common, union, without};
 
 use super::headroom;
@@ -312,24 +313,35 @@ fn name_mappings(directory: &Path, mappings: &[Mapping]) -> Result<Vec<(i32, u64
     for mapping in mappings {
         of_process.entry(mapping.process).or_default().push((mapping.start, mapping.end));
     }
-    let mut remainders = Vec::new();
     // Also of processes that have none: their children may.
-    for process in described(directory).map_err(|e| Error::io("list", directory, e))? {
-        let keys = of_process.remove(&process).unwrap_or_default();
-        let path = directory.join(format!("mm-{process}.img"));
-        let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let named = view::images::key_mappings(&image, &keys);
-        let named = named.ok_or_else(|| damaged("names mappings that are not there"))?;
-        std::fs::write(&path, named).map_err(|e| Error::io("write", &path, e))?;
-        let largest = keys.iter().max_by_key(|(start, end)| end - start);
-        let remainder = largest.and_then(|(start, _)| view::images::place_remainder(&image, *start));
-        remainders.extend(remainder.map(|remainder| (process, remainder)));
-    }
+    let described = described(directory).map_err(|e| Error::io("list", directory, e))?;
+    let processes: Vec<_> = described
+        .into_iter()
+        .map(|process| (process, of_process.remove(&process).unwrap_or_default()))
+        .collect();
     if !of_process.is_empty() {
         return Err(damaged("names processes that are not there"));
     }
+    let named = parallel::map_few(&processes, |(process, keys)| name_mappings_of(directory, *process, keys));
+    let remainders: Vec<_> = named.into_iter().collect::<Result<_, _>>()?;
     view::images::parent_directory(directory).map_err(|e| Error::io("prepare", directory, e))?;
-    Ok(remainders)
+    Ok(remainders.into_iter().flatten().collect())
+}
+
+/// The same for one process, whose mappings are `keys`.
+fn name_mappings_of(
+    directory: &Path,
+    process: i32,
+    keys: &[(u64, u64)],
+) -> Result<Option<(i32, u64)>, Error> {
+    let path = directory.join(format!("mm-{process}.img"));
+    let image = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    let named = view::images::key_mappings(&image, keys);
+    let named = named.ok_or_else(|| damaged("names mappings that are not there"))?;
+    std::fs::write(&path, named).map_err(|e| Error::io("write", &path, e))?;
+    let largest = keys.iter().max_by_key(|(start, end)| end - start);
+    let remainder = largest.and_then(|(start, _)| view::images::place_remainder(&image, *start));
+    Ok(remainder.map(|remainder| (process, remainder)))
 }
 
 /// Who is whose child, so that each process inherits the areas of its own branch alone.

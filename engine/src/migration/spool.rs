@@ -1,12 +1,13 @@
 //! CRIU's small images, on the host's tmpfs.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fastmig_criu::{ImageSink, ImageSource};
+use fastmig_memory::parallel;
 
 use super::early::Given;
 use crate::container::Container;
@@ -16,6 +17,8 @@ use crate::Error;
 const NAME: &str = "images";
 /// A larger image is passed on in parts of this size.
 const PART: usize = 1 << 20;
+/// Bytes of an image that are written at once.
+const AT_ONCE: usize = 64 << 10;
 
 /// A directory that is gone when it is dropped. What one left that died is gone when the next is made.
 #[derive(Debug)]
@@ -81,20 +84,19 @@ impl Spool {
 
     /// Writes images down that were sent. Their names are names of images, which the one who received them has seen to.
     pub(crate) fn take(&self, images: &dyn ImageSource) -> io::Result<()> {
-        for name in images.names() {
-            let Some(mut image) = images.open(&name) else { continue };
-            if name.contains('/') || name == "." || name == ".." {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("an image is called {name:?}"),
-                ));
-            }
-            let mut file =
-                File::options().write(true).create_new(true).mode(0o600).open(self.0.join(&name))?;
-            io::copy(&mut image, &mut file)?;
-            file.flush()?;
+        let names = images.names();
+        parallel::map(&names, |name| self.take_one(images, name)).into_iter().collect()
+    }
+
+    fn take_one(&self, images: &dyn ImageSource, name: &str) -> io::Result<()> {
+        let Some(mut image) = images.open(name) else { return Ok(()) };
+        if name.contains('/') || name == "." || name == ".." {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an image is called {name:?}")));
         }
-        Ok(())
+        let file = File::options().write(true).create_new(true).mode(0o600).open(self.0.join(name))?;
+        let mut file = BufWriter::with_capacity(AT_ONCE, file);
+        io::copy(&mut image, &mut file)?;
+        file.flush()
     }
 }
 

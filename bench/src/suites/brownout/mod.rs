@@ -30,7 +30,7 @@ const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(6);
 
 /// MiB of values, in a quick run and in a thorough one.
-const MIB: [usize; 2] = [256, 1024];
+const MIB: [usize; 2] = [512, 2048];
 const STRATEGIES: [&str; 2] = ["pre-copy", "post-copy"];
 
 const USUAL: Metric = Metric::new("usual", "writes/s");
@@ -82,7 +82,7 @@ fn measure(bench: &mut Bench, [a, b]: &[Arc<Host>; 2], strategy: &str) -> Result
     let (work, tool) = (format!("redis{mib}"), format!("fastmig-{strategy}"));
     bench.add(&work, &tool, USUAL, figures.usual / TENTH);
     if let Some(share) = figures.rounds {
-        bench.note(&work, &tool, ROUNDS, share);
+        bench.add(&work, &tool, ROUNDS, share);
     }
     bench.add(&work, &tool, AFTER_THAW, figures.after);
     figures.write(&bench.out, strategy, &answers.tenths, &moments, &report)
