@@ -9,7 +9,7 @@ use crate::awake::Awake;
 use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
 use crate::watchdog::Watchdog;
-use crate::{application, network_lock, repair, Error};
+use crate::{application, network_lock, sockets, Error};
 
 /// How long a child may take to begin: mostly much less. CRIU tells of those that take longer.
 const MOMENTS: [Duration; 6] = [
@@ -147,7 +147,7 @@ impl Drop for Held {
 
 /// Lets kept connections speak again, before their application does.
 pub(crate) fn end_repair(cgroup: &ApplicationCgroup) {
-    if let Err(e) = repair::end(cgroup.pids()) {
+    if let Err(e) = sockets::end_repair(cgroup.pids()) {
         tracing::error!(error = %e, "a connection that was to be kept stays mute");
     }
 }

@@ -34,7 +34,7 @@
 //! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
 //! | `awake`, `gate` | the processors and the kernel, kept ready while one stands still |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
-//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `repair`, `watchdog`, `survivor` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked, and mute), its guards |
+//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `sockets`, `watchdog`, `survivor` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked; mute, or over), its guards |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
 mod apparmor;
@@ -79,11 +79,11 @@ pub mod policy;
 mod privilege;
 mod recipient;
 mod remove;
-mod repair;
 mod resources;
 pub mod restore;
 mod root_files;
 pub mod runc;
+mod sockets;
 pub mod spec;
 mod start;
 pub mod start_file;

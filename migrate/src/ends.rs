@@ -170,6 +170,10 @@ pub trait Leaving: Send + Debug {
     /// When it cannot be thawed.
     fn resume(self: Box<Self>) -> Result<(), EndError>;
 
+    /// It is decided that it lives at the destination: whoever talks to what has stayed here hears so now, though that may
+    /// be needed for a while, and takes its time to end. Where it cannot be done, they hear at the end.
+    fn hang_up(&mut self) {}
+
     /// It never runs again; its container is in standby.
     ///
     /// # Errors

@@ -107,6 +107,10 @@ impl Leaving for Leaver {
         self.departure.resume().map_err(told)
     }
 
+    fn hang_up(&mut self) {
+        self.departure.hang_up();
+    }
+
     fn end(self: Box<Self>) -> Result<(), EndError> {
         self.departure.end().map_err(told)
     }

@@ -27,7 +27,7 @@ use crate::state::Failure;
 use crate::subject::{self, Subject};
 use crate::trace::Traced;
 use crate::watchdog::Watchdog;
-use crate::{application, network_lock, Error};
+use crate::{application, network_lock, sockets, Error};
 
 /// A dump without memory takes seconds. Whoever is silent for longer gives the application back.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -349,6 +349,17 @@ impl Departure {
             dumped.leave();
         }
         Ok(())
+    }
+
+    /// It is decided that it runs elsewhere: whoever is connected to what has stayed here hears so now, and not when that is
+    /// killed. Connections that are kept say nothing.
+    pub fn hang_up(&self) {
+        if self.subject.terms.tcp == TcpPolicy::Keep {
+            return;
+        }
+        if let Err(error) = sockets::hang_up(self.subject.cgroup.pids(), self.subject.container.pid()) {
+            tracing::warn!(%error, "a connection to an application that has moved stays until its end");
+        }
     }
 
     /// It never runs again here; the container is in standby.

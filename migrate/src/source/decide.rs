@@ -94,8 +94,9 @@ impl Departure<'_> {
     }
 
     /// It lives on the destination, which may be owed memory.
-    fn serve_and_end(&mut self, talk: Option<Talk>, leaving: Box<dyn Leaving>) -> End {
+    fn serve_and_end(&mut self, talk: Option<Talk>, mut leaving: Box<dyn Leaving>) -> End {
         self.account.frozen_ms = self.frozen.take().map(|frozen| milliseconds(frozen.elapsed()));
+        leaving.hang_up();
         if self.account.owed == 0 {
             return self.end(talk, leaving);
         }

@@ -1,16 +1,17 @@
 //! Memory that follows a program which has moved already: all of it, or what rounds have left.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
 use super::stage::{hosts, tell, until};
 use crate::apps::container::Container;
-use crate::apps::memory::{Moved, Pair};
+use crate::apps::memory::{Conversation, Moved, Pair, Program};
 use crate::apps::migrating;
-use crate::framework::{Case, Ctx, Host};
+use crate::framework::process::wait_until;
+use crate::framework::{Case, Ctx, Host, Output};
 use crate::suites::migration::stage::nothing_is_left;
 
 pub(super) const CASES: &[Case] = &[
@@ -47,6 +48,10 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "what rounds that do not end leave follows when asked", run: |ctx| on_timeout(ctx).into() },
     Case { name: "memory that follows is compared when asked", run: |ctx| compared(ctx).into() },
     Case { name: "memory follows though the link is cut for a while", run: |ctx| cut(ctx).into() },
+    Case {
+        name: "whoever talks to a program hears at once that it has moved, though its memory follows",
+        run: |ctx| heard(ctx).into(),
+    },
 ];
 
 pub(super) const POST_COPY: &[&str] = &["--strategy", "post-copy"];
@@ -57,6 +62,7 @@ pub(super) const SLOW: u32 = 16;
 /// Longer than either side waits for the other before it makes the connections anew.
 const CUT: Duration = Duration::from_secs(14);
 const SOON: Duration = Duration::from_secs(60);
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 fn follows(ctx: &Ctx, how: &[&str], words: &[&str], times: usize) -> Result<()> {
     let (a, b) = hosts(ctx)?;
@@ -121,6 +127,54 @@ fn compared(ctx: &Ctx) -> Result<()> {
     follows(ctx, &["--strategy", "post-copy", "--verify"], &words, 1)
 }
 
+/// Connections are not kept here: who had one makes another.
+fn heard(ctx: &Ctx) -> Result<()> {
+    let (a, b) = hosts(ctx)?;
+    let words = ["tick", "--mib", "128"];
+    let mut pair = Pair::start(&a, &b, &words)?;
+    let mut talk = pair.program().talk()?;
+    talk.ask("stat")?;
+    a.limit_link(SLOW)?;
+    let moved = pair.migrate_by(|source, destination| hear(source, destination, &mut talk));
+    a.free_link()?;
+    let moved = moved?;
+    let served = served(&moved)?;
+    ensure!(served > AT_ONCE * 2, "its memory was there too soon, after {served:?}: {}", moved.report);
+    tell(&words, &moved);
+    pair.remove()?;
+    nothing_is_left(&a)?;
+    nothing_is_left(&b)
+}
+
+fn hear(source: &Container, destination: &Container, talk: &mut Conversation) -> Result<Value> {
+    let options = [POST_COPY, &["--compression", "none"]].concat();
+    let migration = migrating::command(source, destination, &options).spawn()?;
+    let there = Program::on(&destination.host)?;
+    wait_until(SOON, || there.is_up()).context("it does not come up where it moves")?;
+    let begun = Instant::now();
+    let answer = talk.ask("stat");
+    let within = begun.elapsed();
+    ensure!(answer.is_err(), "it answers where it was: {answer:?}");
+    ensure!(within < AT_ONCE, "its end was heard of after {within:?}");
+    println!("    heard of after {within:?}");
+    report(source, destination, &migration.wait(SOON)?)
+}
+
+/// How long the source has waited for what it owed to arrive.
+fn served(moved: &Moved) -> Result<Duration> {
+    let phases = moved.report["phases"].as_array().context("no phases")?;
+    let served = phases.iter().find(|phase| phase["phase"] == "serve").context("nothing was served")?;
+    Ok(Duration::from_millis(served["ms"].as_u64().unwrap_or_default()))
+}
+
+/// What `fastmig migrate` said.
+fn report(source: &Container, destination: &Container, output: &Output) -> Result<Value> {
+    let said = format!("{}{}", output.out(), output.err());
+    ensure!(output.status.success(), "it failed: {said}\n{}", migrating::logs(source, destination));
+    let answer: Value = serde_json::from_str(&output.out()).with_context(|| format!("no answer: {said}"))?;
+    Ok(answer["report"].clone())
+}
+
 fn cut(ctx: &Ctx) -> Result<()> {
     let (a, b) = hosts(ctx)?;
     let words = ["tick", "--mib", "128", "--writes", "5"];
@@ -130,10 +184,7 @@ fn cut(ctx: &Ctx) -> Result<()> {
     a.free_link()?;
     let moved = moved?;
     // The one who would tell how it went was cut off.
-    let phases = moved.report["phases"].as_array().context("no phases")?;
-    let served = phases.iter().find(|phase| phase["phase"] == "serve").context("nothing was served")?;
-    let served = Duration::from_millis(served["ms"].as_u64().unwrap_or_default());
-    ensure!(served > CUT, "the link was cut too late: {}", moved.report);
+    ensure!(served(&moved)? > CUT, "the link was cut too late: {}", moved.report);
     tell(&words, &moved);
     pair.remove()?;
     nothing_is_left(&a)?;
@@ -152,8 +203,5 @@ fn cut_meanwhile(host: &Host, source: &Container, destination: &Container) -> Re
     let output = migration.wait(SOON)?;
     destination.host.stop_fastmigd()?;
     destination.host.start_fastmigd()?;
-    let said = format!("{}{}", output.out(), output.err());
-    ensure!(output.status.success(), "it failed: {said}\n{}", migrating::logs(source, destination));
-    let answer: Value = serde_json::from_str(&output.out()).with_context(|| format!("no answer: {said}"))?;
-    Ok(answer["report"].clone())
+    report(source, destination, &output)
 }
