@@ -8,7 +8,7 @@ mod writer;
 
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use fastmig_tests::apps::container::{Container, Setup};
@@ -69,15 +69,15 @@ fn measure(bench: &mut Bench, [a, b]: &[Arc<Host>; 2], strategy: &str) -> Result
     let writing = Writing::start(peers, mib);
     sleep(WARM + BEFORE);
     let begun = writing.now();
-    let asked = Instant::now();
     let report = migrating::migrate(&source, &destination, &["--strategy", strategy])?;
-    let took = asked.elapsed();
     sleep(AFTER);
     let answers = writing.stop()?;
     destination.remove()?;
     source.remove()?;
     let frozen = Duration::from_millis(report["frozen_ms"].as_u64().context("no freeze")?);
-    let moments = Moments { begun, frozen: begun + took.saturating_sub(frozen), thawed: answers.thawed };
+    // Afterwards memory may follow for a while.
+    let frozen = answers.thawed.saturating_sub(frozen);
+    let moments = Moments { begun, frozen, thawed: answers.thawed };
     let figures = Figures::of(&answers.tenths, &moments).context("redis answered nothing before its move")?;
     let (work, tool) = (format!("redis{mib}"), format!("fastmig-{strategy}"));
     bench.add(&work, &tool, USUAL, figures.usual / TENTH);
