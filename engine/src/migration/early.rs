@@ -34,7 +34,7 @@ pub(super) fn while_dumping<T: Send>(
     dump: impl FnOnce() -> T + Send,
 ) -> (T, io::Result<Given>) {
     let Ok((watch, over)) = watch(spool) else { return (dump(), Ok(Given::default())) };
-    thread::scope(|scope| {
+    let done = thread::scope(|scope| {
         // Its end hangs up.
         let (ours, theirs) = over;
         let dumping = scope.spawn(move || {
@@ -44,7 +44,16 @@ pub(super) fn while_dumping<T: Send>(
         let given = give(spool, sink, &watch, &ours);
         let dumped = dumping.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (dumped, given)
-    })
+    });
+    forget(watch);
+    done
+}
+
+/// The kernel waits for a grace period, some 15 ms, when a watch is closed: nobody else does.
+fn forget(watch: Inotify) {
+    if let Err(error) = thread::Builder::new().spawn(move || drop(watch)) {
+        tracing::debug!(%error, "a watch was closed within the freeze");
+    }
 }
 
 fn watch(spool: &Spool) -> io::Result<(Inotify, (UnixStream, UnixStream))> {
