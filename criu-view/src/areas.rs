@@ -11,7 +11,7 @@ use crate::{sys, table};
 
 const HUGE_BYTES: usize = 2 << 20;
 
-/// Blocks that one command looks at, and of those how many it makes huge: a command is to be short.
+/// Blocks that one command looks at, and of those how many it makes huge, as far as there is memory: a command is to be short.
 const BLOCKS_SEEN: u32 = 4096;
 const BLOCKS_MADE: u32 = 32;
 
@@ -237,7 +237,7 @@ pub(crate) fn discard(count: u64) -> c_int {
 /// Makes huge pages of blocks without a hole, from an area and a distance into it on; answers where to go on.
 pub(crate) fn collapse(mut index: u64, mut offset: u64) -> (u64, u64) {
     let Some((table, mut pages)) = table::get().zip(PageMap::open()) else { return (u64::MAX, 0) };
-    let (mut seen, mut made) = (0, 0);
+    let (mut seen, mut made, mut run) = (0, 0, Run::default());
     while index < table.count(AREAS) {
         let Some(area) = table.entry(AREAS, index) else { break };
         let (start, end) = (area.get(area::START), area.get(area::END));
@@ -249,15 +249,42 @@ pub(crate) fn collapse(mut index: u64, mut offset: u64) -> (u64, u64) {
             continue;
         }
         if seen == BLOCKS_SEEN || made == BLOCKS_MADE {
+            run.collapse();
             return (index, offset);
         }
         seen += 1;
         offset = block_end - start;
         let place = location(area, block);
         let full = pages.populated(place, 512).is_some_and(|mut pages| pages.all(|populated| populated));
-        if full && memory::collapse(place, HUGE_BYTES) {
+        if full {
+            run.add(place);
             made += 1;
         }
     }
+    run.collapse();
     (u64::MAX, 0)
+}
+
+/// Blocks that follow each other. Most of what the kernel takes for one of them it takes for any number at once.
+#[derive(Default)]
+struct Run {
+    place: usize,
+    length: usize,
+}
+
+impl Run {
+    fn add(&mut self, place: usize) {
+        if place != self.place.wrapping_add(self.length) {
+            self.collapse();
+            *self = Self { place, length: 0 };
+        }
+        self.length += HUGE_BYTES;
+    }
+
+    fn collapse(&mut self) {
+        if self.length > 0 {
+            memory::collapse(self.place, self.length);
+        }
+        self.length = 0;
+    }
 }

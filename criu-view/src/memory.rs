@@ -102,9 +102,9 @@ pub(crate) fn inherit(address: usize, length: usize, inherited: bool) {
     sys::call(libc::SYS_madvise, address, length, word(advice), 0, 0, 0);
 }
 
-/// Makes a huge page of what is there.
-pub(crate) fn collapse(address: usize, length: usize) -> bool {
-    sys::call(libc::SYS_madvise, address, length, word(libc::MADV_COLLAPSE), 0, 0, 0) != -1
+/// Makes huge pages of what is there, as far as there is memory for them.
+pub(crate) fn collapse(address: usize, length: usize) {
+    sys::call(libc::SYS_madvise, address, length, word(libc::MADV_COLLAPSE), 0, 0, 0);
 }
 
 /// What `/proc/self/pagemap` says about pages, 512 at a time.
