@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::inside::Inside;
 use crate::start_options::TcpPolicy;
 use crate::state::ApplicationState;
-use crate::{application, capabilities, hugetlb, logs, Config, Container, Error};
+use crate::tree::application;
+use crate::{capabilities, hugetlb, logs, Config, Container, Error};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

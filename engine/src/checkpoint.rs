@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::files::open_directory;
-use crate::frozen::{Frozen, Held};
+use crate::freeze::frozen::{Frozen, Held};
 use crate::image::Draft;
 use crate::inside::Images;
 use crate::keeper::phase::InPhase;
@@ -23,7 +23,8 @@ use crate::root_files::RootFiles;
 use crate::start_options::{TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{Subject, Terms};
-use crate::{at_rest, network_lock, trace, Error};
+use crate::tree::network_lock;
+use crate::{at_rest, trace, Error};
 
 pub use crate::start_options::TcpPolicy as Tcp;
 

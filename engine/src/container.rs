@@ -17,7 +17,6 @@ use fastmig_control::State;
 use fastmig_criu::{Bundle, Meter};
 use serde::Serialize;
 
-use crate::cgroup::ApplicationCgroup;
 use crate::config::Schedule;
 use crate::init::InitClient;
 use crate::keeper;
@@ -27,7 +26,9 @@ use crate::resources::Measured;
 use crate::runc::{Runc, Voice};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Directory, Failure, Key, Lock, Record};
-use crate::{network_lock, policy, Config, Error};
+use crate::tree::cgroup::ApplicationCgroup;
+use crate::tree::network_lock;
+use crate::{policy, Config, Error};
 
 /// How a container stands.
 #[derive(Debug, Clone, Serialize)]

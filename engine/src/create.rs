@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 
 use fastmig_control::CONTROL_FD;
 
-use crate::cgroup::ApplicationCgroup;
 use crate::names::Names;
 use crate::runc::{Gifts, Runc, RuncError, StdioFds, Voice};
 use crate::spec::{Facts, Spec};
 use crate::start_options::StartMode;
 use crate::state::{Directory, Key, ProcessMark, Record};
-use crate::{
-    apparmor, application, bundle, init, lookup, output, policy, runc, Config, Container, Error, Kind,
-};
+use crate::tree::cgroup::ApplicationCgroup;
+use crate::tree::{apparmor, application};
+use crate::{bundle, init, lookup, output, policy, runc, Config, Container, Error, Kind};
 
 /// How long an attendant may take.
 const CLEARED_AWAY: Duration = Duration::from_secs(2);

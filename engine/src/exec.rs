@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::runc::{read_pid, Gifts, StdioFds};
 use crate::state::Key;
-use crate::{apparmor, ApplicationState, Container, Error};
+use crate::tree::apparmor;
+use crate::{ApplicationState, Container, Error};
 
 /// What a process beside the application is made from.
 #[derive(Debug)]

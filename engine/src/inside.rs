@@ -17,13 +17,14 @@ use caps::{Capability, CapsHashSet};
 use fastmig_criu::{clock, ImageSource, Launch, Person};
 use procfs::process::{Process, Status};
 
-use crate::cgroup::ApplicationCgroup;
 use crate::config::CriuMode;
 use crate::container::Container;
 use crate::files::open_directory;
 use crate::image::open_nofollow;
 use crate::start_options::TcpPolicy;
-use crate::{apparmor, application, capabilities, privilege, Error};
+use crate::tree::cgroup::ApplicationCgroup;
+use crate::tree::{apparmor, application, privilege};
+use crate::{capabilities, Error};
 
 /// What a dump needs.
 pub(crate) const TO_DUMP: &[Capability] = &[

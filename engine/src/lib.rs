@@ -31,20 +31,16 @@
 //! | `output` | where its client keeps what it has written |
 //! | [`Resources`] | what an operation takes of the host |
 //! | `checkpoints` | where the last one stands, and those that have a name |
-//! | `subject`, `frozen` | what a dump is of and what CRIU is told of it; an application that stands still, and the ways on |
-//! | `awake`, `gate` | the processors and the kernel, kept ready while one stands still |
+//! | `subject` | what a dump is of, and what CRIU is told of it |
+//! | `freeze` | an application that stands still, its guards, and the ways on |
 //! | `recipient` | the container that takes one in, and what is done at CRIU's stages |
-//! | `application`, `cgroup`, `privilege`, `orphans`, `network_lock`, `sockets`, `watchdog`, `survivor` | the tree below the init: its numbers, its freezer, its rights, its orphans, its connections (locked; mute, or over), its guards |
+//! | `tree` | the application's processes below the init: numbers, freezer, rights, orphans, connections |
 //! | [`runc`], `init`, `capabilities`, `logs` | those whom we call: runc, the init, CRIU |
 
-mod apparmor;
-mod application;
 mod at_rest;
 mod attend;
-mod awake;
 mod bundle;
 mod capabilities;
-mod cgroup;
 pub mod check;
 pub mod checkpoint;
 mod checkpoints;
@@ -56,10 +52,8 @@ mod create;
 mod error;
 mod exec;
 mod files;
-mod frozen;
-mod gate;
+mod freeze;
 mod halt;
-mod hold;
 mod hugetlb;
 pub mod image;
 mod init;
@@ -70,29 +64,24 @@ mod logs;
 mod lookup;
 pub mod migration;
 pub mod names;
-mod network_lock;
 mod oci_state;
-mod orphans;
 mod output;
 pub mod passport;
 pub mod policy;
-mod privilege;
 mod recipient;
 mod remove;
 mod resources;
 pub mod restore;
 mod root_files;
 pub mod runc;
-mod sockets;
 pub mod spec;
 mod start;
 pub mod start_file;
 pub mod start_options;
 pub mod state;
 mod subject;
-mod survivor;
 pub mod trace;
-mod watchdog;
+mod tree;
 
 pub use clock::{now, parse_duration};
 pub use config::{Config, Schedule};

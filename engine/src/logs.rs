@@ -38,7 +38,7 @@ pub(crate) fn copy(log: &Path, directory: Option<&Path>, name: &str) {
 pub(crate) fn work_directory(config: &Config) -> Result<PathBuf, Error> {
     let directory = config.state_root.join(".criu");
     make_private(&directory)?;
-    if crate::apparmor::is_enabled() {
+    if crate::tree::apparmor::is_enabled() {
         // CRIU cannot see the host's own from a container: there it would restore no label.
         make_private(&directory.join("apparmor"))?;
     }

@@ -31,7 +31,8 @@ use serde_json::Value;
 use crate::check::{Finding, Severity};
 use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::{ApplicationState, Record};
-use crate::{application, recipient, Container, Error};
+use crate::tree::application;
+use crate::{recipient, Container, Error};
 
 /// The version of the passport that this code writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;

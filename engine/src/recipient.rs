@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 use fastmig_control::{Pid, Reply, Request as InitRequest};
 use fastmig_criu::{Bundle, Common, ImageSource, InheritedFd, Launch, Notification};
 
-use crate::application::{self, PID_BASE};
 use crate::capabilities::Memory;
 use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
 use crate::inside::{self, Inside};
-use crate::privilege::Filters;
-use crate::{apparmor, capabilities, cgroup, orphans, privilege, ApplicationState, Error};
+use crate::tree::application::{self, PID_BASE};
+use crate::tree::privilege::Filters;
+use crate::tree::{apparmor, cgroup, orphans, privilege};
+use crate::{capabilities, ApplicationState, Error};
 
 /// What is taken in, and where.
 #[derive(Debug)]

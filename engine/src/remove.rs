@@ -2,7 +2,8 @@
 
 use crate::runc::Runc;
 use crate::state::{Directory, Key, Record};
-use crate::{network_lock, runc, Config, Container, Error};
+use crate::tree::network_lock;
+use crate::{runc, Config, Container, Error};
 
 impl Container {
     /// Removes the container. Removing what is gone is no error.

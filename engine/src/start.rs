@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use fastmig_control::{Change, ExecFailure, Reply, Request};
 use fastmig_policy::Wanted;
 
-use crate::application::PID_BASE;
 use crate::container::Operation;
 use crate::init::InitClient;
 use crate::start_file::StartAs;
 use crate::start_options::StartMode;
 use crate::state::{Failure, Record};
-use crate::{application, checkpoints, keeper, recipient, restore, start_file, trace, Container, Error};
+use crate::tree::application;
+use crate::tree::application::PID_BASE;
+use crate::{checkpoints, keeper, recipient, restore, start_file, trace, Container, Error};
 
 impl Container {
     /// Starts it: the application runs, waits in standby or is restored, as was asked at its creation.

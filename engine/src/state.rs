@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::ApplicationCgroup;
 use crate::clock::now;
 use crate::config::Schedule;
 use crate::files::replace;
 use crate::migration::{Mark, Throttle};
 use crate::names::Names;
 use crate::start_options::{Binds, StartMode, TcpPolicy, Volumes};
-use crate::{application, runc, Config, Error};
+use crate::tree::application;
+use crate::tree::cgroup::ApplicationCgroup;
+use crate::{runc, Config, Error};
 
 /// A container's name: namespace and id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

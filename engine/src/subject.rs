@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use fastmig_criu::{Bundle, Common, DumpOptions, Launch};
 
-use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
 use crate::files::open_directory;
 use crate::image::{self, Manifest, Stream};
 use crate::inside::{Inside, Lent};
 use crate::start_options::TcpPolicy;
 use crate::state::{ApplicationState, Record};
-use crate::{apparmor, application, capabilities, privilege, Error};
+use crate::tree::cgroup::ApplicationCgroup;
+use crate::tree::{apparmor, application, privilege};
+use crate::{capabilities, Error};
 
 /// What CRIU may take on that a restore must know of.
 #[derive(Debug, Clone, Copy)]

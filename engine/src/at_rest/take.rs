@@ -12,13 +12,14 @@ use crate::checkpoint::{end, After, Memory as Told, Report, Request};
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
 use crate::files::open_directory;
-use crate::frozen::{self, Frozen, Held};
+use crate::freeze::frozen::{self, Frozen, Held};
 use crate::image::{Draft, ImageError, FORMAT_IN_ROUNDS};
 use crate::migration::tracked::Tracked;
 use crate::root_files::RootFiles;
 use crate::start_options::TcpPolicy;
 use crate::subject::Subject;
-use crate::{network_lock, Error, Resources};
+use crate::tree::network_lock;
+use crate::{Error, Resources};
 
 /// Takes one, upon the container's last if that is still there.
 ///

@@ -8,10 +8,10 @@ use std::path::Path;
 use super::content::{hash, Content};
 use super::map::{among, Map};
 use super::{PAGE, PAGE_BYTES, STEP};
-use crate::application;
 use crate::image::ImageError;
 use crate::migration::plan::Mapping;
 use crate::migration::processes;
+use crate::tree::application;
 use crate::Error;
 
 const WORKERS: usize = 4;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::journal::Journal;
-use crate::cgroup;
+use crate::tree::cgroup;
 
 /// The file that counts.
 #[derive(Debug)]

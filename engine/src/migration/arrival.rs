@@ -16,17 +16,18 @@ use super::mark::{Mark, Role};
 use super::owing::Owing;
 use super::ticket::Ticket;
 use super::Way;
-use crate::awake::Awake;
 use crate::capabilities::Memory;
 use crate::container::{Container, Operation};
-use crate::gate::Gate;
-use crate::hold::Hold;
+use crate::freeze::awake::Awake;
+use crate::freeze::gate::Gate;
+use crate::freeze::hold::Hold;
 use crate::image::{cpu_features, ImageError, Manifest};
 use crate::recipient::{self, Recipient};
 use crate::root_files;
 use crate::state::{Failure, ProcessMark};
 use crate::trace::Traced;
-use crate::{apparmor, application, Error};
+use crate::tree::{apparmor, application};
+use crate::Error;
 
 /// Where the manifest comes from, in messages.
 const STREAM: &str = "stream";

@@ -18,7 +18,8 @@ use super::ticket::Ticket;
 use super::tracked::{Dumped, Round, Tracked};
 use super::Way;
 use crate::container::{Container, Operation};
-use crate::frozen::{self, Frozen, Held};
+use crate::freeze::frozen::{self, Frozen, Held};
+use crate::freeze::watchdog::Watchdog;
 use crate::image::Manifest;
 use crate::keeper::phase::InPhase;
 use crate::root_files::RootFiles;
@@ -26,8 +27,8 @@ use crate::start_options::{Binds, TcpPolicy, Volumes};
 use crate::state::Failure;
 use crate::subject::{self, Subject};
 use crate::trace::Traced;
-use crate::watchdog::Watchdog;
-use crate::{application, network_lock, sockets, Error};
+use crate::tree::{application, network_lock, sockets};
+use crate::Error;
 
 /// A dump without memory takes seconds. Whoever is silent for longer gives the application back.
 const STANDSTILL: Duration = Duration::from_secs(60);

@@ -1,7 +1,6 @@
 //! Images that travel while CRIU makes the next ones: it closes those of a process when it has dumped it, and does not open them
 //! again.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -12,20 +11,10 @@ use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::spool::Spool;
+use super::spool::{Given, Spool};
 
 /// How the names of one process's images begin. Those of all processes are written until the end, or mended after it.
 const OF_A_PROCESS: [&str; 6] = ["core-", "fdinfo-", "ids-", "mm-", "pagemap-", "pages-"];
-
-/// Which images the sink has.
-#[derive(Debug, Default)]
-pub(super) struct Given(BTreeSet<String>);
-
-impl Given {
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
-    }
-}
 
 /// Runs `dump`, and passes on meanwhile what it has ended. What the kernel does not tell of is left for afterwards.
 pub(super) fn while_dumping<T: Send>(
@@ -77,7 +66,7 @@ fn give(spool: &Spool, sink: &mut dyn ImageSink, watch: &Inotify, over: &UnixStr
         }
         for name in ended(watch)? {
             // Once more is no image that we know: what the sink has would not be all.
-            if !given.0.insert(name.clone()) {
+            if !given.add(&name) {
                 return Err(io::Error::other(format!("CRIU wrote {name} twice")));
             }
             spool.give_one(&name, sink)?;

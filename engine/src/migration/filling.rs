@@ -15,9 +15,9 @@ use fastmig_memory::spans::{union, without};
 use fastmig_memory::Span;
 
 use super::filled::Takes;
-use crate::application;
-use crate::cgroup::ApplicationCgroup;
-use crate::survivor::Survivor;
+use crate::freeze::survivor::Survivor;
+use crate::tree::application;
+use crate::tree::cgroup::ApplicationCgroup;
 
 /// The first descriptor that is the watcher's for no use of its own.
 const FIRST: i32 = 10;

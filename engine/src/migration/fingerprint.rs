@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Mapping, PAGE};
 use super::tracked::processes;
-use crate::application::{self, Relation};
 use crate::image::ImageError;
+use crate::tree::application::{self, Relation};
 use crate::Error;
 
 const WORKERS: usize = 2;

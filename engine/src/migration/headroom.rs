@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cgroup;
+use crate::tree::cgroup;
 
 /// The names of limit and use, and the lines of `memory.stat` whose pages the kernel gives back when they are needed.
 struct Names {

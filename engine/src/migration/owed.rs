@@ -12,7 +12,8 @@ use fastmig_memory::{Reader, Span};
 use super::mark::Role;
 use super::plan::{Pages, Plan};
 use crate::container::Container;
-use crate::{application, Error};
+use crate::tree::application;
+use crate::Error;
 
 /// What is owed, in the container's directory: for a successor of ours.
 const LEDGER: &str = "owed";

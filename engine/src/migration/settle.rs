@@ -8,9 +8,10 @@ use super::mark::{Mark, Role};
 use super::owing::Owing;
 use super::{owed, throttle};
 use crate::container::Container;
-use crate::frozen::end_repair;
+use crate::freeze::frozen::end_repair;
 use crate::state::Failure;
-use crate::{network_lock, recipient, ApplicationState, Error};
+use crate::tree::network_lock;
+use crate::{recipient, ApplicationState, Error};
 
 /// Where it runs from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! CRIU's small images, on the host's tmpfs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
@@ -9,7 +10,6 @@ use std::path::{Path, PathBuf};
 use fastmig_criu::{ImageSink, ImageSource};
 use fastmig_memory::parallel;
 
-use super::early::Given;
 use crate::container::Container;
 use crate::Error;
 
@@ -19,6 +19,21 @@ const NAME: &str = "images";
 const PART: usize = 1 << 20;
 /// Bytes of an image that are written at once.
 const AT_ONCE: usize = 64 << 10;
+
+/// Which images the sink has.
+#[derive(Debug, Default)]
+pub(super) struct Given(BTreeSet<String>);
+
+impl Given {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    /// Whether it had not got this one.
+    pub(super) fn add(&mut self, name: &str) -> bool {
+        self.0.insert(name.to_owned())
+    }
+}
 
 /// A directory that is gone when it is dropped. What one left that died is gone when the next is made.
 #[derive(Debug)]

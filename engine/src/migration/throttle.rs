@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Operation};
-use crate::{cgroup, Error};
+use crate::tree::cgroup;
+use crate::Error;
 
 /// What the kernel counts processor time in, unless the container has something else.
 const PERIOD_US: u64 = 100_000;

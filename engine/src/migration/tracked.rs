@@ -19,7 +19,8 @@ use super::spool::Spool;
 use super::withheld::{shared_with_children, Withheld};
 use crate::container::Container;
 use crate::subject::Subject;
-use crate::{application, inside, Error};
+use crate::tree::application;
+use crate::{inside, Error};
 
 /// A round of memory that is to travel.
 #[derive(Debug)]

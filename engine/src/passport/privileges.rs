@@ -6,7 +6,8 @@ use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 
 use super::Reasons;
-use crate::{capabilities, privilege, Container};
+use crate::tree::privilege;
+use crate::{capabilities, Container};
 
 /// The limit that has a limit of its own, in the kernel.
 const OPEN_FILES: &str = "Max open files";

@@ -9,7 +9,8 @@ use procfs::{Current, Meminfo};
 use serde::{Deserialize, Serialize};
 
 use super::{Destination, Reasons, Source};
-use crate::{cgroup, Error};
+use crate::tree::cgroup;
+use crate::Error;
 
 /// More than any container has mounted.
 const MOST: usize = 10_000;

@@ -18,10 +18,10 @@ use serde::Serialize;
 use following::Following;
 
 use crate::at_rest::{self, Coming};
-use crate::awake::Awake;
 use crate::clock::milliseconds;
 use crate::container::{Container, Operation};
-use crate::hold::Hold;
+use crate::freeze::awake::Awake;
+use crate::freeze::hold::Hold;
 use crate::image::{cpu_features, Image, Manifest, FORMAT_IN_ROUNDS};
 use crate::migration::filled::{Filled, Takes};
 use crate::migration::filling::Filling;
@@ -30,7 +30,8 @@ use crate::resources::Resources;
 use crate::root_files;
 use crate::start_options::TcpPolicy;
 use crate::state::Failure;
-use crate::{apparmor, capabilities, trace, Error};
+use crate::tree::apparmor;
+use crate::{capabilities, trace, Error};
 
 /// A restore that is asked for.
 #[derive(Debug, Clone)]

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::words::{self, Answer, Request, Stands};
 use super::{Ended, RESULT, WORD};
-use crate::cgroup::ApplicationCgroup;
 use crate::clock::milliseconds;
 use crate::container::Container;
 use crate::migration::filling::Filling;
 use crate::migration::owed::{Debt, Fetch};
 use crate::state::Key;
+use crate::tree::cgroup::ApplicationCgroup;
 use crate::Config;
 
 /// How often it looks whether all is there.

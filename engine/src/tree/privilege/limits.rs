@@ -6,7 +6,7 @@ use std::io;
 use procfs::process::{Limit, LimitValue, Limits, Process};
 use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
-use crate::application;
+use crate::tree::application;
 
 /// Brings the limits of process `pid`, and its standing when memory is short, down to those of `init`.
 ///

@@ -3,7 +3,7 @@
 
 use procfs::process::Process;
 
-use crate::apparmor;
+use crate::tree::apparmor;
 
 /// The label of any thread of process `pid` that no application of PID 1 `init` has; where that is not confined, any will do. What is gone harms
 /// nobody.

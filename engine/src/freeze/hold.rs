@@ -7,7 +7,8 @@ use fastmig_criu::Notification;
 
 use crate::container::Container;
 use crate::recipient::Recipient;
-use crate::{application, Error};
+use crate::tree::application;
+use crate::Error;
 
 /// A restore at whose end the application is frozen.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::cgroup::ApplicationCgroup;
-use crate::survivor::Survivor;
+use crate::freeze::survivor::Survivor;
+use crate::tree::cgroup::ApplicationCgroup;
 
 /// A small process that outlives ours: when our end of its pipe closes unsaid after it was armed, it thaws the application.
 /// Dropped, the application is thawed or ended by now, or stays paused on purpose.

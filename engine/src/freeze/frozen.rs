@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::awake::Awake;
-use crate::cgroup::ApplicationCgroup;
 use crate::container::Container;
-use crate::watchdog::Watchdog;
-use crate::{application, network_lock, sockets, Error};
+use crate::freeze::awake::Awake;
+use crate::freeze::watchdog::Watchdog;
+use crate::tree::cgroup::ApplicationCgroup;
+use crate::tree::{application, network_lock, sockets};
+use crate::Error;
 
 /// How long a child may take to begin: mostly much less. CRIU tells of those that take longer.
 const MOMENTS: [Duration; 6] = [

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cgroup::ApplicationCgroup;
+use crate::tree::cgroup::ApplicationCgroup;
 
 /// Half of a grace period, at most.
 const PAUSE: Duration = Duration::from_millis(4);

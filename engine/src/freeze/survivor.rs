@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 
-use crate::cgroup::ApplicationCgroup;
+use crate::tree::cgroup::ApplicationCgroup;
 
 /// Such a process. Dropped, nothing is to be done any more.
 #[derive(Debug)]

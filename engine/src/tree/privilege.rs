@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use caps::Capability;
 use procfs::process::{Process, Status};
 
-use crate::{application, Container, Error};
+use crate::tree::application;
+use crate::{Container, Error};
 
 pub(crate) use filters::Filters;
 
