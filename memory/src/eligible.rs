@@ -4,9 +4,9 @@ use crate::mappings::Known;
 use crate::{Area, Span};
 
 /// Smaller mappings are not worth a buffer of their own: CRIU dumps them as fast.
-const MIN_LENGTH: u64 = 512 << 10;
+const MIN_LENGTH: u64 = 128 << 10;
 /// Nor are those with less in them.
-const MIN_POPULATED: u64 = 256 << 10;
+const MIN_POPULATED: u64 = 64 << 10;
 /// The flags of mappings that we understand: access, accounting, advice on huge pages, merging, reading ahead, dumps and
 /// forks, soft-dirtiness, and our own write-protection. Not, for example, a stack (`gd`), locked memory (`lo`), devices
 /// (`io`, `pf`), huge pages of hugetlbfs (`ht`), shadow stacks (`ss`), another's userfaultfd (`um`), sealed ones (`sl`).
