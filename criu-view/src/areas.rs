@@ -9,11 +9,7 @@ use crate::memory::{self, PageMap, PAGE};
 use crate::table::{Entry, Table};
 use crate::{sys, table};
 
-const HUGE_BYTES: usize = 2 << 20;
-
-/// Blocks that one command looks at, and of those how many it makes huge, as far as there is memory: a command is to be short.
-const BLOCKS_SEEN: u32 = 4096;
-const BLOCKS_MADE: u32 = 32;
+pub(crate) const HUGE_BYTES: usize = 2 << 20;
 
 /// Makes the areas as they are wanted. Answers an error number, or 0.
 pub(crate) fn lay_out() -> c_int {
@@ -177,12 +173,12 @@ fn meeting(old: Entry, new: Entry) -> Meeting {
     Meeting::GrowsUp
 }
 
-fn length(from: u64, to: u64) -> usize {
+pub(crate) fn length(from: u64, to: u64) -> usize {
     usize::try_from(to.saturating_sub(from)).unwrap_or(0)
 }
 
 /// Where an address of the process lies.
-fn location(area: Entry, address: u64) -> usize {
+pub(crate) fn location(area: Entry, address: u64) -> usize {
     let offset = address.wrapping_sub(area.get(area::START));
     usize::try_from(area.get(area::LOCATION).wrapping_add(offset)).unwrap_or(0)
 }
@@ -232,59 +228,4 @@ pub(crate) fn discard(count: u64) -> c_int {
         }
     }
     0
-}
-
-/// Makes huge pages of blocks without a hole, from an area and a distance into it on; answers where to go on.
-pub(crate) fn collapse(mut index: u64, mut offset: u64) -> (u64, u64) {
-    let Some((table, mut pages)) = table::get().zip(PageMap::open()) else { return (u64::MAX, 0) };
-    let (mut seen, mut made, mut run) = (0, 0, Run::default());
-    while index < table.count(AREAS) {
-        let Some(area) = table.entry(AREAS, index) else { break };
-        let (start, end) = (area.get(area::START), area.get(area::END));
-        let allowed = area.get(area::FLAGS) & area::NO_HUGE == 0;
-        let block = start.saturating_add(offset).next_multiple_of(HUGE);
-        let block_end = block.saturating_add(HUGE);
-        if !allowed || block_end > end {
-            (index, offset) = (index + 1, 0);
-            continue;
-        }
-        if seen == BLOCKS_SEEN || made == BLOCKS_MADE {
-            run.collapse();
-            return (index, offset);
-        }
-        seen += 1;
-        offset = block_end - start;
-        let place = location(area, block);
-        let full = pages.populated(place, 512).is_some_and(|mut pages| pages.all(|populated| populated));
-        if full {
-            run.add(place);
-            made += 1;
-        }
-    }
-    run.collapse();
-    (u64::MAX, 0)
-}
-
-/// Blocks that follow each other. Most of what the kernel takes for one of them it takes for any number at once.
-#[derive(Default)]
-struct Run {
-    place: usize,
-    length: usize,
-}
-
-impl Run {
-    fn add(&mut self, place: usize) {
-        if place != self.place.wrapping_add(self.length) {
-            self.collapse();
-            *self = Self { place, length: 0 };
-        }
-        self.length += HUGE_BYTES;
-    }
-
-    fn collapse(&mut self) {
-        if self.length > 0 {
-            memory::collapse(self.place, self.length);
-        }
-        self.length = 0;
-    }
 }

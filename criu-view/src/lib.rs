@@ -5,7 +5,7 @@
 //!
 //! * A dump sees no content in the mappings and files that are hidden (`scan`, `shared`), and the smaps that the
 //!   engine has read (`smaps`).
-//! * A restore waits for its request while the engine has areas laid out and fills them (`serve`, `areas`); when CRIU
+//! * A restore waits for its request while the engine has areas laid out and fills them (`serve`, `areas`, `huge`); when CRIU
 //!   then maps the places of private memory, it gets the filled ones (`premap`), and the filled segments in place of the
 //!   shared memory that it makes (`shared`). Who inherits what is not taken yet is in `family`.
 //!
@@ -19,6 +19,7 @@
 mod areas;
 mod family;
 pub mod hooks;
+mod huge;
 mod memory;
 mod premap;
 mod proc_path;

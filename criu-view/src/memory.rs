@@ -102,6 +102,11 @@ pub(crate) fn inherit(address: usize, length: usize, inherited: bool) {
     sys::call(libc::SYS_madvise, address, length, word(advice), 0, 0, 0);
 }
 
+/// Lets pages be there, writable; what they have in them stays. Since Linux 5.14.
+pub(crate) fn populate(address: usize, length: usize) -> bool {
+    sys::call(libc::SYS_madvise, address, length, word(libc::MADV_POPULATE_WRITE), 0, 0, 0) != -1
+}
+
 /// Makes huge pages of what is there, as far as there is memory for them.
 pub(crate) fn collapse(address: usize, length: usize) {
     sys::call(libc::SYS_madvise, address, length, word(libc::MADV_COLLAPSE), 0, 0, 0);

@@ -4,7 +4,7 @@ use core::ffi::c_int;
 
 use fastmig_criu_view_layout::command;
 
-use crate::{areas, family, shared, start, sys};
+use crate::{areas, family, huge, shared, start, sys};
 
 /// Serves commands until the socket `fd` can be read; at once when it is not the one that CRIU gets its requests on.
 pub(crate) fn until_readable(fd: c_int) {
@@ -45,9 +45,10 @@ fn serve(socket: c_int) -> bool {
         command::LAY_OUT => [error(areas::lay_out()), 0, 0, 0],
         command::DISCARD => [error(areas::discard(first)), 0, 0, 0],
         command::COLLAPSE => {
-            let (area, offset) = areas::collapse(first, second);
+            let (area, offset) = huge::collapse(first, second);
             [0, area, offset, 0]
         }
+        command::MAKE_HUGE => [error(huge::prepare(first)), 0, 0, 0],
         command::MAKE_SEGMENTS => [error(shared::make_segments(first)), 0, 0, 0],
         _ => [error(libc::ENOSYS), 0, 0, 0],
     };

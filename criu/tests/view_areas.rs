@@ -166,14 +166,39 @@ fn what_is_discarded_is_empty() {
     assert!(view.discard(2, &[Span { start: 12 * MIB, end: 13 * MIB }]).is_err());
 }
 
+/// KiB of huge pages that a process has.
+fn huge_pages_of(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("AnonHugePages:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn blocks_are_huge_before_they_are_filled() {
+    let Some(Waiting { mut view, session, .. }) = waiting() else { return };
+    let huge = || huge_pages_of(session.pid());
+    let kept_small = AreaSpec { no_huge: true, ..area(1, 100, 104) };
+    view.lay_out(&[area(1, 11, 31), kept_small]).unwrap();
+    stamp(&view, 1, 12);
+    let span = |start, end| (1, Span { start: start * MIB, end: end * MIB });
+    view.make_huge(&[span(11, 17), span(21, 24), span(100, 104)]).unwrap();
+    assert!(view.make_huge(&[span(30, 32)]).is_err(), "not in an area");
+    if huge() == 0 {
+        println!("skipped: the kernel gives no huge pages");
+        return;
+    }
+    // 12 to 16 and 22 to 24.
+    assert_eq!(huge(), 3 * 2048);
+    assert_eq!(found(&view, 1, 12), mark(1, 12), "what had come is there");
+    assert_eq!((found(&view, 1, 13), found(&view, 1, 22)), ([0; 16], [0; 16]));
+    stamp(&view, 1, 22);
+    assert_eq!(found(&view, 1, 22), mark(1, 22));
+}
+
 #[test]
 fn full_blocks_become_huge() {
     let Some(Waiting { mut view, session, .. }) = waiting() else { return };
-    let huge = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", session.pid())).unwrap();
-        let line = text.lines().find(|line| line.starts_with("AnonHugePages:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
+    let huge = || huge_pages_of(session.pid());
     let kept_small = AreaSpec { no_huge: true, ..area(1, 100, 104) };
     view.lay_out(&[area(1, 11, 31), kept_small]).unwrap();
     let full = vec![7; usize::try_from(20 * MIB).unwrap()];

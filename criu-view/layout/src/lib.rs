@@ -200,6 +200,8 @@ pub mod command {
     pub const COLLAPSE: u64 = 3;
     /// Make the segments from word 1 on.
     pub const MAKE_SEGMENTS: u64 = 4;
+    /// Make huge pages of the ranges (word 1: how many), before they are filled.
+    pub const MAKE_HUGE: u64 = 5;
 }
 
 #[cfg(test)]

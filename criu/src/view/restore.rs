@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastmig_criu_view_layout::{
@@ -39,6 +40,8 @@ pub struct RestoreView {
     areas: Vec<Area>,
     segments: Vec<Segment>,
     placed: u64,
+    /// Held for a command that leaves this view as it is: others are alone by having all of it.
+    asking: Mutex<()>,
 }
 
 impl RestoreView {
@@ -55,6 +58,7 @@ impl RestoreView {
             areas: Vec::new(),
             segments: Vec::new(),
             placed: 0,
+            asking: Mutex::new(()),
         })
     }
 
@@ -182,6 +186,20 @@ impl RestoreView {
             self.command("empty memory", [command::DISCARD, part.len() as u64, 0, 0])?;
         }
         Ok(())
+    }
+
+    /// Makes huge pages of spans of processes, each within an area, before they are filled: only of whole blocks of 2 MiB, and
+    /// as far as there are any to be had. Others may write there meanwhile. At most as many spans as a command takes.
+    ///
+    /// # Errors
+    /// When no area holds one of them, or CRIU is gone.
+    pub fn make_huge(&self, spans: &[(i32, Span)]) -> Result<(), ViewError> {
+        spans.iter().try_for_each(|(process, span)| in_area(&self.areas, *process, *span))?;
+        let words: Vec<u64> =
+            spans.iter().flat_map(|(process, span)| [process_word(*process), span.start, span.end]).collect();
+        let _one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table.write(RANGES, "spans", 0, &words)?;
+        self.commands.ask("make huge pages", [command::MAKE_HUGE, spans.len() as u64, 0, 0]).map(drop)
     }
 
     /// Makes huge pages where 2 MiB are filled without a hole, as far as there are any to be had and `limit` allows: with

@@ -18,6 +18,7 @@ use fastmig_memory::spans::{common, union, without};
 use super::headroom;
 use super::owed::Debt;
 use super::plan::{is_holder, Area, Layout, Mapping, Pages, Plan};
+use super::roomy::Roomy;
 use super::shared::Segments;
 use super::spool::Spool;
 use crate::container::Container;
@@ -65,6 +66,8 @@ pub(crate) struct Filled {
     mappings: Option<Vec<Mapping>>,
     /// What follows when the application runs.
     debt: Option<Debt>,
+    /// While the first round comes.
+    ahead: Option<Roomy>,
 }
 
 /// Where the content of a round goes.
@@ -139,6 +142,7 @@ impl Filled {
             segments: Segments::default(),
             mappings: None,
             debt: None,
+            ahead: None,
         })
     }
 
@@ -178,6 +182,9 @@ impl Filled {
         }
         drop(view);
         let layout = Layout::of(&plan);
+        if plan.number == 1 {
+            self.ahead = Some(Roomy::begin(Arc::clone(&self.view), &layout));
+        }
         self.mappings = plan.mappings;
         Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
     }
@@ -202,6 +209,7 @@ impl Filled {
     /// After the first round most of it is there: huge pages are made of it, which are copied by one entry of the page tables
     /// when CRIU forks. Not in a later round, whose length is what the freeze is foretold by.
     pub(crate) fn round_is_there(&mut self) -> Result<(), Error> {
+        self.ahead = None;
         if self.rounds == 1 {
             let whole = write(&self.view).collapse(COLLAPSE)?;
             tracing::debug!(whole, "huge pages are made of what has arrived");

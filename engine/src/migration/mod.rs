@@ -22,6 +22,7 @@
 //! | `withheld`, [`owed`], `filling`, [`filler`], [`owing`] | memory that follows an application that has moved |
 //! | `throttle` | an application that writes too fast gets less of the processor |
 //! | `fingerprint` | the content of all memory, compared |
+//! | `roomy` | huge pages at the destination, ahead of what comes |
 //! | `plan`, `spool`, `early` | where a round belongs; CRIU's small images, on the host's tmpfs, and which of them leave before the others |
 //! | [`mark`] | what `state.json` says of it, so that nobody else decides |
 //! | [`settle`] | the decision, when the process that began is gone |
@@ -43,6 +44,7 @@ pub mod mark;
 pub mod owed;
 pub mod owing;
 pub(crate) mod plan;
+mod roomy;
 pub mod settle;
 mod shared;
 mod spool;

@@ -151,6 +151,17 @@ pub(crate) struct Run {
     pub(crate) length: u64,
 }
 
+impl Run {
+    /// Whole blocks, aligned in the process: position in the round's content, process, address.
+    fn blocks(self, bytes: u64) -> impl Iterator<Item = (u64, i32, u64)> {
+        let first = self.address.next_multiple_of(bytes);
+        let end = self.address + self.length;
+        let starts = std::iter::successors(Some(first), move |start| Some(start + bytes));
+        let whole = starts.take_while(move |start| start + bytes <= end);
+        whole.map(move |start| (self.at + (start - self.address), self.process, start))
+    }
+}
+
 impl Layout {
     pub(crate) fn of(plan: &Plan) -> Self {
         let mut runs = Vec::new();
@@ -181,6 +192,15 @@ impl Layout {
 
     fn name(&self, index: u64) -> String {
         format!("memory-{}-{index}", self.number)
+    }
+
+    /// The blocks (process, address) of so many bytes that the round brings as a whole, in the order in which they come: the
+    /// images come side by side.
+    pub(crate) fn whole_blocks(&self, bytes: u64) -> Vec<(i32, u64)> {
+        let of_processes = self.runs.iter().filter(|run| !is_holder(run.process));
+        let mut blocks: Vec<_> = of_processes.flat_map(|run| run.blocks(bytes)).collect();
+        blocks.sort_by_key(|(at, ..)| at % self.share());
+        blocks.into_iter().map(|(_, process, address)| (process, address)).collect()
     }
 
     /// Where a part of an image belongs; nothing when there is none such.
@@ -242,6 +262,22 @@ mod tests {
         assert!(owes(7, Some(Vec::new())).is_some());
         assert_eq!(owes(-1, Some(Vec::new())), None);
         assert_eq!(owes(7, None), None);
+    }
+
+    #[test]
+    fn whole_blocks_are_in_the_order_in_which_they_come() {
+        const MIB: u64 = 1 << 20;
+        let of_process = Pages::new(1, [MIB..6 * MIB, 8 * MIB..10 * MIB, 12 * MIB..23 * MIB]);
+        let shared = Pages::new(-1, [0..32 * MIB]);
+        let layout = Layout::of(&plan(vec![of_process, shared]));
+        assert_eq!(layout.images().len(), 4, "of 12.5 MiB each");
+        let blocks = layout.whole_blocks(2 * MIB);
+        // At 1, 3, 5, 7, 9 and 11 MiB of the first image, and the last two at 0.5 and 2.5 of the second.
+        let wanted = [2, 4, 8, 12, 14, 16, 18, 20].map(|mib| (1, mib * MIB));
+        let mut sorted = blocks.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, wanted);
+        assert_eq!(blocks, [18, 2, 20, 4, 8, 12, 14, 16].map(|mib| (1, mib * MIB)));
     }
 
     #[test]
