@@ -163,6 +163,8 @@ impl Filled {
             return Err(damaged("comes out of turn"));
         }
         self.rounds = plan.number;
+        // What is emptied now stays so.
+        self.ahead = None;
         if plan.number == 1 || !plan.owed.is_empty() {
             self.require_headroom(&plan)?;
         }
@@ -244,7 +246,8 @@ impl Filled {
         brings: Option<&dyn Takes>,
         follow: &mut dyn FnMut(Notification) -> Result<(), String>,
     ) -> Result<(), Error> {
-        let Self { session, options, view, spool, work, mappings, debt, .. } = self;
+        let Self { session, options, view, spool, work, mappings, debt, ahead, .. } = self;
+        drop(ahead);
         let mappings = mappings.ok_or_else(|| damaged("is not all there"))?;
         let path = spool.path();
         spool.take(images).map_err(|e| Error::io("write images into", path, e))?;

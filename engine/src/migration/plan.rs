@@ -268,7 +268,7 @@ mod tests {
     fn whole_blocks_are_in_the_order_in_which_they_come() {
         const MIB: u64 = 1 << 20;
         let of_process = Pages::new(1, [MIB..6 * MIB, 8 * MIB..10 * MIB, 12 * MIB..23 * MIB]);
-        let shared = Pages::new(-1, [0..32 * MIB]);
+        let shared = Pages::new(-1, std::iter::once(0..32 * MIB));
         let layout = Layout::of(&plan(vec![of_process, shared]));
         assert_eq!(layout.images().len(), 4, "of 12.5 MiB each");
         let blocks = layout.whole_blocks(2 * MIB);

@@ -51,8 +51,10 @@ fn make(view: &RwLock<RestoreView>, blocks: &[(i32, u64)], stop: &AtomicBool) {
             tracing::debug!("not all huge pages were made ahead");
             return;
         }
-        let mut spans: Vec<_> =
-            some.iter().map(|(process, start)| (*process, Span { start: *start, end: start + HUGE })).collect();
+        let mut spans: Vec<_> = some
+            .iter()
+            .map(|(process, start)| (*process, Span { start: *start, end: start + HUGE }))
+            .collect();
         spans.sort_unstable_by_key(|(process, span)| (*process, span.start));
         let view = view.read().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = view.make_huge(&spans) {
