@@ -80,11 +80,12 @@ pub(crate) fn areas(process: i32, mappings: &[Known], sent: &[Span]) -> Vec<Area
 mod tests {
     use super::*;
 
-    const MIB: u64 = 1 << 20;
+    /// Two of them are enough for a mapping.
+    const UNIT: u64 = 64 << 10;
 
     fn mapping(start: u64, end: u64, flags: &str) -> Known {
-        let (start, end) = (start * MIB / 4, end * MIB / 4);
-        Known { start, end, private: true, flags: flags.into(), populated: MIB / 4, ..Known::default() }
+        let (start, end) = (start * UNIT, end * UNIT);
+        Known { start, end, private: true, flags: flags.into(), populated: UNIT, ..Known::default() }
     }
 
     #[test]
@@ -119,7 +120,7 @@ mod tests {
             Known { inode: 1, ..mapping(20, 21, "rd") },
         ];
         let sent = [all[1].span()];
-        let area = Area { process: 5, start: 0, end: 9 * MIB / 4, no_reserve: false, no_huge: false };
+        let area = Area { process: 5, start: 0, end: 9 * UNIT, no_reserve: false, no_huge: false };
         assert_eq!(areas(5, &all, &sent), [area]);
         assert_eq!(areas(5, &all, &[all[1].span(), all[3].span()]).len(), 2);
         assert!(areas(5, &all, &[]).is_empty());
