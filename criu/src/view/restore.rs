@@ -102,20 +102,35 @@ impl RestoreView {
         Ok(())
     }
 
-    /// Writes content at an address of a process; any number of threads may, but not two at one place.
+    /// Writes content at an address of a process, also over several areas that adjoin; any number of threads may, but not two at
+    /// one place.
     ///
     /// # Errors
-    /// When no area holds all of it (`InvalidInput`), or CRIU is gone.
+    /// When no areas hold all of it (`InvalidInput`), or CRIU is gone.
     pub fn write(&self, process: i32, address: u64, content: &[u8]) -> io::Result<()> {
-        memory::write(self.process()?, self.locate(process, address, content.len())?, content)
+        let (mut address, mut content) = (address, content);
+        while !content.is_empty() {
+            let (location, length) = self.locate(process, address, content.len())?;
+            let (part, rest) = content.split_at(length);
+            memory::write(self.process()?, location, part)?;
+            (address, content) = (address + length as u64, rest);
+        }
+        Ok(())
     }
 
     /// Reads what was filled.
     ///
     /// # Errors
-    /// When no area holds all of it (`InvalidInput`), or CRIU is gone.
+    /// When no areas hold all of it (`InvalidInput`), or CRIU is gone.
     pub fn read(&self, process: i32, address: u64, content: &mut [u8]) -> io::Result<()> {
-        memory::read(self.process()?, self.locate(process, address, content.len())?, content)
+        let (mut address, mut content) = (address, content);
+        while !content.is_empty() {
+            let (location, length) = self.locate(process, address, content.len())?;
+            let (part, rest) = content.split_at_mut(length);
+            memory::read(self.process()?, location, part)?;
+            (address, content) = (address + length as u64, rest);
+        }
+        Ok(())
     }
 
     /// Writes content into segment `id`.
@@ -166,11 +181,13 @@ impl RestoreView {
         self.process.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn locate(&self, process: i32, address: u64, length: usize) -> io::Result<u64> {
-        let end = address.checked_add(length as u64).ok_or(io::ErrorKind::InvalidInput)?;
+    /// Where an address of a process lies, and how many of so many bytes lie there.
+    fn locate(&self, process: i32, address: u64, length: usize) -> io::Result<(u64, usize)> {
+        let end = address.checked_add(1).ok_or(io::ErrorKind::InvalidInput)?;
         let area = areas::find(&self.areas, process, Span { start: address, end });
         let area = area.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(area.location + (address - area.spec.start))
+        let there = usize::try_from(area.spec.end - address).unwrap_or(usize::MAX);
+        Ok((area.location + (address - area.spec.start), length.min(there)))
     }
 
     /// Empties spans of a process, each within an area.
@@ -188,13 +205,15 @@ impl RestoreView {
         Ok(())
     }
 
-    /// Makes huge pages of spans of processes, each within an area, before they are filled: only of whole blocks of 2 MiB, and
-    /// as far as there are any to be had. Others may write there meanwhile. At most as many spans as a command takes.
+    /// Makes huge pages of spans of processes before they are filled: only of whole blocks of 2 MiB, of those spans that lie in
+    /// one area, and as far as there are any to be had. Others may write there meanwhile. At most as many spans as a command
+    /// takes.
     ///
     /// # Errors
-    /// When no area holds one of them, or CRIU is gone.
+    /// When CRIU is gone.
     pub fn make_huge(&self, spans: &[(i32, Span)]) -> Result<(), ViewError> {
-        spans.iter().try_for_each(|(process, span)| in_area(&self.areas, *process, *span))?;
+        let of_one_area = |(process, span): &&(i32, Span)| in_area(&self.areas, *process, *span).is_ok();
+        let spans: Vec<_> = spans.iter().filter(of_one_area).collect();
         let words: Vec<u64> =
             spans.iter().flat_map(|(process, span)| [process_word(*process), span.start, span.end]).collect();
         let _one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,5 +363,22 @@ mod tests {
         for (process, address) in [(1, 0xfff), (1, 0x1ffd), (2, 0x1000), (1, u64::MAX - 1)] {
             assert!(view.write(process, address, b"here").is_err(), "{process} {address:#x}");
         }
+    }
+
+    #[test]
+    fn what_lies_in_adjoining_areas_is_written_to_each() {
+        let mut view = view();
+        view.process = Some(nix::unistd::getpid());
+        let memory = [vec![0_u8; 0x1000], vec![0_u8; 0x1000]];
+        let area = |start, no_huge, memory: &[u8]| {
+            let spec = AreaSpec { process: 1, start, end: start + 0x1000, no_reserve: false, no_huge };
+            Area { spec, location: memory.as_ptr() as u64 }
+        };
+        view.areas = vec![area(0x1000, false, &memory[0]), area(0x2000, true, &memory[1])];
+        view.write(1, 0x1ffe, b"both").unwrap();
+        let mut found = [0; 4];
+        view.read(1, 0x1ffe, &mut found).unwrap();
+        assert_eq!((&found, &memory[0][0xffe..], &memory[1][..2]), (b"both", &b"bo"[..], &b"th"[..]));
+        assert!(view.write(1, 0x2ffe, b"both").is_err(), "nothing adjoins");
     }
 }
