@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use fastmig_criu::view;
+
 use super::content::{hash, Content};
 use super::map::{among, Map};
 use super::{PAGE, PAGE_BYTES, STEP};
@@ -45,9 +47,11 @@ impl Memory {
         Ok(Self { pages, shared: shared(pids)?, parents: relations.iter().filter_map(parent).collect() })
     }
 
-    /// Compares it with what the checkpoint in `directory` has. How many pages were compared.
+    /// Compares it with what the checkpoint in `directory` has, but for what the kernel itself writes while CRIU looks at a
+    /// thread. How many pages were compared.
     pub(super) fn compare(&self, directory: &Path) -> Result<u64, Error> {
         let (map, contents) = Map::open(directory)?;
+        let rseq = rseq_pages(directory)?;
         let written = Written { map: &map, contents: &contents, parents: &self.parents };
         let mut compared = 0;
         for mapping in map.plan.mappings.iter().flatten() {
@@ -58,22 +62,34 @@ impl Memory {
             };
             let has = written.content(mapping.process, &span)?;
             compared += had.len().max(has.len()) as u64;
-            require_same(mapping.process, &had, &has)?;
+            require_same(mapping.process, &had, &has, &rseq)?;
         }
         for area in &map.plan.shared {
             let had = self.shared.get(&area.id).cloned().unwrap_or_default();
             let has =
                 written.own(area.holder, &(0..area.size.div_ceil(PAGE)), fastmig_memory::shared_page_hash)?;
             compared += had.len().max(has.len()) as u64;
-            require_same(area.holder, &had, &has)?;
+            require_same(area.holder, &had, &has, &BTreeSet::new())?;
         }
         Ok(compared)
     }
 }
 
-fn require_same(process: i32, had: &BTreeMap<u64, u64>, has: &BTreeMap<u64, u64>) -> Result<(), Error> {
+/// Those in which a thread's `rseq` area lies, of whichever process.
+fn rseq_pages(directory: &Path) -> Result<BTreeSet<u64>, Error> {
+    let areas = view::rseq_areas(directory).map_err(|e| Error::io("look at threads in", directory, e))?;
+    Ok(areas.into_iter().flat_map(|(start, end)| [start / PAGE, end.saturating_sub(1) / PAGE]).collect())
+}
+
+fn require_same(
+    process: i32,
+    had: &BTreeMap<u64, u64>,
+    has: &BTreeMap<u64, u64>,
+    but_for: &BTreeSet<u64>,
+) -> Result<(), Error> {
     let both: BTreeSet<u64> = had.keys().chain(has.keys()).copied().collect();
-    let differ: Vec<u64> = both.into_iter().filter(|page| had.get(page) != has.get(page)).collect();
+    let wrong = |page: &u64| had.get(page) != has.get(page) && !but_for.contains(page);
+    let differ: Vec<u64> = both.into_iter().filter(wrong).collect();
     if differ.is_empty() {
         return Ok(());
     }
