@@ -92,6 +92,10 @@ fn parse(text: &str) -> Vec<Known> {
     let mut all: Vec<Known> = Vec::new();
     for line in text.lines() {
         if let Some(mapping) = Known::parse(line) {
+            // A running process changes its mappings between two reads of the file: what was told first is no longer so.
+            while all.last().is_some_and(|last| last.end > mapping.start) {
+                all.pop();
+            }
             all.push(mapping);
         } else if let (Some(mapping), Some((key, value))) = (all.last_mut(), line.split_once(':')) {
             match key {
@@ -121,6 +125,20 @@ pub(crate) fn reduced(mappings: &[Known]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_mappings_that_changed_while_they_were_read_the_later_are_true() {
+        const GROWN: &str = "\
+7f0000000000-7f0000100000 rw-p 00000000 00:00 0 
+7f0000200000-7f0000300000 rw-p 00000000 00:00 0 
+7f0000300000-7f0000400000 r--p 00000000 00:00 0 
+7f0000200000-7f0000500000 rw-p 00000000 00:00 0 
+VmFlags: rd wr 
+";
+        let spans: Vec<_> = parse(GROWN).iter().map(|mapping| (mapping.start, mapping.end)).collect();
+        let wanted = [(0x7f00_0000_0000, 0x7f00_0010_0000), (0x7f00_0020_0000, 0x7f00_0050_0000)];
+        assert_eq!(spans, wanted);
+    }
 
     const SMAPS: &str = "\
 55d0c0a00000-55d0c0a21000 rw-p 00000000 00:00 0                          [heap]
