@@ -63,7 +63,15 @@ fn attempt(
     let mut capture = Capture::begin(draft.directory(), base)?;
     let mut rounds = Vec::new();
     while pace::another(&rounds) {
-        let bytes = capture.take(&tracked.round(subject, false)?)?;
+        let round = tracked.round(subject, false)?;
+        let bytes = match capture.take(&round) {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                // A CRIU that ended says itself why.
+                tracked.require_criu()?;
+                return Err(e);
+            }
+        };
         tracing::debug!(round = rounds.len() + 1, bytes, "a round of memory is written");
         rounds.push(bytes);
     }

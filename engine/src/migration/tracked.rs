@@ -169,7 +169,7 @@ impl Tracked {
     }
 
     /// Fails when CRIU was killed while it waits: nothing can come of it any more.
-    fn require_criu(&mut self) -> Result<(), Error> {
+    pub(crate) fn require_criu(&mut self) -> Result<(), Error> {
         self.session.as_mut().map_or(Ok(()), |session| Ok(session.require_alive()?))
     }
 
