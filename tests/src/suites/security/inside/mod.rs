@@ -20,7 +20,7 @@ use anyhow::{ensure, Context, Result};
 use self::watch::{watched, Seen};
 use super::capabilities::{lines, DEFAULT};
 use super::privileges::same;
-use super::stage::{host, Settings};
+use super::stage::{self, Settings};
 use crate::apps::container::{Container, Setup};
 use crate::framework::process::wait_until;
 use crate::framework::{Case, Ctx, Host};
@@ -80,6 +80,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The two, as the kernel writes them: CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE.
 const DUMPS: u64 = 1 << 40 | 1 << 19;
 const RESTORES: u64 = 1 << 40;
+
+/// Without what a case that failed may have left of it.
+fn host(ctx: &Ctx) -> Result<Arc<Host>> {
+    let host = stage::host(ctx)?;
+    host.cmd(["rm", "-rf", PLACE]).ok()?;
+    Ok(host)
+}
 
 fn as_under_runc(ctx: &Ctx, options: &[&str]) -> Result<()> {
     let host = host(ctx)?;

@@ -2,11 +2,11 @@
 
 use anyhow::{ensure, Result};
 
-use super::{counts_on, start, INSIDE, PLACE, USER};
+use super::{counts_on, host, start, INSIDE, PLACE, USER};
 use crate::framework::Ctx;
 use crate::suites::migration::stage::nothing_is_left;
 use crate::suites::security::craft::Checkpoint;
-use crate::suites::security::stage::{host, Settings};
+use crate::suites::security::stage::Settings;
 
 /// What an application is made of, the container's options, and what is said.
 const REFUSED: &[(&str, &[&str], &str)] = &[

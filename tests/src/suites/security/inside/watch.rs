@@ -28,9 +28,8 @@ pub(super) fn watched<T>(
     container: &Container,
     operate: impl FnOnce() -> Result<T>,
 ) -> Result<BTreeSet<Seen>> {
+    // As the host counts it: this machine may have quite another process of that number.
     let first = container.host.outside(&format!("/proc/{}", container.status()?.pid));
-    // As this machine counts it, whose /proc is looked through.
-    let first = fs::canonicalize(&first).unwrap_or(first);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let looking = scope.spawn(|| {
