@@ -74,6 +74,11 @@ pub(in crate::suites) trait Client: Sync {
         None
     }
 
+    /// Why a command of its own cannot be tested with the one that this machine has.
+    fn lacks(&self, _command: &str) -> Option<String> {
+        None
+    }
+
     /// The command line that ends in `run`, with this runtime.
     fn run_with(&self, runtime: &str) -> Vec<String> {
         words(&[self.program(), "run", "--runtime", runtime])

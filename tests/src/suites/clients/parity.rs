@@ -2,8 +2,9 @@
 //!
 //! The scripts are in `tests/fixtures/parity`. Each finds the functions `c` (the client), `run` (the client's `run` with the
 //! runtime in question) and the variables `program`, `run` and `c` (the same as words), `n` (a name that nobody else has),
-//! `port` (a port, likewise) and `address` (the host's). A line `# without: the shim` leaves that out. Lines `# expect: TEXT` say what it must tell under runc already: two
-//! runtimes that fail alike are no parity.
+//! `port` (a port, likewise) and `address` (the host's). A line `# without: the shim` leaves that out, and one
+//! `# needs: COMMAND` all of it where the client has no such command. Lines `# expect: TEXT` say what it
+//! must tell under runc already: two runtimes that fail alike are no parity.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::framework::clients::DOCKER_SHIM;
 use crate::framework::{Case, Ctx, Generation, Host, Outcome};
 
 const WITHOUT_SHIM: &str = "\n# without: the shim\n";
+const NEEDS: &str = "# needs: ";
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -93,10 +95,14 @@ fn runtimes(client: &dyn Client, script: &Script) -> &'static [&'static str] {
 }
 
 fn parity(ctx: &Ctx, clients: &[&'static dyn Client], script: &Script) -> Outcome {
-    if let Some(reason) = clients.iter().find_map(|client| client.missing()) {
-        return Outcome::Skipped(reason);
+    let needed: Vec<&str> = script.text.lines().filter_map(|line| line.strip_prefix(NEEDS)).collect();
+    let lacking = |client: &&dyn Client| {
+        client.missing().or_else(|| needed.iter().find_map(|command| client.lacks(command)))
+    };
+    match clients.iter().find_map(lacking) {
+        Some(reason) => Outcome::Skipped(reason),
+        None => compared(ctx, clients, script).into(),
     }
-    compared(ctx, clients, script).into()
 }
 
 fn compared(ctx: &Ctx, clients: &[&'static dyn Client], script: &Script) -> Result<()> {

@@ -17,7 +17,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "nerdctl's own checkpoint lets an application under the shim run on",
-        run: |ctx| match NERDCTL.missing() {
+        run: |ctx| match NERDCTL.missing().or_else(|| NERDCTL.lacks("checkpoint")) {
             Some(reason) => Outcome::Skipped(reason),
             None => runs_on(ctx, &NERDCTL, "io.containerd.fastmig.v1").into(),
         },

@@ -2,7 +2,7 @@
 
 use super::{number_after, Client};
 use crate::framework::clients::nerdctl;
-use crate::framework::Output;
+use crate::framework::{Cmd, Output};
 
 pub(in crate::suites) static NERDCTL: Nerdctl = Nerdctl;
 
@@ -17,6 +17,16 @@ impl Client for Nerdctl {
     fn missing(&self) -> Option<String> {
         let reason = "this machine has no nerdctl: put one into PATH, or name it in FASTMIG_NERDCTL";
         nerdctl().is_none().then(|| reason.to_owned())
+    }
+
+    /// Older ones know fewer: `checkpoint` came with 2.2.
+    fn lacks(&self, command: &str) -> Option<String> {
+        let program = nerdctl()?;
+        let known = Cmd::new([program.to_string_lossy(), "--help".into()]).output().map(|told| told.out());
+        let knows = |told: &String| told.lines().any(|line| line.split_whitespace().next() == Some(command));
+        let reason =
+            || format!("{} does not know the command {command}: take a newer one", program.display());
+        (!known.is_ok_and(|told| knows(&told))).then(reason)
     }
 
     /// It ends with 1 and tells the code in words.
