@@ -91,6 +91,9 @@ pub struct RunReport {
     /// From then on until all memory was there, in milliseconds, when some of it followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_ms: Option<u64>,
+    /// How many bytes that were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// How often the application waited for some of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<u64>,

@@ -31,6 +31,7 @@ pub(crate) fn run(
             restore_ms: None,
             resources: None,
             memory_ms: None,
+            memory_bytes: None,
             faults: None,
         });
     };
@@ -63,6 +64,7 @@ pub(crate) fn restore(
         restore_ms: Some(done.restore_ms),
         resources: Some(resources(done.resources)),
         memory_ms: done.followed.map(|followed| followed.memory_ms),
+        memory_bytes: done.followed.map(|followed| followed.memory_bytes),
         faults: done.followed.map(|followed| followed.faults),
     })
 }

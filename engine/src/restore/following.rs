@@ -51,7 +51,11 @@ impl<'a> Following<'a> {
             Ok(()) => {
                 let filled = self.filling.end(&self.container.application_cgroup()?);
                 tracing::debug!(?filled, "all memory is here");
-                Ok(Followed { memory_ms: milliseconds(begun), faults: filled.faults })
+                Ok(Followed {
+                    memory_ms: milliseconds(begun),
+                    memory_bytes: filled.bytes,
+                    faults: filled.faults,
+                })
             }
             Err(reason) => {
                 // Before the filling goes: what is missing then would be zeros.

@@ -80,6 +80,8 @@ pub struct Report {
 pub struct Followed {
     /// From then on until all was there, in milliseconds.
     pub memory_ms: u64,
+    /// How much of it was filled in.
+    pub memory_bytes: u64,
     /// How often the application waited for some of it.
     pub faults: u64,
 }
