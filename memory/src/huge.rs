@@ -10,7 +10,8 @@ use crate::spans::Spans;
 use crate::threads::start_time;
 use crate::{pagemap, sys, Span};
 
-const HUGE_PAGE: u64 = 2 << 20;
+/// The size of a huge page, in bytes.
+pub const HUGE_PAGE: u64 = 2 << 20;
 
 /// Where a process had huge pages before it was tracked.
 #[derive(Debug)]

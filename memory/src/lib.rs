@@ -62,7 +62,7 @@ mod zero_page;
 pub use error::{Error, InjectFailure, Unsupported};
 pub use extent::{anonymous_spans, mapped_spans};
 pub use hashes::page_hashes;
-pub use huge::join_huge_pages;
+pub use huge::{join_huge_pages, HUGE_PAGE};
 pub use mappings::private_mappings;
 pub use probe::probe;
 pub use reader::Reader;

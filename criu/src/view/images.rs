@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use fastmig_criu_view_layout::HUGE;
+
 use crate::message::{fields, messages, number_of, put_number, Content, HEADER};
 
 const PAGE: u64 = 4096;
-const HUGE: u64 = 2 << 20;
 
 // mm_entry and vma_entry of CRIU's images
 const VMAS: u64 = 14;

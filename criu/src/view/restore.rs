@@ -1,6 +1,7 @@
 //! A restore that finds its memory filled: areas in the CRIU that waits for its request.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,14 +109,9 @@ impl RestoreView {
     /// # Errors
     /// When no areas hold all of it (`InvalidInput`), or CRIU is gone.
     pub fn write(&self, process: i32, address: u64, content: &[u8]) -> io::Result<()> {
-        let (mut address, mut content) = (address, content);
-        while !content.is_empty() {
-            let (location, length) = self.locate(process, address, content.len())?;
-            let (part, rest) = content.split_at(length);
-            memory::write(self.process()?, location, part)?;
-            (address, content) = (address + length as u64, rest);
-        }
-        Ok(())
+        let criu = self.process()?;
+        let mut parts = self.locate(process, address, content.len())?.into_iter();
+        parts.try_for_each(|(location, part)| memory::write(criu, location, &content[part]))
     }
 
     /// Reads what was filled.
@@ -123,14 +119,9 @@ impl RestoreView {
     /// # Errors
     /// When no areas hold all of it (`InvalidInput`), or CRIU is gone.
     pub fn read(&self, process: i32, address: u64, content: &mut [u8]) -> io::Result<()> {
-        let (mut address, mut content) = (address, content);
-        while !content.is_empty() {
-            let (location, length) = self.locate(process, address, content.len())?;
-            let (part, rest) = content.split_at_mut(length);
-            memory::read(self.process()?, location, part)?;
-            (address, content) = (address + length as u64, rest);
-        }
-        Ok(())
+        let criu = self.process()?;
+        let mut parts = self.locate(process, address, content.len())?.into_iter();
+        parts.try_for_each(|(location, part)| memory::read(criu, location, &mut content[part]))
     }
 
     /// Writes content into segment `id`.
@@ -181,13 +172,21 @@ impl RestoreView {
         self.process.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Where an address of a process lies, and how many of so many bytes lie there.
-    fn locate(&self, process: i32, address: u64, length: usize) -> io::Result<(u64, usize)> {
-        let end = address.checked_add(1).ok_or(io::ErrorKind::InvalidInput)?;
-        let area = areas::find(&self.areas, process, Span { start: address, end });
-        let area = area.ok_or(io::ErrorKind::InvalidInput)?;
-        let there = usize::try_from(area.spec.end - address).unwrap_or(usize::MAX);
-        Ok((area.location + (address - area.spec.start), length.min(there)))
+    /// Where so many bytes from an address of a process on lie: in one area or in several that adjoin.
+    fn locate(&self, process: i32, address: u64, length: usize) -> io::Result<Vec<(u64, Range<usize>)>> {
+        let mut parts = Vec::new();
+        let mut done = 0;
+        while done < length {
+            let start = address.checked_add(done as u64).filter(|start| *start < u64::MAX);
+            let start = start.ok_or(io::ErrorKind::InvalidInput)?;
+            let area = areas::find(&self.areas, process, Span { start, end: start + 1 });
+            let area = area.ok_or(io::ErrorKind::InvalidInput)?;
+            let there = usize::try_from(area.spec.end - start).unwrap_or(usize::MAX);
+            let end = length.min(done.saturating_add(there));
+            parts.push((area.location + (start - area.spec.start), done..end));
+            done = end;
+        }
+        Ok(parts)
     }
 
     /// Empties spans of a process, each within an area.
@@ -333,6 +332,12 @@ mod tests {
         RestoreView::new(limits).unwrap()
     }
 
+    /// One page of process 1, which lies in `memory` of this process.
+    fn area(start: u64, no_huge: bool, memory: &[u8]) -> Area {
+        let spec = AreaSpec { process: 1, start, end: start + 0x1000, no_reserve: false, no_huge };
+        Area { spec, location: memory.as_ptr() as u64 }
+    }
+
     #[test]
     fn a_criu_that_says_nothing_runs_out_of_time() {
         let mut view = view();
@@ -353,9 +358,8 @@ mod tests {
     fn nothing_is_written_outside_areas() {
         let mut view = view();
         view.process = Some(nix::unistd::getpid());
-        let spec = AreaSpec { process: 1, start: 0x1000, end: 0x2000, no_reserve: false, no_huge: false };
         let memory = vec![0_u8; 0x1000];
-        view.areas = vec![Area { spec, location: memory.as_ptr() as u64 }];
+        view.areas = vec![area(0x1000, false, &memory)];
         view.write(1, 0x1ff0, b"here").unwrap();
         let mut found = [0; 4];
         view.read(1, 0x1ff0, &mut found).unwrap();
@@ -370,10 +374,6 @@ mod tests {
         let mut view = view();
         view.process = Some(nix::unistd::getpid());
         let memory = [vec![0_u8; 0x1000], vec![0_u8; 0x1000]];
-        let area = |start, no_huge, memory: &[u8]| {
-            let spec = AreaSpec { process: 1, start, end: start + 0x1000, no_reserve: false, no_huge };
-            Area { spec, location: memory.as_ptr() as u64 }
-        };
         view.areas = vec![area(0x1000, false, &memory[0]), area(0x2000, true, &memory[1])];
         view.write(1, 0x1ffe, b"both").unwrap();
         let mut found = [0; 4];

@@ -12,7 +12,7 @@ use super::map::{among, Map};
 use super::{PAGE, PAGE_BYTES, STEP};
 use crate::image::ImageError;
 use crate::migration::plan::Mapping;
-use crate::migration::processes;
+use crate::migration::{processes, rseq_pages};
 use crate::tree::application;
 use crate::Error;
 
@@ -51,7 +51,8 @@ impl Memory {
     /// thread. How many pages were compared.
     pub(super) fn compare(&self, directory: &Path) -> Result<u64, Error> {
         let (map, contents) = Map::open(directory)?;
-        let rseq = rseq_pages(directory)?;
+        let areas = view::rseq_areas(directory).map_err(|e| Error::io("look at threads in", directory, e))?;
+        let rseq = rseq_pages(&areas);
         let written = Written { map: &map, contents: &contents, parents: &self.parents };
         let mut compared = 0;
         for mapping in map.plan.mappings.iter().flatten() {
@@ -73,12 +74,6 @@ impl Memory {
         }
         Ok(compared)
     }
-}
-
-/// Those in which a thread's `rseq` area lies, of whichever process.
-fn rseq_pages(directory: &Path) -> Result<BTreeSet<u64>, Error> {
-    let areas = view::rseq_areas(directory).map_err(|e| Error::io("look at threads in", directory, e))?;
-    Ok(areas.into_iter().flat_map(|(start, end)| [start / PAGE, end.saturating_sub(1) / PAGE]).collect())
 }
 
 fn require_same(

@@ -78,10 +78,7 @@ impl Fingerprint {
             })
         };
         let processes = application::relations(pids).iter().map(of).collect::<Result<_, Error>>()?;
-        // Of the length there is nothing to fear: CRIU has it from the kernel.
-        let rseq =
-            rseq.iter().flat_map(|(start, end)| [start / PAGE, end.saturating_sub(1) / PAGE]).collect();
-        Ok(Self { processes, shared: shared(pids)?, rseq })
+        Ok(Self { processes, shared: shared(pids)?, rseq: rseq_pages(rseq) })
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -117,6 +114,12 @@ impl Fingerprint {
         }
         Ok(compared)
     }
+}
+
+/// The pages in which threads' `rseq` areas lie: the kernel writes there by itself.
+pub(crate) fn rseq_pages(areas: &[(u64, u64)]) -> BTreeSet<u64> {
+    // Of the length there is nothing to fear: CRIU has it from the kernel.
+    areas.iter().flat_map(|(start, end)| [start / PAGE, end.saturating_sub(1) / PAGE]).collect()
 }
 
 impl OfShared {

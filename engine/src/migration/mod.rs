@@ -58,6 +58,7 @@ pub use fastmig_criu::{ImageSink, ImageSource, ProcessMemory};
 pub use arrival::Arrival;
 pub use departure::{Departure, Terms};
 pub use filled::Room;
+pub(crate) use fingerprint::rseq_pages;
 pub use mark::{Mark, Role};
 pub use owed::{Fetch, OwedMemory};
 pub use owing::Owing;

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use fastmig_criu::view::{RestoreView, Span};
+use fastmig_memory::HUGE_PAGE;
 
 use super::plan::Layout;
 
-const HUGE: u64 = 2 << 20;
 /// Blocks at a time: what the kernel does once for each time is small then, and the end is not waited for long.
 const AT_ONCE: usize = 128;
 
@@ -23,7 +23,7 @@ pub(super) struct Roomy {
 impl Roomy {
     /// Begins, for the blocks that a round brings as a whole.
     pub(super) fn begin(view: Arc<RwLock<RestoreView>>, layout: &Layout) -> Self {
-        let blocks = layout.whole_blocks(HUGE);
+        let blocks = layout.whole_blocks(HUGE_PAGE);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = (!blocks.is_empty()).then(|| {
             let stop = Arc::clone(&stop);
@@ -53,7 +53,7 @@ fn make(view: &RwLock<RestoreView>, blocks: &[(i32, u64)], stop: &AtomicBool) {
         }
         let mut spans: Vec<_> = some
             .iter()
-            .map(|(process, start)| (*process, Span { start: *start, end: start + HUGE }))
+            .map(|(process, start)| (*process, Span { start: *start, end: start + HUGE_PAGE }))
             .collect();
         spans.sort_unstable_by_key(|(process, span)| (*process, span.start));
         let view = view.read().unwrap_or_else(PoisonError::into_inner);
