@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sched::{setns, CloneFlags};
+use nix::unistd::write;
 
 use crate::sys;
 
@@ -20,30 +20,29 @@ const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 /// When the namespace is gone or the kernel refuses.
 pub fn set_last_pid(pid: i32, last: i32) -> io::Result<()> {
     let namespace = File::open(Path::new("/proc").join(pid.to_string()).join("ns/pid"))?;
+    let file = File::options().write(true).open(LAST_PID)?;
     let value = last.to_string();
-    // A child in the namespace writes the value and reports back instead of executing anything.
-    let mut command = Command::new("/proc/self/exe");
-    sys::before_exec(&mut command, move || {
-        std::fs::write(LAST_PID, &value)?;
-        Err(io::Error::from_raw_os_error(DONE))
-    });
+    // A thread, for it stays there; and a child of it, for only that is in the namespace.
     let thread = std::thread::Builder::new().name("last-pid".into()).spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWPID)?;
-        command.spawn().map(|_| ())
+        sys::in_child(|| write(&file, value.as_bytes()).map(drop))
     })?;
-    match thread.join() {
-        Ok(Err(e)) if e.raw_os_error() == Some(DONE) => Ok(()),
-        Ok(Err(e)) => Err(e),
-        Ok(Ok(())) | Err(_) => Err(io::Error::other("the child in the pid namespace did not report")),
-    }
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that sets the last pid panicked")))
 }
-
-/// What the child reports when all went well: an error that neither `open` nor `write` can return here.
-const DONE: i32 = libc::ECANCELED;
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn a_namespace_that_is_gone_is_told() {
+        let mut gone = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(gone.id()).unwrap();
+        gone.wait().unwrap();
+        assert_eq!(set_last_pid(pid, 4000).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn the_next_process_gets_the_next_pid() {

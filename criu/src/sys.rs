@@ -6,6 +6,10 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sched::{clone, CloneFlags};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::wait::{waitpid, WaitStatus};
+
 /// `prctl(PR_CAPBSET_DROP)` for every capability that is not in `keep` (bit n = capability n).
 pub(crate) fn drop_bounding_set(keep: u64) -> io::Result<()> {
     for capability in 0..64_u64 {
@@ -99,6 +103,33 @@ pub(crate) fn before_exec(
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Of a child that makes a system call or two.
+const STACK: usize = 64 << 10;
+
+/// Runs `work` in a child, and waits for it. The child has our memory, not a copy: that takes a millisecond and more, in which
+/// none of our threads gets any new, for fork(3) holds the locks of malloc(3) meanwhile.
+///
+/// `work` must only make system calls and touch memory that it already owns.
+///
+/// # Errors
+/// What `work` failed with.
+pub(crate) fn in_child(mut work: impl FnMut() -> nix::Result<()>) -> io::Result<()> {
+    let mut stack = vec![0; STACK];
+    let run = Box::new(|| work().map_or_else(|errno| errno as isize, |()| 0));
+    // No signal is handled in the child, where it would be in our memory.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    // SAFETY: the child has a stack of its own, and the one who could touch what `run` does waits until the child has ended.
+    let child = unsafe {
+        clone(run, &mut stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD))
+    };
+    before.thread_set_mask()?;
+    match waitpid(child?, None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, error) => Err(io::Error::from_raw_os_error(error)),
+        ended => Err(io::Error::other(format!("a child ended so: {ended:?}"))),
+    }
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -189,5 +220,24 @@ pub(crate) fn seccomp_flags(pid: i32, number: usize) -> io::Result<u64> {
         Ok(()) => Ok(metadata[1]),
         Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(0),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_tells_how_it_went() {
+        let parent = nix::unistd::getpid();
+        let mut seen = parent;
+        in_child(|| {
+            seen = nix::unistd::getpid();
+            Ok(())
+        })
+        .unwrap();
+        assert_ne!(seen, parent);
+        let error = in_child(|| Err(nix::errno::Errno::EPERM)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     }
 }

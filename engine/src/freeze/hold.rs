@@ -41,10 +41,8 @@ impl<'a> Hold<'a> {
     /// CRIU itself need not be where its children are, and to leave takes a moment: it does so while they are restored.
     fn let_criu_leave(&self) -> Result<JoinHandle<()>, Error> {
         let cgroup = self.container.application_cgroup()?;
-        let restored: Vec<i32> = self.recipient.host_root()?.map(application::tree_of).unwrap_or_default();
         // Now, while it waits for us: soon there are restored processes that nobody knows yet, and these stay.
-        let mut leaving = application::tree_of(self.criu);
-        leaving.retain(|pid| !restored.contains(pid));
+        let leaving = application::tree_without(self.criu, self.recipient.host_root()?);
         Ok(std::thread::spawn(move || {
             for pid in leaving {
                 if let Err(error) = cgroup.leave(pid) {
@@ -59,10 +57,9 @@ impl<'a> Hold<'a> {
         let cgroup = self.container.application_cgroup()?;
         let failed = |e| Error::io("hold what was restored in", cgroup.directory(), e);
         let root = self.recipient.host_root()?.ok_or(io::ErrorKind::NotFound.into()).map_err(failed)?;
-        let restored = application::tree_of(root);
         let here = cgroup.pids();
-        for pid in application::tree_of(self.criu) {
-            if here.contains(&pid) && !restored.contains(&pid) {
+        for pid in application::tree_without(self.criu, Some(root)) {
+            if here.contains(&pid) {
                 cgroup.leave(pid).map_err(failed)?;
             }
         }

@@ -85,10 +85,15 @@ pub(crate) fn children_of(pid: i32) -> Vec<i32> {
 
 /// Host process `root` and all below it.
 pub(crate) fn tree_of(root: i32) -> Vec<i32> {
+    tree_without(root, None)
+}
+
+/// The same without the tree below `branch`, which is not looked at.
+pub(crate) fn tree_without(root: i32, branch: Option<i32>) -> Vec<i32> {
     let mut tree = vec![root];
     let mut next = 0;
     while let Some(&pid) = tree.get(next) {
-        tree.extend(children_of(pid));
+        tree.extend(children_of(pid).into_iter().filter(|child| Some(*child) != branch));
         next += 1;
     }
     tree
