@@ -109,7 +109,9 @@ pub(super) fn stopped(ctx: &Ctx, generation: Generation) -> Result<()> {
     let pid = task.pid()?;
     let path = format!("{PLACE}/stopped");
     for after in ["--leave-running", "--standby"] {
-        let command = task.fastmig("checkpoint", &["--image-path", &path, after]);
+        // All memory by CRIU, so that it writes for a while.
+        let options = ["--image-path", &path, after, "--strategy", "stop-copy"];
+        let command = task.fastmig("checkpoint", &options);
         let running = with_stopped_criu(&host, &command, || has_pages(&host, &path))?;
         gives_up(&host, running, &path)?;
         as_before(&task, pid, 1)?;
