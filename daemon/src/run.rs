@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastmig_engine::{check, Config};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{signal, SignalKind};
@@ -21,6 +22,9 @@ use crate::{decisions, periodic, watch};
 
 /// Answers under way when everything has ended are given this time.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How long a daemon that ends may hold what the next one needs.
+const PREDECESSOR: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -43,15 +47,24 @@ pub fn run(config: Config) -> Result<(), StartError> {
     outcome
 }
 
-/// Two daemons would answer for the same containers.
+/// Two daemons would answer for the same containers. One that was killed holds its lock until the kernel has taken it
+/// apart: it is waited for.
 fn lock(config: &Config) -> Result<Flock<File>, StartError> {
     let directory = &config.daemon.state_dir;
     crate::files::make_private_dir(directory).map_err(StartError::io("make", directory))?;
     let path = directory.join("daemon.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(StartError::io("open", &path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| StartError::AlreadyRuns { path: directory.clone() })
+    let mut file = file.map_err(StartError::io("open", &path))?;
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < PREDECESSOR => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(StartError::AlreadyRuns { path: directory.clone() }),
+            Err((_, errno)) => return Err(StartError::io("lock", &path)(errno.into())),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 async fn live(config: Arc<Config>) -> Result<(), StartError> {

@@ -6,11 +6,11 @@ mod common;
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::http::{ask, connect, request};
 use common::{identity, Daemon};
@@ -19,6 +19,7 @@ use fastmigd::pki::authority::Authority;
 use fastmigd::pki::identity::Identity;
 use fastmigd::pki::role::Role;
 use fastmigd::pki::{tls, Place};
+use nix::fcntl::{Flock, FlockArg};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// One call over TLS, as `who`.
@@ -74,6 +75,23 @@ fn two_daemons_do_not_answer_for_the_same_containers() {
     let error = String::from_utf8(daemon.try_command(&[]).stderr).unwrap();
     assert!(error.contains("another fastmigd"), "{error}");
     assert_eq!(daemon.call("GET", "/healthz", "").status, 200);
+}
+
+#[test]
+fn a_daemon_waits_for_what_its_predecessor_still_holds() {
+    let mut daemon = Daemon::prepare();
+    let directory = daemon.path("lib");
+    fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
+    let file = fs::File::create(directory.join("daemon.lock")).unwrap();
+    let held = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        drop(held);
+    });
+    let begun = Instant::now();
+    daemon.up();
+    assert!(begun.elapsed() >= Duration::from_millis(700), "it began beside the other");
+    release.join().unwrap();
 }
 
 #[test]
