@@ -45,12 +45,19 @@ impl Host {
 }
 
 /// The CRI plugin stays out: it takes most of the start, and pods have a suite of their own.
-fn config(generation: Generation) -> &'static str {
-    match generation {
-        Generation::Trixie => "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
-        Generation::Forky => {
-            "version = 3\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \
-             \"io.containerd.grpc.v1.cri\"]\n"
-        }
-    }
+///
+/// The restart monitor comes once and then rarely. What has `--restart` and does not run yet it kills and starts once
+/// more, also between its creation and its start, so that a client's `run` fails every now and then, with runc alike.
+fn config(generation: Generation) -> String {
+    let (version, disabled) = match generation {
+        Generation::Trixie => (2, "\"io.containerd.grpc.v1.cri\""),
+        Generation::Forky => (
+            3,
+            "\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\"",
+        ),
+    };
+    format!(
+        "version = {version}\ndisabled_plugins = [{disabled}]\n\n\
+         [plugins.\"io.containerd.internal.v1.restart\"]\n  interval = \"1h\"\n"
+    )
 }
