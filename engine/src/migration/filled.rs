@@ -18,7 +18,7 @@ use fastmig_memory::spans::{common, union, without};
 use super::headroom;
 use super::owed::Debt;
 use super::plan::{is_holder, Area, Layout, Mapping, Pages, Plan};
-use super::roomy::Roomy;
+use super::roomy::{Front, Roomy};
 use super::shared::Segments;
 use super::spool::Spool;
 use crate::container::Container;
@@ -76,6 +76,8 @@ pub struct Room {
     layout: Layout,
     view: Arc<RwLock<RestoreView>>,
     segments: Segments,
+    /// Huge pages are made up to here.
+    front: Option<Arc<Front>>,
 }
 
 impl Room {
@@ -86,6 +88,9 @@ impl Room {
     pub fn write(&self, image: &str, offset: u64, content: &[u8]) -> io::Result<()> {
         let runs =
             self.layout.runs(image, offset, content.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        if let Some(front) = &self.front {
+            front.wait_for(offset.saturating_add(content.len() as u64));
+        }
         let view = read(&self.view);
         let mut rest = content;
         for run in runs {
@@ -188,7 +193,8 @@ impl Filled {
             self.ahead = Some(Roomy::begin(Arc::clone(&self.view), &layout));
         }
         self.mappings = plan.mappings;
-        Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone() })
+        let front = self.ahead.as_ref().map(Roomy::front);
+        Ok(Room { layout, view: Arc::clone(&self.view), segments: self.segments.clone(), front })
     }
 
     /// The application stands still at the source.

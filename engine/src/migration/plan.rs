@@ -152,14 +152,26 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Whole blocks, aligned in the process: position in the round's content, process, address.
-    fn blocks(self, bytes: u64) -> impl Iterator<Item = (u64, i32, u64)> {
+    /// Whole blocks, aligned in the process.
+    fn blocks(self, bytes: u64, share: u64) -> impl Iterator<Item = Block> {
         let first = self.address.next_multiple_of(bytes);
         let end = self.address + self.length;
         let starts = std::iter::successors(Some(first), move |start| Some(start + bytes));
         let whole = starts.take_while(move |start| start + bytes <= end);
-        whole.map(move |start| (self.at + (start - self.address), self.process, start))
+        whole.map(move |address| {
+            let offset = (self.at + (address - self.address)) % share;
+            Block { offset, process: self.process, address }
+        })
     }
+}
+
+/// A block of a process that a round brings as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Where it begins in its image.
+    pub(crate) offset: u64,
+    pub(crate) process: i32,
+    pub(crate) address: u64,
 }
 
 impl Layout {
@@ -194,13 +206,13 @@ impl Layout {
         format!("memory-{}-{index}", self.number)
     }
 
-    /// The blocks (process, address) of so many bytes that the round brings as a whole, in the order in which they come: the
-    /// images come side by side.
-    pub(crate) fn whole_blocks(&self, bytes: u64) -> Vec<(i32, u64)> {
+    /// The blocks of so many bytes that the round brings as a whole, in the order in which they come: the images come side by
+    /// side.
+    pub(crate) fn whole_blocks(&self, bytes: u64) -> Vec<Block> {
         let of_processes = self.runs.iter().filter(|run| !is_holder(run.process));
-        let mut blocks: Vec<_> = of_processes.flat_map(|run| run.blocks(bytes)).collect();
-        blocks.sort_by_key(|(at, ..)| at % self.share());
-        blocks.into_iter().map(|(_, process, address)| (process, address)).collect()
+        let mut blocks: Vec<_> = of_processes.flat_map(|run| run.blocks(bytes, self.share())).collect();
+        blocks.sort_by_key(|block| block.offset);
+        blocks
     }
 
     /// Where a part of an image belongs; nothing when there is none such.
@@ -273,11 +285,9 @@ mod tests {
         assert_eq!(layout.images().len(), 4, "of 12.5 MiB each");
         let blocks = layout.whole_blocks(2 * MIB);
         // At 1, 3, 5, 7, 9 and 11 MiB of the first image, and the last two at 0.5 and 2.5 of the second.
-        let wanted = [2, 4, 8, 12, 14, 16, 18, 20].map(|mib| (1, mib * MIB));
-        let mut sorted = blocks.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, wanted);
-        assert_eq!(blocks, [18, 2, 20, 4, 8, 12, 14, 16].map(|mib| (1, mib * MIB)));
+        let wanted = [(1, 18), (2, 2), (5, 20), (6, 4), (10, 8), (14, 12), (18, 14), (22, 16)];
+        let block = |(half, mib)| Block { offset: half * MIB / 2, process: 1, address: mib * MIB };
+        assert_eq!(blocks, wanted.map(block));
     }
 
     #[test]
