@@ -22,6 +22,16 @@ impl Host {
         self.start_configured_containerd()
     }
 
+    /// As [`Host::start_containerd`], but its restart monitor comes once and then rarely. What has `--restart` and does not run
+    /// yet that kills and starts once more, also between its creation and its start, so that a client's `run` fails every now
+    /// and then, with runc alike.
+    pub fn start_containerd_that_restarts_nothing(&self) -> Result<()> {
+        let config = config(self.generation()).to_owned()
+            + "\n[plugins.\"io.containerd.internal.v1.restart\"]\n  interval = \"1h\"\n";
+        self.write_file(CONFIG, config)?;
+        self.start_configured_containerd()
+    }
+
     /// As [`Host::start_containerd`], with the configuration that is there.
     pub fn start_configured_containerd(&self) -> Result<()> {
         let script = format!("setsid containerd >>{LOG} 2>&1 </dev/null & echo $! >{PID_FILE}");
@@ -45,19 +55,12 @@ impl Host {
 }
 
 /// The CRI plugin stays out: it takes most of the start, and pods have a suite of their own.
-///
-/// The restart monitor comes once and then rarely. What has `--restart` and does not run yet it kills and starts once
-/// more, also between its creation and its start, so that a client's `run` fails every now and then, with runc alike.
-fn config(generation: Generation) -> String {
-    let (version, disabled) = match generation {
-        Generation::Trixie => (2, "\"io.containerd.grpc.v1.cri\""),
-        Generation::Forky => (
-            3,
-            "\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\"",
-        ),
-    };
-    format!(
-        "version = {version}\ndisabled_plugins = [{disabled}]\n\n\
-         [plugins.\"io.containerd.internal.v1.restart\"]\n  interval = \"1h\"\n"
-    )
+fn config(generation: Generation) -> &'static str {
+    match generation {
+        Generation::Trixie => "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        Generation::Forky => {
+            "version = 3\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \
+             \"io.containerd.grpc.v1.cri\"]\n"
+        }
+    }
 }

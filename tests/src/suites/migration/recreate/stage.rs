@@ -31,7 +31,7 @@ fn host(ctx: &Ctx, name: &str, generation: Generation) -> Result<Arc<Host>> {
     if !ready.contains(&host.pid()) {
         host.install(&dist::build()?)?;
         install_program(&host)?;
-        host.start_containerd()?;
+        host.start_containerd_that_restarts_nothing()?;
         host.start_clients()?;
         if generation == Generation::Trixie {
             host.import_images(&[IMAGE])?;
