@@ -162,6 +162,38 @@ impl Scanner {
         Ok(found)
     }
 
+    /// The same of a frozen process, whose mappings cannot go meanwhile: all of `span` is mapped.
+    ///
+    /// Asked for what is not clean, the kernel takes a quarter of the time (3.6 ms for 4 GiB of small pages, seen on 6.18): it tells
+    /// nothing of most pages. Hence what it does not tell of counts as clean, and must be mapped.
+    pub(crate) fn populated_frozen(&self, span: Span) -> io::Result<Populated> {
+        let guards = guards();
+        let guard = if matches!(guards, Guards::Told) { GUARD } else { 0 };
+        let may_be_guard = if matches!(guards, Guards::Hidden) { SWAPPED } else { guard };
+        let argument = ScanArgument {
+            inverted: PRESENT,
+            any_of: WRITTEN | PRESENT | ZERO,
+            returned: WRITTEN | PRESENT | SWAPPED | ZERO | guard,
+            ..ScanArgument::default()
+        };
+        let mut found = Populated::default();
+        let mut from = span.start;
+        self.scan_at_once(span, argument, &mut |region: &Region| {
+            found.clean.append(Span { start: from, end: region.start });
+            from = region.end;
+            found.guarded |= region.categories & may_be_guard != 0;
+            let part = Span { start: region.start, end: region.end };
+            let is_populated = region.categories & (PRESENT | SWAPPED) != 0 && region.categories & ZERO == 0;
+            match region.categories & WRITTEN {
+                _ if !is_populated => {}
+                0 => found.clean.append(part),
+                _ => found.written.append(part),
+            }
+        })?;
+        found.clean.append(Span { start: from, end: span.end });
+        Ok(found)
+    }
+
     /// Huge pages.
     pub(crate) fn huge(&self, span: Span) -> io::Result<Spans> {
         let argument =
@@ -312,6 +344,10 @@ mod tests {
         let all = found.clean.union(&found.written);
         assert_eq!(all.into_vec(), [part(3, 5), part(9, 10)]);
         assert!(!found.guarded);
+        let frozen = scanner.populated_frozen(span).unwrap();
+        assert_eq!(frozen.clean.into_vec(), found.clean.into_vec());
+        assert_eq!(frozen.written.into_vec(), found.written.into_vec());
+        assert!(!frozen.guarded);
         assert!(!scanner.is_registered(span).unwrap());
         assert_eq!(scanner.private(span).unwrap().into_vec(), [part(3, 5), part(9, 10)]);
     }

@@ -188,12 +188,12 @@ impl Watch {
         }
     }
 
-    /// What is populated in each mapping, and which of it was written. Changes nothing.
+    /// What is populated in each mapping of a frozen process, and which of it was written. Changes nothing.
     pub(crate) fn look(&self, scanner: &Scanner, mappings: &[Span]) -> io::Result<Vec<Populated>> {
         match self {
             Self::WriteProtect { .. } => {
                 let pieces = pieces(mappings);
-                let looks = parallel::map_few(&pieces, |(_, piece)| scanner.populated(*piece));
+                let looks = parallel::map_few(&pieces, |(_, piece)| scanner.populated_frozen(*piece));
                 let looks = looks.into_iter().collect::<io::Result<Vec<_>>>()?;
                 Ok(joined(mappings, &pieces, &looks))
             }

@@ -102,6 +102,33 @@ fn huge_pages_are_joined_again() {
     assert!((joined > split || split == before) && joined >= before / 2, "{joined} of {before} kB");
 }
 
+/// What the freeze asks the kernel is what is not clean: what is gone must be told of too, with its page table or without.
+#[test]
+fn what_is_given_back_is_gone() {
+    let Some(method) = method() else { return };
+    for rounds in [1, 2] {
+        let mut tree = Tree::start("gives-back");
+        assert_eq!(tree.hear(), "ready");
+        let (mut tracker, mut receiver) = (Tracker::new(method), Receiver::default());
+        let processes = tree.processes();
+        receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
+        tree.tell();
+        let there: u64 = tree.hear().parse().unwrap();
+        if rounds == 2 {
+            receiver.take_round(&tracker.round(&processes).unwrap(), &processes);
+        }
+        let taken = receiver.taken;
+        let (last, covered) = last(&tree, &mut tracker, &mut receiver);
+        let discarded: u64 =
+            last.discard.iter().flat_map(|p| &p.spans).map(|s| (s.end - s.start) >> 12).sum();
+        let pages = 2 * (4 << 9) + 18 - 3;
+        assert!((pages..pages + 200).contains(&discarded) == (rounds == 1), "{discarded} are gone");
+        // The program, the library of C and their memory are more.
+        assert!((there..there + 400).contains(&covered.own), "{covered:?}, {there} there");
+        assert!(receiver.taken - taken < 200, "{} were left for the freeze", receiver.taken - taken);
+    }
+}
+
 #[test]
 fn stacks_and_guards_are_left_to_others() {
     let Some(method) = method() else { return };

@@ -43,6 +43,7 @@ fn target() {
         "filtered" => roles::filtered(),
         "family" => roles::family(),
         "huge" => roles::huge(),
+        "gives-back" => roles::gives_back(),
         "moved" => roles::moved(),
         "strange" => roles::strange(),
         "sharing" => shared::main(argument.parse().unwrap()),

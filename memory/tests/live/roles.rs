@@ -198,6 +198,43 @@ pub(crate) fn strange() -> ! {
     }
 }
 
+/// Small and huge pages, of which some are given back when told, by whole page tables and one by one; some of these are read
+/// afterwards, and some written. Says how many are there.
+pub(crate) fn gives_back() -> ! {
+    const TABLE: usize = 2 * MIB;
+    const LENGTH: usize = 16 * MIB;
+    let mut there = 0;
+    let piece = |advice| {
+        let start = sys::map(None, LENGTH + TABLE).next_multiple_of(TABLE);
+        sys::advise(start, LENGTH, advice);
+        start
+    };
+    let pieces = [piece(libc::MADV_NOHUGEPAGE), piece(libc::MADV_HUGEPAGE)];
+    for start in pieces {
+        // The last of the page tables is never there.
+        (start..start + LENGTH - TABLE).step_by(PAGE).for_each(|page| sys::put(page, 1));
+        there += (LENGTH - TABLE) / PAGE;
+    }
+    say("ready");
+    wait();
+    for start in pieces {
+        sys::advise(start + TABLE, 4 * TABLE, libc::MADV_DONTNEED);
+        (0..9).for_each(|page| sys::advise(start + 2 * page * PAGE, PAGE, libc::MADV_DONTNEED));
+        there -= 4 * TABLE / PAGE + 9;
+    }
+    // Not where huge pages come at once.
+    let small = pieces[0];
+    assert!([2 * PAGE, TABLE, TABLE + 3 * PAGE].iter().all(|at| sys::get(small + at) == 0));
+    [4 * PAGE, 2 * TABLE, 2 * TABLE + 5 * PAGE].iter().for_each(|at| sys::put(small + at, 3));
+    there += 3;
+    // What is written without having been given back.
+    sys::put(small + PAGE, 3);
+    say(&there.to_string());
+    loop {
+        sys::nap(10_000);
+    }
+}
+
 /// Two pieces of memory; when told, one is moved over the other, by whole page tables where the kernel does that.
 pub(crate) fn moved() -> ! {
     const LENGTH: usize = 4 * MIB;
