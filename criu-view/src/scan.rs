@@ -11,7 +11,7 @@ use crate::{proc_path, sys, table};
 /// `ioctl(PAGEMAP_SCAN)`.
 pub(crate) const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
-/// A scan for this looks for marks that belong to the mappings, not to their content.
+/// A scan for this looks for marks that belong to the mappings, not to their content. Nothing is hidden that has any.
 const PAGE_IS_GUARD: u64 = 1 << 8;
 
 /// The kernel's `struct pm_scan_arg`.
@@ -41,7 +41,7 @@ const WORD: usize = 8;
 /// Answers a scan with what is not hidden; nothing when it is none of ours.
 pub(crate) fn scan(fd: c_int, scan: &mut Scan) -> Option<isize> {
     let table = table::get()?;
-    if table.count(HIDDEN) == 0 || scan.flags != 0 || scan.max_pages != 0 || scan.mask & PAGE_IS_GUARD != 0 {
+    if table.count(HIDDEN) == 0 || scan.flags != 0 || scan.max_pages != 0 {
         return None;
     }
     let process = process_word(proc_path::process_of(fd, b"/pagemap")?);
@@ -83,6 +83,7 @@ fn next_hidden(table: Table, process: u64, address: u64) -> Option<Entry> {
 
 /// Scans what lies between hidden mappings, piece by piece, as far as there is room in the answer.
 fn scan_between(table: Table, process: u64, fd: c_int, whole: &mut Scan) -> isize {
+    let asks_for_content = whole.mask & PAGE_IS_GUARD == 0;
     let (mut at, mut used) = (whole.start, 0);
     while at < whole.end {
         let next = next_hidden(table, process, at);
@@ -103,7 +104,9 @@ fn scan_between(table: Table, process: u64, fd: c_int, whole: &mut Scan) -> isiz
             }
         } else if let Some(mapping) = next {
             let end = mapping.get(hidden::END).min(whole.end);
-            cover(mapping, at, end);
+            if asks_for_content {
+                cover(mapping, at, end);
+            }
             at = end;
         }
     }
