@@ -1,7 +1,7 @@
 //! Who inherits which areas. A fork copies the page tables of all that it hands on, so each child gets the areas of its own
 //! branch of the tree alone, and its parent gives them up.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fastmig_criu_view_layout::{area, process_word, AREAS, FAMILY};
 
@@ -22,8 +22,16 @@ static LOOKED: AtomicU32 = AtomicU32::new(0);
 /// areas are not inherited, for CRIU forks to try what the kernel can do.
 const BEGINS: u32 = 3;
 
+/// What the first process has handed on is still mapped by it too.
+static HANDED_ON: AtomicBool = AtomicBool::new(false);
+
 /// CRIU's first process looks for a message on its socket.
 pub(crate) fn looks_for_message() {
+    if HANDED_ON.swap(false, Ordering::Relaxed) {
+        if let Some(table) = table::get() {
+            areas(table).for_each(give_up);
+        }
+    }
     if LOOKED.fetch_add(1, Ordering::Relaxed) + 1 == BEGINS {
         if let Some(table) = table::get() {
             areas(table).for_each(|area| inherit(area, true));
@@ -56,7 +64,10 @@ pub(crate) fn clone(arguments: usize, size: usize) -> Option<isize> {
         let own = |area: &Entry| area.get(area::PROCESS) == child;
         areas(table).filter(|area| goes_along(area) && !own(area)).for_each(|area| inherit(area, false));
     }
-    if result > 0 {
+    if result > 0 && in_main {
+        // It waits for an answer next, and its child for that: time to give them up, half a millisecond for each GiB.
+        HANDED_ON.store(true, Ordering::Relaxed);
+    } else if result > 0 {
         areas(table).filter(goes_along).for_each(give_up);
     }
     Some(result)
