@@ -15,7 +15,9 @@ use crate::tree::cgroup::ApplicationCgroup;
 /// Half of a grace period, at most.
 const PAUSE: Duration = Duration::from_millis(4);
 /// A restore of a frozen application takes less; who hangs is not worth it.
-const LONGEST: Duration = Duration::from_secs(10);
+const RESTORE: Duration = Duration::from_secs(10);
+/// So much may be between a round and the freeze. What takes longer is another round, after which there is another gate.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Processes are moved without a wait while this is kept.
 #[derive(Debug)]
@@ -25,20 +27,29 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Writes `init`, the container's PID 1, into the cgroup where it is, which is above the application's: that takes the lock,
-    /// and changes nothing.
+    /// For a restore, which begins by now. Writes `init`, the container's PID 1, into the cgroup where it is, which is above the
+    /// application's: that takes the lock, and changes nothing.
     pub(crate) fn keep_open(cgroup: &ApplicationCgroup, init: i32) -> Self {
+        Self::open(cgroup, init, RESTORE)
+    }
+
+    /// For a restore that may begin soon: on a busy host a grace period may take longer than what is left then.
+    pub(crate) fn open_ahead(cgroup: &ApplicationCgroup, init: i32) -> Self {
+        Self::open(cgroup, init, BETWEEN)
+    }
+
+    fn open(cgroup: &ApplicationCgroup, init: i32, longest: Duration) -> Self {
         let (end, ended) = mpsc::channel();
         let members = cgroup.members_around();
-        thread::spawn(move || knock(members, init, &ended));
+        thread::spawn(move || knock(members, init, longest, &ended));
         Self { _end: end }
     }
 }
 
-fn knock(members: Option<PathBuf>, init: i32, ended: &mpsc::Receiver<()>) {
+fn knock(members: Option<PathBuf>, init: i32, longest: Duration, ended: &mpsc::Receiver<()>) {
     let Some(members) = members else { return };
     let begun = Instant::now();
-    while begun.elapsed() < LONGEST {
+    while begun.elapsed() < longest {
         if let Err(error) = fs::write(&members, init.to_string()) {
             // The lock was taken and given back all the same, unless the container is gone.
             tracing::trace!(%error, "the init stays where it is");

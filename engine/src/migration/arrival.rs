@@ -191,7 +191,11 @@ impl Arrival {
     /// When CRIU is gone.
     pub fn round_is_there(&mut self) -> Result<(), Error> {
         match &mut self.criu {
-            Some(Ready::Filled(filled)) => filled.round_is_there(),
+            Some(Ready::Filled(filled)) => {
+                self.gate =
+                    Some(Gate::open_ahead(&self.container.application_cgroup()?, self.container.pid()));
+                filled.round_is_there()
+            }
             _ => Err(Error::OutOfTurn { id: self.container.key().id().into(), action: "fill" }),
         }
     }
@@ -300,7 +304,7 @@ impl Arrival {
                 filled.restore(images.as_ref(), brings, &mut follow)?;
             }
         }
-        if recipient.host_root()?.is_none() {
+        if recipient.host_root().is_none() {
             let problem = "names another root than CRIU restored";
             let file = crate::image::MANIFEST.into();
             return Err(ImageError::Damaged { path: STREAM.into(), file, problem }.into());
