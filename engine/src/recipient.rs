@@ -14,19 +14,23 @@ use crate::container::Container;
 use crate::image::{ImageError, Manifest, Stream};
 use crate::inside::{self, Inside};
 use crate::tree::application::{self, PID_BASE};
-use crate::tree::privilege::Filters;
-use crate::tree::{apparmor, cgroup, orphans, privilege};
+use crate::tree::cgroup::{self, ApplicationCgroup};
+use crate::tree::privilege::{Allowed, Filters};
+use crate::tree::{apparmor, orphans, privilege};
 use crate::{capabilities, ApplicationState, Error};
 
 /// What is taken in, and where.
 #[derive(Debug)]
 pub(crate) struct Recipient<'a> {
     container: &'a Container,
+    cgroup: ApplicationCgroup,
     root: Pid,
     /// The next process gets a number above.
     highest: i32,
     /// That is seen to while CRIU restores.
     numbering: Mutex<Option<JoinHandle<Result<(), Error>>>>,
+    /// What the application may have at most, which is read meanwhile.
+    allowed: Mutex<Option<JoinHandle<Result<Allowed, Error>>>>,
     filters: Filters,
     /// Images in which a clock is, for a CRIU that leaves it as it is.
     clocks: Mutex<Option<Arc<dyn ImageSource>>>,
@@ -47,7 +51,16 @@ impl<'a> Recipient<'a> {
         })?;
         let highest = manifest.pids.last().copied().unwrap_or(PID_BASE).max(PID_BASE);
         let filters = Filters::of(container);
-        Ok(Self { container, root, highest, numbering: Mutex::default(), filters, clocks: Mutex::default() })
+        Ok(Self {
+            container,
+            cgroup: container.application_cgroup()?,
+            root,
+            highest,
+            numbering: Mutex::default(),
+            allowed: Mutex::default(),
+            filters,
+            clocks: Mutex::default(),
+        })
     }
 
     /// The application's root, as the container counts it.
@@ -81,10 +94,12 @@ impl<'a> Recipient<'a> {
         match stage {
             Notification::SetupNamespaces => {
                 self.begin_numbering();
+                self.begin_to_read_what_is_allowed();
                 self.inherit_orphans().map_err(|e| e.report())
             }
             Notification::PostRestore => self.finish_numbering().map_err(|e| e.report()),
-            Notification::PreResume => privilege::verify(self.container, self.root.get())
+            Notification::PreResume => self
+                .verify_privileges()
                 .and_then(|()| self.filters.verify(self.container))
                 .and_then(|()| self.require_clock())
                 .inspect_err(|_| self.kill_before_it_runs())
@@ -113,6 +128,21 @@ impl<'a> Recipient<'a> {
         }
     }
 
+    fn begin_to_read_what_is_allowed(&self) {
+        let container = self.container.clone();
+        let thread = std::thread::spawn(move || Allowed::of(&container));
+        *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    }
+
+    fn verify_privileges(&self) -> Result<(), Error> {
+        let begun = self.allowed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let allowed = match begun.map(JoinHandle::join) {
+            Some(Ok(allowed)) => allowed?,
+            _ => Allowed::of(self.container)?,
+        };
+        privilege::verify(self.container, &allowed, self.host_root())
+    }
+
     /// At CRIU's last stages a refusal comes too late for it: it lets go of what it has restored, killed or not.
     pub(crate) fn kill_before_it_runs(&self) {
         let container = self.container;
@@ -128,13 +158,13 @@ impl<'a> Recipient<'a> {
 
     /// Before the rest of the tree is forked below it.
     fn inherit_orphans(&self) -> Result<(), Error> {
-        let heir = self.host_root()?.ok_or(io::ErrorKind::NotFound.into()).and_then(orphans::make_heir);
+        let heir = self.host_root().ok_or(io::ErrorKind::NotFound.into()).and_then(orphans::make_heir);
         heir.map_err(|e| Error::io("prepare the restored root in", Path::new("/proc"), e))
     }
 
     /// The root as the host counts it, once there is one.
-    pub(crate) fn host_root(&self) -> Result<Option<i32>, Error> {
-        Ok(application::host_pid_of(self.root.get(), self.container.application_cgroup()?.pids()))
+    pub(crate) fn host_root(&self) -> Option<i32> {
+        application::host_pid_of(self.root.get(), self.cgroup.pids())
     }
 
     /// It is the init's from here on.

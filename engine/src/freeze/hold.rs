@@ -42,7 +42,7 @@ impl<'a> Hold<'a> {
     fn let_criu_leave(&self) -> Result<JoinHandle<()>, Error> {
         let cgroup = self.container.application_cgroup()?;
         // Now, while it waits for us: soon there are restored processes that nobody knows yet, and these stay.
-        let leaving = application::tree_without(self.criu, self.recipient.host_root()?);
+        let leaving = application::tree_without(self.criu, self.recipient.host_root());
         Ok(std::thread::spawn(move || {
             for pid in leaving {
                 if let Err(error) = cgroup.leave(pid) {
@@ -56,7 +56,7 @@ impl<'a> Hold<'a> {
     fn freeze(&self) -> Result<(), Error> {
         let cgroup = self.container.application_cgroup()?;
         let failed = |e| Error::io("hold what was restored in", cgroup.directory(), e);
-        let root = self.recipient.host_root()?.ok_or(io::ErrorKind::NotFound.into()).map_err(failed)?;
+        let root = self.recipient.host_root().ok_or(io::ErrorKind::NotFound.into()).map_err(failed)?;
         let here = cgroup.pids();
         for pid in application::tree_without(self.criu, Some(root)) {
             if here.contains(&pid) {

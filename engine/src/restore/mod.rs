@@ -206,7 +206,7 @@ struct Stages<'a> {
 impl Stages<'_> {
     fn follow(&mut self, stage: Notification) -> Result<(), String> {
         if stage == Notification::PreResume {
-            let root = self.recipient.host_root().map_err(|e| e.report())?;
+            let root = self.recipient.host_root();
             self.root = root.map(|_| self.recipient.root().get());
         }
         match &mut self.hold {

@@ -19,9 +19,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use caps::Capability;
-use procfs::process::{Process, Status};
+use procfs::process::{Limits, Process, Stat, Status, Task};
 
-use crate::tree::application;
+use crate::tree::{apparmor, application};
 use crate::{Container, Error};
 
 pub(crate) use filters::Filters;
@@ -29,21 +29,76 @@ pub(crate) use filters::Filters;
 /// How many look at processes at the same time.
 const WORKERS: usize = 4;
 
-/// Compares every process of the tree below `root`, none of which has run yet, with the container's own PID 1.
+/// What PID 1 of a container has.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    status: Status,
+    place: place::Place,
+    stat: Stat,
+    limits: Limits,
+    oom_score_adj: Option<i32>,
+    label: Option<String>,
+}
+
+impl Allowed {
+    pub(crate) fn of(container: &Container) -> Result<Self, Error> {
+        let init = container.pid();
+        Self::of_process(init).map_err(|e| {
+            Error::io(
+                "read the privileges of",
+                &PathBuf::from(format!("/proc/{init}")),
+                std::io::Error::other(e),
+            )
+        })
+    }
+
+    fn of_process(init: i32) -> procfs::ProcResult<Self> {
+        let process = Process::new(init)?;
+        Ok(Self {
+            status: process.status()?,
+            place: place::Place::of(init),
+            stat: process.stat()?,
+            limits: process.limits()?,
+            oom_score_adj: application::oom_score_adj(init),
+            label: apparmor::of_application(init),
+        })
+    }
+
+    fn has(&self, capability: Capability) -> bool {
+        self.status.capbnd.unwrap_or(0) & capability.bitmask() != 0
+    }
+
+    /// What process `pid` has that PID 1 of its container could not have come by.
+    fn lacked(&self, pid: i32, threads: &[Thread]) -> Option<String> {
+        let excess = threads.iter().find_map(|thread| excess(&thread.status, &self.status));
+        let astray = || (!self.has(Capability::CAP_SYS_ADMIN)).then(|| self.place.left_by(pid)).flatten();
+        let preferred = || {
+            let stats = || threads.iter().filter_map(|thread| thread.task.stat().ok());
+            let nobody = self.has(Capability::CAP_SYS_NICE);
+            (!nobody)
+                .then(|| stats().find_map(|stat| schedule::preferred(&stat, &self.stat, &self.limits)))?
+        };
+        let other = || label::other(threads.iter().map(|thread| thread.task.tid), self.label.as_deref()?);
+        excess.or_else(astray).or_else(preferred).or_else(other)
+    }
+}
+
+/// A thread that is no zombie.
+#[derive(Debug)]
+struct Thread {
+    task: Task,
+    status: Status,
+}
+
+/// Compares every process of the tree below host process `root`, none of which has run yet, with the container's own PID 1.
 ///
 /// CRIU lets the tasks go whatever is answered at this stage, so on a violation the caller must kill them first.
-pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
-    let failed = |e: procfs::ProcError| {
-        Error::io("read the privileges of", std::path::Path::new("/proc"), std::io::Error::other(e))
-    };
-    let allowed = Process::new(container.pid()).and_then(|process| process.status()).map_err(failed)?;
-    let cgroup = container.application_cgroup()?;
-    let root = application::host_pid_of(root, cgroup.pids());
+pub(crate) fn verify(container: &Container, allowed: &Allowed, root: Option<i32>) -> Result<(), Error> {
     let processes: Vec<i32> = root.into_iter().flat_map(application::tree_of).collect();
     // The application stands still meanwhile, so many are looked at together.
     let share = processes.len().div_ceil(WORKERS).max(1);
     std::thread::scope(|scope| {
-        let verify_all = |pids: &[i32]| pids.iter().try_for_each(|pid| verify_one(container, *pid, &allowed));
+        let verify_all = |pids: &[i32]| pids.iter().try_for_each(|pid| verify_one(container, *pid, allowed));
         let mut shares = processes.chunks(share);
         let own = shares.next().unwrap_or_default();
         let others: Vec<_> = shares.map(|pids| scope.spawn(move || verify_all(pids))).collect();
@@ -56,37 +111,23 @@ pub(crate) fn verify(container: &Container, root: i32) -> Result<(), Error> {
     })
 }
 
-fn verify_one(container: &Container, pid: i32, allowed: &Status) -> Result<(), Error> {
-    if let Some(what) = beyond(pid, container.pid(), allowed) {
+fn verify_one(container: &Container, pid: i32, allowed: &Allowed) -> Result<(), Error> {
+    let threads = threads_of(pid);
+    if let Some(what) = allowed.lacked(pid, &threads) {
         let command = application::command_of(pid);
         let id = container.key().id().into();
         return Err(Error::TooPrivileged { id, command, what });
     }
-    if !holds(allowed, Capability::CAP_SYS_RESOURCE) && !living_threads(pid).is_empty() {
-        limits::bring_down(pid, container.pid())
+    if !allowed.has(Capability::CAP_SYS_RESOURCE) && !threads.is_empty() {
+        limits::bring_down(pid, &allowed.limits, allowed.oom_score_adj)
             .map_err(|e| Error::io("lower the limits of", &PathBuf::from(format!("/proc/{pid}")), e))?;
     }
     Ok(())
 }
 
-/// What process `pid` has that PID 1 of its container, whose status is `allowed`, could not have come by.
-fn beyond(pid: i32, init: i32, allowed: &Status) -> Option<String> {
-    let mut threads = living_threads(pid).into_iter();
-    let excess = threads.find_map(|found| excess(&found, allowed));
-    let astray = || (!holds(allowed, Capability::CAP_SYS_ADMIN)).then(|| place::astray(pid, init)).flatten();
-    let preferred =
-        || (!holds(allowed, Capability::CAP_SYS_NICE)).then(|| schedule::preferred(pid, init)).flatten();
-    excess.or_else(astray).or_else(preferred).or_else(|| label::other(pid, init))
-}
-
-/// Whether the container allows `capability`.
-fn holds(allowed: &Status, capability: Capability) -> bool {
-    allowed.capbnd.unwrap_or(0) & capability.bitmask() != 0
-}
-
 /// Whether a process is in a namespace that is not its container's.
 pub(crate) fn has_left(pid: i32, init: i32) -> bool {
-    place::astray(pid, init).is_some()
+    place::Place::of(init).left_by(pid).is_some()
 }
 
 /// The capabilities that any thread of these processes has at hand.
@@ -99,9 +140,13 @@ pub(crate) fn held_by(processes: &BTreeSet<i32>) -> u64 {
 /// The threads of a process, each of which may hold privileges of its own. A restored zombie still has CRIU's, and no use
 /// for them; what is gone harms nobody.
 pub(crate) fn living_threads(pid: i32) -> Vec<Status> {
-    let threads = Process::new(pid).and_then(|process| process.tasks()).into_iter().flatten().flatten();
-    let found = threads.filter_map(|thread| thread.status().ok());
-    found.filter(|status| !status.state.starts_with(['Z', 'X'])).collect()
+    threads_of(pid).into_iter().map(|thread| thread.status).collect()
+}
+
+fn threads_of(pid: i32) -> Vec<Thread> {
+    let tasks = Process::new(pid).and_then(|process| process.tasks()).into_iter().flatten().flatten();
+    let threads = tasks.filter_map(|task| task.status().ok().map(|status| Thread { task, status }));
+    threads.filter(|thread| !thread.status.state.starts_with(['Z', 'X'])).collect()
 }
 
 /// What `found` holds beyond `allowed`.

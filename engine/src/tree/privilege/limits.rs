@@ -8,20 +8,20 @@ use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
 use crate::tree::application;
 
-/// Brings the limits of process `pid`, and its standing when memory is short, down to those of `init`.
+/// Brings the limits of process `pid`, and its standing when memory is short, down to what is allowed.
 ///
 /// # Errors
 /// When the kernel refuses, as it does for other users' processes without CAP_SYS_RESOURCE.
-pub(super) fn bring_down(pid: i32, init: i32) -> io::Result<()> {
+pub(super) fn bring_down(pid: i32, allowed: &Limits, oom_score_adj: Option<i32>) -> io::Result<()> {
     let process = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-    let (found, allowed) = (limits_of(pid)?, limits_of(init)?);
-    for ((resource, found), (_, allowed)) in each(&found).into_iter().zip(each(&allowed)) {
+    let found = limits_of(pid)?;
+    for ((resource, found), (_, allowed)) in each(&found).into_iter().zip(each(allowed)) {
         if let Some(lower) = lowered(found, allowed) {
             tracing::warn!(pid, ?resource, limit = ?lower.maximum, "brought down to the container's");
             prlimit(Some(process), resource, lower)?;
         }
     }
-    match (application::oom_score_adj(pid), application::oom_score_adj(init)) {
+    match (application::oom_score_adj(pid), oom_score_adj) {
         (Some(found), Some(allowed)) if found < allowed => {
             std::fs::write(format!("/proc/{pid}/oom_score_adj"), allowed.to_string())
         }
@@ -92,7 +92,7 @@ mod tests {
         let init = first.id().cast_signed();
         for (child, expected) in [(&mut high, 100), (&mut low, 50)] {
             let pid = child.id().cast_signed();
-            bring_down(pid, init).unwrap();
+            bring_down(pid, &limits_of(init).unwrap(), None).unwrap();
             let files = limits_of(pid).unwrap().max_open_files;
             assert!(matches!(files.hard_limit, LimitValue::Value(found) if found == expected), "{files:?}");
             assert!(matches!(files.soft_limit, LimitValue::Value(found) if found <= expected), "{files:?}");

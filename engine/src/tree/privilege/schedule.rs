@@ -1,20 +1,12 @@
 //! How a restored thread is scheduled: not before others, unless the container could have asked for that itself.
 
-use procfs::process::{Limits, Process, Stat};
+use procfs::process::{Limits, Stat};
 
 /// `SCHED_FIFO`, `SCHED_RR` and `SCHED_DEADLINE`.
 const REAL_TIME: [u32; 3] = [1, 2, 6];
 
-/// What any thread of `pid` has of the processor beyond what PID 1 of its container, or a limit of it, allows.
-pub(super) fn preferred(pid: i32, init: i32) -> Option<String> {
-    let first = Process::new(init).ok()?;
-    let (own, limits) = (first.stat().ok()?, first.limits().ok()?);
-    let threads = Process::new(pid).and_then(|process| process.tasks()).into_iter().flatten().flatten();
-    let mut found = threads.filter_map(|thread| thread.stat().ok());
-    found.find_map(|thread| excess(&thread, &own, &limits))
-}
-
-fn excess(found: &Stat, allowed: &Stat, limits: &Limits) -> Option<String> {
+/// What a thread has of the processor beyond what PID 1 of its container, or a limit of it, allows.
+pub(super) fn preferred(found: &Stat, allowed: &Stat, limits: &Limits) -> Option<String> {
     let may = |limit: procfs::process::LimitValue| match limit {
         procfs::process::LimitValue::Unlimited => true,
         procfs::process::LimitValue::Value(value) => value > 0,
@@ -31,6 +23,8 @@ fn excess(found: &Stat, allowed: &Stat, limits: &Limits) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use procfs::process::Process;
+
     use super::*;
 
     #[test]
@@ -39,15 +33,15 @@ mod tests {
         let (own, mut limits) = (me.stat().unwrap(), me.limits().unwrap());
         limits.max_realtime_priority.hard_limit = procfs::process::LimitValue::Value(0);
         limits.max_nice_priority.hard_limit = procfs::process::LimitValue::Value(0);
-        assert_eq!(excess(&own, &own, &limits), None);
+        assert_eq!(preferred(&own, &own, &limits), None);
         let mut first = me.stat().unwrap();
         first.policy = Some(1);
-        assert!(excess(&first, &own, &limits).unwrap().contains("real-time"));
-        assert_eq!(excess(&first, &first, &limits), None);
+        assert!(preferred(&first, &own, &limits).unwrap().contains("real-time"));
+        assert_eq!(preferred(&first, &first, &limits), None);
         first.policy = own.policy;
         first.nice = own.nice - 1;
-        assert!(excess(&first, &own, &limits).unwrap().contains("nice"));
+        assert!(preferred(&first, &own, &limits).unwrap().contains("nice"));
         limits.max_nice_priority.hard_limit = procfs::process::LimitValue::Value(30);
-        assert_eq!(excess(&first, &own, &limits), None);
+        assert_eq!(preferred(&first, &own, &limits), None);
     }
 }
